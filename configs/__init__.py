@@ -1,0 +1,1 @@
+"""What can be configured: one pydantic schema per pipeline, and the YAML profiles that fill it."""

@@ -1,0 +1,15 @@
+"""The base of every configuration model."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """A frozen configuration model: unknown fields are refused, docstrings under fields become help texts.
+
+    The same model reads YAML profiles, `--set` overrides and deployment parameters, and draws the form in
+    the Prefect dashboard.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,0 +1,5 @@
+"""`python -m flows`: the `millrace` command."""
+
+from flows.cli import main
+
+main()

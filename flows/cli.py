@@ -1,0 +1,272 @@
+"""The `millrace` command line. Heavy imports wait until a verb needs them, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from configs.base import Config
+    from flows.pipelines import Pipeline
+    from storage.assets import AssetStore
+    from tasks.session import Outcome
+
+app = typer.Typer(
+    help=(
+        "Turn raw weather, wildfire and image-text data into trained, evaluated and quantised models.\n\n"
+        "Every stage is cached by content and continues where it was killed. Start with [bold]millrace plan weather"
+        "[/bold] (what would run, and why), then [bold]millrace run weather[/bold]. Assets live in ./assets, in "
+        "--root, or in MILLRACE_ROOT."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+PipelineName = Annotated[str, typer.Argument(help="Pipeline, e.g. weather.", show_default=False)]
+ProfileName = Annotated[
+    str, typer.Option("--profile", "-p", help="Profile of the pipeline (demo, full, …) or a YAML file of your own.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="Override a field, e.g. --set source.days=10. May be repeated.", metavar="A.B=C"),
+]
+Root = Annotated[
+    Path | None, typer.Option("--root", "-r", help="Where assets live.", envvar="MILLRACE_ROOT", show_default="assets")
+]
+Deep = Annotated[bool, typer.Option("--deep", help="Compare every byte (SHA-256), not only existence and size.")]
+AssetName = Annotated[
+    str, typer.Argument(help="kind (its newest), kind/key, the start of a key, or a folder.", show_default=False)
+]
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one sentence and exit code 2."""
+    try:
+        check_packages()
+        app()
+    except ValueError as error:
+        if os.environ.get("MILLRACE_TRACEBACK"):
+            raise
+        errors.print(f"[bold red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        sys.exit(2)
+
+
+def check_packages() -> None:
+    """Refuse to work when the working directory's own `tasks/`, `storage/`, … hide ours."""
+    from importlib.util import find_spec
+
+    ours = Path(__file__).resolve().parent.parent
+    for name in ("tasks", "storage", "models", "configs"):
+        spec = find_spec(name)
+        places = [Path(p).resolve() for p in (spec.submodule_search_locations or [])] if spec else []
+        if ours / name not in places[:1]:
+            where = places[0] if places else "nowhere"
+            raise ValueError(
+                f"the package {name!r} is found at {where} instead of {ours / name}: a folder of that name is in the "
+                f"way; run millrace from another working directory, e.g. {ours}, or clear PYTHONPATH"
+            )
+
+
+@app.command()
+def run(
+    pipeline: PipelineName,
+    profile: ProfileName = "demo",
+    overrides: Overrides = None,
+    root: Root = None,
+    workers: Annotated[
+        str, typer.Option(help="auto, inline, a number of processes, or a Dask scheduler's address.")
+    ] = "auto",
+    deep: Deep = False,
+    engine: Annotated[
+        str,
+        typer.Option(help="prefect: as a flow run, seen on the dashboard; inline: in this process, starts at once."),
+    ] = "prefect",
+) -> None:
+    """Run a pipeline; finished stages are cache hits, interrupted ones continue.
+
+    The run shows on the dashboard of `millrace serve` when that is up for the same root. Interrupt or kill it as you
+    like: run it again and it goes on.
+    """
+    chosen, config, source = _configure(pipeline, profile, overrides)
+    place = _root(root)
+    if engine == "inline":
+        from flows.runner import run as run_pipeline
+        from tasks.progress import Terminal
+
+        record = run_pipeline(chosen, config, place, Terminal(console), profile=source, workers=workers, deep=deep)
+    elif engine == "prefect":
+        from flows.local import run_flow
+
+        record = run_flow(chosen, config, place, console, profile=source, workers=workers, deep=deep)
+    else:
+        raise ValueError(f"--engine: {engine!r} is neither prefect nor inline")
+    worked = sum(stage.status != "HIT" for stage in record.stages)
+    console.print(
+        f"[bold green]done[/]  {len(record.stages)} stages: {worked} worked, {len(record.stages) - worked} cached. "
+        f"Next: millrace report {pipeline}; millrace show {record.stages[-1].asset.split('/')[0]}",
+        highlight=False,
+    )
+
+
+@app.command()
+def plan(
+    pipeline: PipelineName,
+    profile: ProfileName = "demo",
+    overrides: Overrides = None,
+    root: Root = None,
+    deep: Deep = False,
+) -> None:
+    """Show what a run would do, stage by stage, and why. Runs nothing, starts nothing.
+
+    HIT: the asset is there and verified. RESUME n/m: an interrupted run goes on. RUN: it has to be made, for the
+    reason given.
+    """
+    from flows.runner import plan as plan_pipeline
+
+    chosen, config, _ = _configure(pipeline, profile, overrides)
+    _print_plan(plan_pipeline(chosen, config, _root(root), deep=deep))
+
+
+@app.command()
+def status(root: Root = None) -> None:
+    """List runs, assets, unfinished workspaces and pins."""
+    from flows.views import print_status
+
+    print_status(console, _store(root))
+
+
+@app.command()
+def show(asset: AssetName, root: Root = None) -> None:
+    """Show an asset's manifest and its lineage, up to the raw files."""
+    from flows.views import print_asset
+
+    print_asset(console, _store(root), asset)
+
+
+@app.command()
+def verify(
+    asset: Annotated[str | None, typer.Argument(help="An asset; all of them when absent.")] = None,
+    root: Root = None,
+    deep: Deep = False,
+) -> None:
+    """Compare assets on disk with their manifests; every damage is named. Exit code 1 when there is any."""
+    from flows.views import print_verification
+
+    if not print_verification(console, _store(root), asset, deep=deep):
+        raise typer.Exit(1)
+
+
+@app.command()
+def pin(
+    asset: AssetName,
+    note: Annotated[str, typer.Option(help="Why it must stay.")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Take the pin off again.")] = False,
+    root: Root = None,
+) -> None:
+    """Keep an asset, and what it was made from, through every gc."""
+    store = _store(root)
+    target = store.find(asset)
+    if remove:
+        store.unpin(target)
+    else:
+        store.pin(target, note)
+    console.print(f"{'unpinned' if remove else 'pinned'} {target.kind}/{target.key}", highlight=False)
+
+
+@app.command()
+def gc(
+    root: Root = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove assets that no profile and no pin reaches; never one that is in use.
+
+    Profiles are those that come with Millrace and every YAML file of your own that a recorded run used.
+    """
+    from flows.gc import collect_garbage
+
+    collect_garbage(console, _store(root), dry_run=dry_run, ask=not yes)
+
+
+@app.command()
+def reap(root: Root = None) -> None:
+    """Mark runs whose process is dead as Crashed, in the run records and on the dashboard."""
+    from flows.reap import reap_runs
+
+    reap_runs(console, _root(root))
+
+
+@app.command()
+def serve(
+    root: Root = None,
+    port: Annotated[int, typer.Option(help="Port of the dashboard and its API.")] = 4200,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    workers: Annotated[
+        str, typer.Option(help="Where units of deployment runs work: auto, inline, a number, or a Dask address.")
+    ] = "auto",
+) -> None:
+    """Start the Prefect server with its dashboard, a process worker, and all deployments. Ctrl-C ends them."""
+    from flows.serve import serve_all
+
+    serve_all(console, _root(root), host=host, port=port, workers=workers)
+
+
+@app.command()
+def report(
+    pipeline: PipelineName,
+    root: Root = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML page goes.")] = None,
+) -> None:
+    """Write one self-contained HTML page: stages, pictures, tables, lineage and run history."""
+    from flows.pipelines import find_pipeline
+    from flows.report import write_report
+
+    path = write_report(_store(root), find_pipeline(pipeline), output)
+    console.print(f"report: {path}", highlight=False, soft_wrap=True)
+
+
+def _configure(pipeline: str, profile: str, overrides: Sequence[str] | None) -> tuple[Pipeline, Config, str]:
+    from configs.load import load_config, profile_path
+    from flows.pipelines import find_pipeline
+
+    chosen = find_pipeline(pipeline)
+    path = profile_path(pipeline, profile)
+    name = str(path) if profile.endswith((".yaml", ".yml")) else profile
+    return chosen, load_config(chosen.config, path, overrides or ()), name
+
+
+def _root(root: Path | None) -> Path:
+    from flows.runner import default_root
+
+    return root.expanduser().absolute() if root else default_root()
+
+
+def _store(root: Path | None) -> AssetStore:
+    from storage.assets import AssetStore
+
+    return AssetStore(_root(root))
+
+
+def _print_plan(outcomes: Sequence[Outcome]) -> None:
+    from rich.table import Table
+
+    from tasks.progress import STYLES
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "stage", "asset", "why"):
+        table.add_column(column, overflow="fold")
+    for outcome in outcomes:
+        asset = f"{outcome.asset.kind}/{outcome.asset.key[:12]}" if outcome.asset else ""
+        table.add_row(f"[{STYLES[outcome.status]}]{outcome.label}[/]", outcome.stage, asset, outcome.reason)
+    console.print(table, highlight=False)

@@ -1,0 +1,48 @@
+"""The pipelines as Prefect flows: the entry points of `prefect.yaml` and of `millrace run`."""
+
+from __future__ import annotations
+
+import os
+
+from prefect import State, flow
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from configs.base import Config
+from configs.weather import WeatherConfig
+from flows.pipelines import PIPELINES, Pipeline
+from flows.runner import default_root, run
+from tasks.progress import Both
+from tasks.session import Reporter
+from tasks.stage import dashboard_reporter
+
+
+def run_in_flow(pipeline: Pipeline, config: Config) -> State:
+    """Run a pipeline inside a Prefect flow run; bad input is a failed state with one sentence, not a traceback."""
+    reporters: list[Reporter] = [dashboard_reporter(), *terminals]
+    try:
+        record = run(
+            pipeline,
+            config,
+            default_root(),
+            Both(reporters),
+            engine="prefect",
+            workers=os.environ.get("MILLRACE_WORKERS", "auto"),
+            deep=os.environ.get("MILLRACE_DEEP") == "1",
+            profile=os.environ.get("MILLRACE_PROFILE", ""),
+            flow_run_id=str(flow_run.id),
+        )
+    except ValueError as error:
+        return Failed(message=str(error), data=error)
+    worked = sum(stage.status != "HIT" for stage in record.stages)
+    return Completed(message=f"{len(record.stages)} stages, {worked} worked, {len(record.stages) - worked} cached")
+
+
+terminals: list[Reporter] = []
+"""Filled by `millrace run`, so that a person at a terminal sees what the dashboard sees."""
+
+
+@flow(name="weather", persist_result=False)
+def weather(config: WeatherConfig) -> State:
+    """Raw ERA5 NetCDF to verified training windows."""
+    return run_in_flow(PIPELINES["weather"], config)

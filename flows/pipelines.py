@@ -1,0 +1,37 @@
+"""The pipelines that exist, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from configs.base import Config
+from configs.weather import WeatherConfig
+from flows.weather import weather
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A named wiring of stages and the configuration that it takes."""
+
+    name: str
+    title: str
+    config: type[Config]
+    wire: Callable[[Any], Any]
+
+
+PIPELINES = {
+    pipeline.name: pipeline
+    for pipeline in [
+        Pipeline("weather", "Raw ERA5 NetCDF to verified training windows", WeatherConfig, weather),
+    ]
+}
+
+
+def find_pipeline(name: str) -> Pipeline:
+    """Return a pipeline by its name."""
+    try:
+        return PIPELINES[name]
+    except KeyError:
+        raise ValueError(f"there is no pipeline {name!r}; there are: {', '.join(PIPELINES)}") from None

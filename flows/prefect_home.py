@@ -1,0 +1,51 @@
+"""The Prefect settings of one asset root: its database, and the server that `millrace serve` runs for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import psutil
+
+from storage.files import write_atomic
+
+
+def settings(root: Path) -> dict[str, str]:
+    """Return the environment for Prefect, which reads it on import; what the user has set stays."""
+    defaults = {
+        "MILLRACE_ROOT": str(root),
+        "PREFECT_HOME": str(root / ".prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "millrace",
+        "DO_NOT_TRACK": "1",
+    }
+    if url := running_server(root):
+        defaults["PREFECT_API_URL"] = url
+    return {name: os.environ.get(name, value) for name, value in defaults.items()} | {"MILLRACE_ROOT": str(root)}
+
+
+def note_server(root: Path, url: str) -> None:
+    """Remember that this process serves the root at an API address."""
+    facts = {"url": url, "pid": os.getpid(), "started": psutil.Process().create_time()}
+    write_atomic(_note(root), json.dumps(facts))
+
+
+def forget_server(root: Path) -> None:
+    """Forget the server of a root."""
+    _note(root).unlink(missing_ok=True)
+
+
+def running_server(root: Path) -> str | None:
+    """Return the API address of the live `millrace serve` of a root."""
+    try:
+        facts = json.loads(_note(root).read_bytes())
+        alive = abs(psutil.Process(facts["pid"]).create_time() - facts["started"]) < 1
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return None
+    return facts["url"] if alive else None
+
+
+def _note(root: Path) -> Path:
+    return root / ".prefect" / "millrace-server.json"

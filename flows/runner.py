@@ -1,0 +1,74 @@
+"""Running and planning a pipeline: the session around its stages, and the record of what happened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from configs.base import Config
+from flows.pipelines import Pipeline
+from flows.runs import RunRecord, StageRecord
+from storage.assets import AssetStore
+from tasks.progress import Silent
+from tasks.session import Outcome, Reporter, Session
+from tasks.units import Workers
+
+DEFAULT_ROOT = "assets"
+
+
+def default_root() -> Path:
+    """Return where assets live: MILLRACE_ROOT, or `assets` in the working directory."""
+    return Path(os.environ.get("MILLRACE_ROOT", DEFAULT_ROOT)).expanduser().absolute()
+
+
+def plan(pipeline: Pipeline, config: Config, root: Path, *, deep: bool = False) -> list[Outcome]:
+    """Walk the pipeline's stages without running any; say for each what would happen and why."""
+    session = Session(AssetStore(root), Silent(), planning=True, deep=deep)
+    with session.active():
+        pipeline.wire(config)
+    return session.outcomes
+
+
+def run(
+    pipeline: Pipeline,
+    config: Config,
+    root: Path,
+    reporter: Reporter,
+    *,
+    profile: str = "",
+    workers: str = "auto",
+    engine: Literal["inline", "prefect"] = "inline",
+    deep: bool = False,
+    flow_run_id: str | None = None,
+) -> RunRecord:
+    """Run all stages of a pipeline in this process; return the record of the run, which is also kept below the root."""
+    record = RunRecord.begin(pipeline.name, profile, config.model_dump(mode="json"), engine)
+    record.flow_run_id = flow_run_id
+    record.save(root)
+
+    def note(outcome: Outcome) -> None:
+        asset = f"{outcome.asset.kind}/{outcome.asset.key}" if outcome.asset else ""
+        record.stages.append(
+            StageRecord(
+                stage=outcome.stage,
+                status=outcome.label,
+                reason=outcome.reason,
+                asset=asset,
+                seconds=round(outcome.seconds, 3),
+            )
+        )
+        record.save(root)
+
+    session = Session(
+        AssetStore(root), reporter, workers=Workers.parse(workers), engine=engine, deep=deep, on_outcome=note
+    )
+    try:
+        with session.active():
+            pipeline.wire(config)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        record.end(root, "Crashed" if interrupted else "Failed", f"{type(error).__name__}: {error}")
+        raise
+    record.end(root, "Completed")
+    return record

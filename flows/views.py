@@ -1,0 +1,121 @@
+"""What `status`, `show` and `verify` print."""
+
+from __future__ import annotations
+
+import time
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from flows.runs import load_runs
+from storage.assets import Asset, AssetStore, InputRecord, Workspace, describe_size
+from storage.assets import verify as verify_asset
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
+    """Print runs, assets by kind, workspaces and pins of a store."""
+    console.print(f"[bold]{store.root}[/]", highlight=False)
+    history = _table("run", "pipeline", "state", "started", "seconds", "stages")
+    for record in load_runs(store.root)[:runs]:
+        state = "[red]killed (millrace reap)[/]" if record.is_orphan() else record.state
+        seconds = f"{(record.ended - record.started).total_seconds():.0f}" if record.ended else ""
+        stages = f"{len(record.stages)}, {sum(s.status == 'HIT' for s in record.stages)} cached"
+        history.add_row(record.id, record.pipeline, state, f"{record.started:%Y-%m-%d %H:%M}", seconds, stages)
+    console.print(history, highlight=False)
+
+    kinds = _table("kind", "assets", "size", "newest")
+    for kind, group in groupby(sorted(store.assets(), key=lambda a: a.kind), key=lambda a: a.kind):
+        assets = sorted(group, key=lambda a: a.manifest.created_at)
+        size = describe_size(sum(a.size for a in assets))
+        newest = assets[-1]
+        kinds.add_row(kind, str(len(assets)), size, f"{newest.key[:12]}  {newest.manifest.created_at:%Y-%m-%d %H:%M}")
+    console.print(kinds, highlight=False)
+
+    for folder in store.workspaces():
+        done, total = Workspace(folder).progress()
+        asset = Asset(folder.with_suffix(""))
+        lock = store.build_lock(asset)
+        if lock.try_acquire():
+            lock.release()
+            owner = "[yellow]interrupted; the next run continues it[/]"
+        else:
+            owner = f"[cyan]process {lock.holder()} works on it[/]"
+        console.print(f"{asset.kind}/{asset.key[:12]}  {done}/{total or '?'} units  {owner}", highlight=False)
+    for name, note in store.pins().items():
+        console.print(f"pinned {name}  {note}", highlight=False)
+
+
+def print_asset(console: Console, store: AssetStore, name: str) -> None:
+    """Print an asset's facts and its lineage up to raw files."""
+    asset = store.find(name)
+    manifest = asset.manifest
+    facts = _table("", "")
+    facts.show_header = False
+    rows = {
+        "folder": asset.folder,
+        "stage": f"{manifest.stage} (version {manifest.version}, code {manifest.code[:12]})",
+        "made": f"{manifest.created_at:%Y-%m-%d %H:%M} UTC in {manifest.seconds:.1f} s, because: {manifest.reason}",
+        "content": f"{len(manifest.files)} files, {describe_size(asset.size)}, {len(manifest.units)} units, "
+        f"fingerprint {manifest.fingerprint[:12]}",
+        "config": manifest.config,
+        **manifest.counts,
+        **manifest.metrics,
+        "software": ", ".join(f"{k} {v}" for k, v in manifest.software.items()),
+    }
+    for key, value in rows.items():
+        facts.add_row(f"[dim]{key}[/]", str(value))
+    console.print(f"[bold]{asset.kind}/{asset.key}[/]", highlight=False)
+    console.print(facts, highlight=False)
+    tree = Tree(f"[bold]{asset.kind}[/]/{asset.key[:12]}", guide_style="dim")
+    _grow(tree, store, asset)
+    console.print(tree, highlight=False)
+
+
+def _grow(tree: Tree, store: AssetStore, asset: Asset, most_files: int = 12) -> None:
+    for record in asset.manifest.inputs:
+        if record.kind == "raw":
+            branch = tree.add(f"{record.name}: {len(record.files)} raw files [dim]{record.key}[/]")
+            for file in record.files[:most_files]:
+                branch.add(f"{file.path}  [dim]{describe_size(file.size)}  sha256 {file.sha256[:12]}[/]")
+            if len(record.files) > most_files:
+                branch.add(f"[dim]and {len(record.files) - most_files} more[/]")
+            continue
+        source = store.asset(record.kind, record.key)
+        branch = tree.add(f"{record.name}: [bold]{record.kind}[/]/{record.key[:12]}{_state(source, record)}")
+        if source.folder.exists():
+            _grow(branch, store, source, most_files)
+
+
+def _state(asset: Asset, record: InputRecord) -> str:
+    if not asset.folder.exists():
+        return " [dim](removed since)[/]"
+    return "" if asset.fingerprint == record.fingerprint else " [red](content differs by now)[/]"
+
+
+def print_verification(console: Console, store: AssetStore, name: str | None, *, deep: bool) -> bool:
+    """Verify one or all assets; return whether all are whole."""
+    assets = [store.find(name)] if name else store.assets()
+    whole = True
+    for asset in assets:
+        started = time.perf_counter()
+        damages = verify_asset(asset, deep=deep)
+        seconds = time.perf_counter() - started
+        if not damages:
+            console.print(f"[green]whole  [/] {asset.kind}/{asset.key[:12]}  {seconds:.2f} s", highlight=False)
+            continue
+        whole = False
+        console.print(f"[red]damaged[/] {asset.kind}/{asset.key[:12]}  the next run repairs it", highlight=False)
+        for damage in damages:
+            console.print(f"        {damage}", highlight=False)
+    if not assets:
+        console.print(f"no assets below {store.root}", highlight=False)
+    return whole

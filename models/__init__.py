@@ -1,0 +1,1 @@
+"""Architectures: torch.nn only. No files, no configuration files, no orchestration."""

@@ -1,0 +1,1 @@
+"""Bytes on disk: assets and their manifests, the window store, and how both are read."""

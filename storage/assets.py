@@ -1,0 +1,473 @@
+"""Assets: immutable published folders with a manifest, the store that holds them, and the workspaces they grow in.
+
+Layout below the root:
+
+    <kind>/<key>/             a published asset: its files and `manifest.json`
+    <kind>/<key>.partial/     a workspace: files of finished units, and `.units/`, their ledger
+    .locks/                   kernel locks: `build` (one writer per key), `use` (readers, against gc)
+    .pins/                    assets that gc must keep
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage.files import fsync, remove_tree, walk_files, write_atomic
+from storage.hashing import digest, file_sha256
+from storage.locks import FileLock
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+LEDGER = ".units"
+SCRATCH = ".scratch"
+KEY_LENGTH = 24  # hex digits of the SHA-256 that name a folder: 96 bits
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Record):
+    """One published file."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class UnitRecord(_Record):
+    """One unit: the smallest piece that is written whole, with the files that it wrote and what it reported."""
+
+    id: str
+    key: str
+    files: tuple[FileRecord, ...]
+    result: dict[str, Any] = {}
+
+
+class InputRecord(_Record):
+    """What a stage read: an asset by its kind and key, or raw files."""
+
+    name: str
+    kind: str
+    key: str
+    fingerprint: str
+    files: tuple[FileRecord, ...] = ()
+
+
+class UnitEntry(_Record):
+    """A unit in a manifest; its files stand in the manifest's list."""
+
+    id: str
+    key: str
+    files: tuple[str, ...]
+    result: dict[str, Any] = {}
+
+
+class Manifest(_Record):
+    """What an asset is, where it came from, and the size and digest of every file."""
+
+    schema_version: int = SCHEMA_VERSION
+    stage: str
+    kind: str
+    key: str
+    version: int
+    code: str
+    config: dict[str, Any]
+    inputs: tuple[InputRecord, ...]
+    files: tuple[FileRecord, ...]
+    units: tuple[UnitEntry, ...]
+    fingerprint: str
+    counts: dict[str, Any]
+    metrics: dict[str, float]
+    seconds: float
+    reason: str
+    software: dict[str, str]
+    created_at: datetime
+
+
+class Asset:
+    """A published asset. Cheap to make; the manifest is read when first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def kind(self) -> str:
+        """The asset's kind, the folder above it."""
+        return self.folder.parent.name
+
+    @property
+    def key(self) -> str:
+        """The key that names the folder."""
+        return self.folder.name
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest; `ValueError` when it is missing or damaged."""
+        manifest = _manifest_or_none(self.folder / MANIFEST)
+        if manifest is None or manifest.key != self.key:
+            raise ValueError(f"{self.folder} has no {MANIFEST} that fits it: it is not a published asset, or damaged")
+        return manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """The output fingerprint: equal bytes are equal assets."""
+        return self.manifest.fingerprint
+
+    @property
+    def size(self) -> int:
+        """Bytes in all files."""
+        return sum(f.size for f in self.manifest.files)
+
+    def __repr__(self) -> str:
+        return f"Asset({self.kind}/{self.key[:12]})"
+
+
+def fingerprint(files: Iterable[FileRecord]) -> str:
+    """Return the digest of paths and contents; nothing else of an asset enters it."""
+    return digest(sorted((f.path, f.sha256) for f in files))
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is wrong with a published asset, in words."""
+
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"output file {self.path} {self.what}"
+
+
+def verify(asset: Asset, *, deep: bool = False) -> list[Damage]:
+    """Compare an asset's folder with its manifest: existence and sizes; `deep` also every file's SHA-256."""
+    try:
+        manifest = asset.manifest
+    except ValueError:
+        return [Damage(MANIFEST, "is missing or damaged")]
+    damages = []
+    expected = {f.path: f for f in manifest.files}
+    present = set(walk_files(asset.folder)) - {MANIFEST}
+    for extra in sorted(present - expected.keys()):
+        damages.append(Damage(extra, "does not belong to the asset"))
+    for path, record in expected.items():
+        if what := _damage(asset.folder, record, deep=deep):
+            damages.append(Damage(path, what))
+    return damages
+
+
+def _damage(folder: Path, record: FileRecord, *, deep: bool) -> str | None:
+    path = folder / record.path
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return "is missing"
+    if size != record.size:
+        return f"has {size} bytes where {record.size} were written"
+    if deep and file_sha256(path) != record.sha256:
+        return "has other content than was written (SHA-256 differs)"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A piece of work for `Workspace`: a readable id, and everything that shapes its bytes as its key."""
+
+    id: str
+    key: str
+    payload: Any = None
+
+
+class Workspace:
+    """The folder in which an asset grows, unit by unit; it survives a crash and is continued."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ledger = folder / LEDGER
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for temporary files; it never becomes part of the asset."""
+        path = self.folder / SCRATCH
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def expect(self, total: int) -> None:
+        """Note how many units the asset will have, for those who ask how far it is."""
+        write_atomic(self._ledger / "total", str(total))
+
+    def progress(self) -> tuple[int, int | None]:
+        """Return finished units and, once it is known, their expected number."""
+        done = sum(1 for _ in self._ledger.glob("*.json"))
+        try:
+            return done, int((self._ledger / "total").read_text())
+        except (FileNotFoundError, ValueError):
+            return done, None
+
+    def finished(self) -> dict[str, UnitRecord]:
+        """Return the ledger's units whose files are all there in full size; others are struck off."""
+        units = {}
+        for path in sorted(self._ledger.glob("*.json")):
+            try:
+                record = UnitRecord.model_validate_json(path.read_bytes())
+                whole = all((self.folder / f.path).stat().st_size == f.size for f in record.files)
+            except (ValidationError, FileNotFoundError):
+                whole = False
+            if whole:
+                units[record.id] = record
+            else:
+                path.unlink()
+        return units
+
+    def record(self, unit: Unit, files: Iterable[str], result: Mapping[str, Any]) -> UnitRecord:
+        """Write a finished unit into the ledger; from here on it is never done again."""
+        records = []
+        for name in sorted(files):
+            path = self.folder / name
+            fsync(path)
+            records.append(FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path)))
+        record = UnitRecord(id=unit.id, key=unit.key, files=tuple(records), result=dict(result))
+        self._write(record)
+        return record
+
+    def _write(self, record: UnitRecord) -> None:
+        write_atomic(self._ledger / f"{record.id}.json", record.model_dump_json())
+
+    def restore(self, manifest: Manifest, damaged: Set[str]) -> None:
+        """Write the ledger anew from a manifest, without the units that own damaged files."""
+        files = {f.path: f for f in manifest.files}
+        for entry in manifest.units:
+            if damaged.isdisjoint(entry.files):
+                records = tuple(files[name] for name in entry.files)
+                self._write(UnitRecord(id=entry.id, key=entry.key, files=records, result=entry.result))
+
+    def strike(self, unit_id: str) -> None:
+        """Take a unit off the ledger; its files will be written again."""
+        (self._ledger / f"{unit_id}.json").unlink(missing_ok=True)
+
+    def adopt(
+        self,
+        units: Sequence[Unit],
+        sources: Iterable[Asset],
+        rename: Callable[[str, Unit], str] | None = None,
+    ) -> list[UnitRecord]:
+        """Take over units with unchanged keys from published assets, by hard link.
+
+        `rename` maps a file of the old unit to its name in the new asset, where position enters names.
+        """
+        wanted = {unit.key: unit for unit in units}
+        adopted = []
+        for asset in sources:
+            try:
+                manifest = asset.manifest
+            except ValueError:
+                continue
+            sizes = {f.path: f for f in manifest.files}
+            for entry in manifest.units:
+                unit = wanted.get(entry.key)
+                if unit is None or not self._whole(asset, entry, sizes):
+                    continue
+                records = []
+                for name in entry.files:
+                    target = rename(name, unit) if rename else name
+                    _link(asset.folder / name, self.folder / target)
+                    records.append(sizes[name].model_copy(update={"path": target}))
+                record = UnitRecord(id=unit.id, key=unit.key, files=tuple(records), result=entry.result)
+                self._write(record)
+                adopted.append(record)
+                del wanted[entry.key]
+            if not wanted:
+                break
+        return adopted
+
+    @staticmethod
+    def _whole(asset: Asset, entry: UnitEntry, sizes: Mapping[str, FileRecord]) -> bool:
+        try:
+            return all((asset.folder / n).stat().st_size == sizes[n].size for n in entry.files)
+        except FileNotFoundError:
+            return False
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
+
+
+class AssetStore:
+    """All assets below one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).absolute()
+
+    def asset(self, kind: str, key: str) -> Asset:
+        """Return the handle of an asset, published or not."""
+        return Asset(self.root / kind / key[:KEY_LENGTH])
+
+    def workspace(self, asset: Asset) -> Workspace:
+        """Return the workspace that becomes this asset."""
+        return Workspace(asset.folder.with_name(f"{asset.key}.partial"))
+
+    def build_lock(self, asset: Asset) -> FileLock:
+        """The lock of the one process that may write this asset."""
+        return FileLock(self.root / ".locks" / f"{asset.kind}-{asset.key}.build")
+
+    def use_lock(self, asset: Asset, *, shared: bool = True) -> FileLock:
+        """The lock that users of an asset share, so that gc leaves it alone."""
+        return FileLock(self.root / ".locks" / f"{asset.kind}-{asset.key}.use", shared=shared)
+
+    def assets(self, kind: str | None = None) -> list[Asset]:
+        """Return every published asset (of one kind), newest first."""
+        pattern = f"{kind or '[!.]*'}/[0-9a-f]*/{MANIFEST}"
+        manifests = [(p.stat().st_mtime_ns, p) for p in self.root.glob(pattern) if "." not in p.parent.name]
+        return [Asset(path.parent) for _, path in sorted(manifests, reverse=True)]
+
+    def workspaces(self) -> list[Path]:
+        """Return the folders of all workspaces."""
+        return sorted(self.root.glob("[!.]*/*.partial"))
+
+    def find(self, name: str) -> Asset:
+        """Return the one asset that `kind`, `kind/key…`, `key…` or a path means; the newest of a kind."""
+        path = Path(name)
+        if (path / MANIFEST).is_file():
+            return Asset(path.absolute())
+        kind, _, key = name.rpartition("/")
+        everything = self.assets()
+        hits = [a for a in everything if a.key.startswith(key) and kind in ("", a.kind)]
+        if not kind and (newest := next((a for a in everything if a.kind == name), None)):
+            return newest
+        if len(hits) == 1:
+            return hits[0]
+        if hits:
+            raise ValueError(f"{name!r} means several assets: {', '.join(f'{a.kind}/{a.key[:12]}' for a in hits[:8])}")
+        kinds = ", ".join(sorted({a.kind for a in everything})) or "none"
+        raise ValueError(f"no asset {name!r} below {self.root}; kinds there: {kinds}")
+
+    def publish(self, asset: Asset, manifest: Manifest) -> Asset:
+        """Turn the workspace into the asset: the manifest, then one rename of the whole folder."""
+        folder = self.workspace(asset).folder
+        write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1))
+        return self._finish_publishing(asset, manifest)
+
+    def _finish_publishing(self, asset: Asset, manifest: Manifest) -> Asset:
+        folder = self.workspace(asset).folder
+        for leftover in (LEDGER, SCRATCH):
+            shutil.rmtree(folder / leftover, ignore_errors=True)
+        expected = {f.path for f in manifest.files}
+        for name in set(walk_files(folder)) - expected - {MANIFEST}:
+            (folder / name).unlink()
+        for name in expected:
+            (folder / name).chmod(0o444)
+        _remove_empty_folders(folder)
+        folder.replace(asset.folder)
+        fsync(asset.folder.parent)
+        return Asset(asset.folder)
+
+    def recover(self, asset: Asset) -> None:
+        """Bring a workspace that holds a manifest to a clean state.
+
+        It is one of a publication that a kill cut off, which is completed, or one of a damaged asset, which
+        becomes a ledger of the units whose files are still right.
+        """
+        workspace = self.workspace(asset)
+        if not (workspace.folder / MANIFEST).exists():
+            return
+        manifest = _manifest_or_none(workspace.folder / MANIFEST)
+        if manifest is None:
+            remove_tree(workspace.folder)
+            return
+        damaged = {f.path for f in manifest.files if _damage(workspace.folder, f, deep=True)}
+        if not damaged:
+            self._finish_publishing(asset, manifest)
+            return
+        workspace.restore(manifest, damaged)
+        (workspace.folder / MANIFEST).unlink()
+
+    def demote(self, asset: Asset) -> None:
+        """Turn a damaged asset back into a workspace that keeps every unit whose files are still right."""
+        workspace = self.workspace(asset)
+        remove_tree(workspace.folder)
+        asset.folder.replace(workspace.folder)
+        manifest = _manifest_or_none(workspace.folder / MANIFEST)
+        if manifest is not None:
+            for name in set(walk_files(workspace.folder)) - {f.path for f in manifest.files} - {MANIFEST}:
+                (workspace.folder / name).unlink()
+        self.recover(asset)
+
+    @contextlib.contextmanager
+    def using(self, asset: Asset) -> Iterator[Asset]:
+        """Hold an asset against gc."""
+        with self.use_lock(asset):
+            yield asset
+
+    def pins(self) -> dict[str, str]:
+        """Return pinned assets (`kind/key`) and why each was pinned."""
+        return {f"{p.parent.name}/{p.name}": p.read_text() for p in sorted((self.root / ".pins").glob("*/*"))}
+
+    def pin(self, asset: Asset, note: str) -> None:
+        """Keep an asset, and what it was made from, through every gc."""
+        write_atomic(self.root / ".pins" / asset.kind / asset.key, note)
+
+    def unpin(self, asset: Asset) -> None:
+        """Let gc take an asset again."""
+        (self.root / ".pins" / asset.kind / asset.key).unlink(missing_ok=True)
+
+
+def _manifest_or_none(path: Path) -> Manifest | None:
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    return manifest if manifest.fingerprint == fingerprint(manifest.files) else None
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    for path in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def software_versions(
+    packages: Sequence[str] = ("numpy", "zarr", "netCDF4", "torch", "prefect"),
+) -> dict[str, str]:
+    """Return the versions that a manifest records."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def now() -> datetime:
+    """Return the current UTC time to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def describe_size(size: float) -> str:
+    """Return a size for people; `describe_size(1_500_000) => '1.5 MB'`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file of an asset."""
+    return json.loads(path.read_bytes())

@@ -1,0 +1,71 @@
+"""Durable file operations: a file or folder is either whole under its final name or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def fsync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write a whole file under its final name, replacing any other; readers never see a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there takes the final name on a clean exit."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    try:
+        yield temporary
+        fsync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def walk_files(folder: Path) -> Iterator[str]:
+    """Yield every file below a folder as a POSIX path relative to it, in no particular order."""
+    base = len(str(folder)) + 1
+    stack = [str(folder)]
+    while stack:
+        with os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(entry.path)
+                else:
+                    yield entry.path[base:].replace(os.sep, "/")
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder; it first leaves its name at once, so that nobody meets half of it."""
+    import shutil
+
+    if not folder.exists():
+        return
+    trash = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.trash")
+    folder.rename(trash)
+    shutil.rmtree(trash)

@@ -1,0 +1,132 @@
+"""Raw input files: found on disk, hashed once, remembered by (path, size, mtime, inode)."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.hashing import digest, file_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """One raw file and the digest of its content."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+class RawInput:
+    """A set of raw files that stages take as input; equal contents are equal inputs, whatever their names."""
+
+    def __init__(self, name: str, files: Sequence[RawFile]) -> None:
+        self.name = name
+        self.files = tuple(sorted(files, key=lambda f: (f.sha256, str(f.path))))
+        self.fingerprint = digest(sorted({f.sha256 for f in self.files}))
+
+    def paths(self) -> dict[str, Path]:
+        """Return one path per content, by its SHA-256."""
+        return {f.sha256: f.path for f in reversed(self.files)}
+
+
+def find_files(patterns: Iterable[str], suffixes: Sequence[str] = (".nc", ".nc4", ".zip", ".cdf")) -> list[Path]:
+    """Expand files, folders (recursively, by suffix) and globs to sorted absolute paths, each once.
+
+    A pattern that matches nothing is a `ValueError`: a silent empty input is worse than a stop.
+    """
+    found: set[Path] = set()
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            hits = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes]
+        elif path.is_file():
+            hits = [path]
+        else:
+            hits = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
+        if not hits:
+            raise ValueError(
+                f"source.paths: {pattern!r} matches no file ({', '.join(suffixes)} in folders; seen from "
+                f"{Path.cwd()}); correct the path or leave it out"
+            )
+        found.update(Path(os.path.abspath(p)) for p in hits)
+    return sorted(found)
+
+
+class RawIndex:
+    """The memory of raw files' digests, an SQLite file that many processes may use at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        with closing(self._connect()) as db, db:
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS raw (path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, sha256 TEXT)"
+            )
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=60)
+
+    def split(self, paths: Sequence[Path]) -> tuple[list[RawFile], list[Path]]:
+        """Return the files whose digest is remembered and still holds, and the others."""
+        with closing(self._connect()) as db:
+            remembered = {
+                path: (size, mtime, inode, sha) for path, size, mtime, inode, sha in db.execute("SELECT * FROM raw")
+            }
+        known: list[RawFile] = []
+        unknown: list[Path] = []
+        for path in paths:
+            stat = path.stat()
+            entry = remembered.get(str(path))
+            if entry and entry[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
+                known.append(RawFile(path, stat.st_size, entry[3]))
+            else:
+                unknown.append(path)
+        return known, unknown
+
+    def read(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        *,
+        deep: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> RawInput:
+        """Return the input that these files make, hashing those that are new or changed (`deep`: all)."""
+        known, unknown = ([], list(paths)) if deep else self.split(paths)
+        fresh: list[RawFile] = []
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for batch in batched(unknown, 256):
+                hashed = list(pool.map(_hash, batch))
+                self._remember(hashed)
+                fresh.extend(file for file, _ in hashed)
+                if on_progress:
+                    on_progress(len(fresh), len(unknown))
+        return RawInput(name, known + fresh)
+
+    def _remember(self, hashed: Sequence[tuple[RawFile, os.stat_result]]) -> None:
+        with closing(self._connect()) as db, db:
+            db.executemany(
+                "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?)",
+                [(str(f.path), s.st_size, s.st_mtime_ns, s.st_ino, f.sha256) for f, s in hashed],
+            )
+
+
+def _hash(path: Path) -> tuple[RawFile, os.stat_result]:
+    before = path.stat()
+    sha = file_sha256(path)
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ValueError(f"{path} changed while it was read; wait until its download has finished and run again")
+    return RawFile(path, after.st_size, sha), after
+
+
+def batched(items: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:
+    """Cut a sequence into runs of at most `size`; `itertools.batched` of Python 3.12."""
+    return (items[i : i + size] for i in range(0, len(items), size))

@@ -1,0 +1,1 @@
+"""How each stage works, one file or folder per stage family."""

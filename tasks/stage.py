@@ -1,0 +1,435 @@
+"""Stages: functions from assets and config to one asset, cached by content. The only door to Prefect in `tasks`.
+
+A stage is declared with `@stage`, called like a function, and behaves by the active session: it plans, runs in this
+process, or runs as a Prefect task. Its key is the SHA-256 of its name and version, its code, the config values that
+it is given, and the output fingerprints of its inputs.
+"""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from storage.assets import (
+    KEY_LENGTH,
+    LEDGER,
+    SCRATCH,
+    Asset,
+    AssetStore,
+    FileRecord,
+    InputRecord,
+    Manifest,
+    Unit,
+    UnitEntry,
+    UnitRecord,
+    Workspace,
+    describe_size,
+    fingerprint,
+    now,
+    software_versions,
+    verify,
+)
+from storage.files import walk_files
+from storage.hashing import digest, file_sha256, jsonable
+from storage.raw import RawIndex, RawInput
+from tasks.code import code_digest
+from tasks.session import Outcome, Pending, Reporter, Session, current_session
+from tasks.units import UnitFunction, map_units
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+Input = Asset | RawInput
+PLAN_HASH_LIMIT = 200_000_000  # bytes of new raw files that a plan still hashes itself
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a stage says of its asset: counts and metrics for the table, and pictures (paths in the asset)."""
+
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    pictures: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage function works with."""
+
+    stage: str
+    workspace: Workspace
+    session: Session
+    predecessors: Sequence[Asset]
+
+    @property
+    def folder(self) -> Path:
+        """The workspace's folder, which becomes the asset."""
+        return self.workspace.folder
+
+    def message(self, text: str) -> None:
+        """Tell whoever watches."""
+        self.session.reporter.message(text)
+
+    def map(
+        self,
+        function: UnitFunction,
+        units: Sequence[Unit],
+        rename: Callable[[str, Unit], str] | None = None,
+    ) -> list[UnitRecord]:
+        """Do all units that are not done yet and return every unit's record, in order.
+
+        Units in the ledger are kept, units with an unchanged key are taken over from older assets of this stage by
+        hard link (`rename` maps their file names), and the rest runs on the session's workers.
+        """
+        self.workspace.expect(len(units))
+        wanted = {unit.id: unit for unit in units}
+        assert len(wanted) == len(units), "unit ids must differ"
+        done = self.workspace.finished()
+        for unit_id, record in list(done.items()):
+            if unit_id not in wanted or wanted[unit_id].key != record.key:
+                self.workspace.strike(unit_id)
+                del done[unit_id]
+        if missing := [u for u in units if u.id not in done]:
+            adopted = self.workspace.adopt(missing, self.predecessors, rename)
+            if adopted:
+                self.message(f"{len(adopted)} of {len(units)} units are unchanged and taken over from an older asset")
+            done |= {record.id: record for record in adopted}
+        pending = [u for u in units if u.id not in done]
+
+        def note(record: UnitRecord) -> None:
+            done[record.id] = record
+            self.session.reporter.progress(self.stage, len(done), len(units))
+
+        map_units(function, self.workspace, pending, self.session.workers, note)
+        return [done[unit.id] for unit in units]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One stage call, resolved: its config, its inputs and the key that they make."""
+
+    config: dict[str, Any]
+    inputs: dict[str, Input]
+    code: str
+    key: str
+
+
+class Stage:
+    """A declared stage; call it with keyword arguments inside an active session."""
+
+    def __init__(self, function: Callable[..., StageResult], kind: str, version: int) -> None:
+        self.function = function
+        self.kind = kind
+        self.name = function.__name__
+        self.version = version
+        self.__doc__ = function.__doc__
+        self._signature = inspect.signature(function)
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Return the stage's asset (in a plan, `Pending` where it does not exist yet)."""
+        session = current_session()
+        self._signature.bind(None, **arguments)
+        if session.planning:
+            return self._plan(session, arguments)
+        if session.engine == "prefect":
+            return _run_as_prefect_task(self, session, arguments)
+        return self.execute(session, arguments).asset
+
+    def request(self, arguments: Mapping[str, Any]) -> Request:
+        """Split arguments into inputs and config, and compute the key."""
+        inputs = {name: value for name, value in arguments.items() if isinstance(value, Input)}
+        config = {name: jsonable(value) for name, value in arguments.items() if name not in inputs}
+        code = code_digest(self.function.__module__)
+        parts = {
+            "stage": self.name,
+            "version": self.version,
+            "code": code,
+            "config": config,
+            "inputs": {name: value.fingerprint for name, value in inputs.items()},
+        }
+        return Request(config, inputs, code, digest(parts)[:KEY_LENGTH])
+
+    def _plan(self, session: Session, arguments: Mapping[str, Any]) -> Asset | Pending:
+        pending = [f"input {n} {v.reason}" for n, v in arguments.items() if isinstance(v, Pending)]
+        if pending:
+            session.add(Outcome(self.name, "RUN", "; ".join(pending)))
+            return Pending(self.name, f"comes from {self.name}, which has to run first")
+        request = self.request(arguments)
+        outcome = self._look(session, request, session.store.asset(self.kind, request.key))
+        session.add(outcome)
+        if outcome.status == "HIT":
+            assert outcome.asset is not None
+            return outcome.asset
+        return Pending(self.name, f"comes from {self.name}, which has to run first")
+
+    def _look(self, session: Session, request: Request, asset: Asset) -> Outcome:
+        """Say what has to be done for an asset, and why, without doing it."""
+        if asset.folder.exists():
+            damages = verify(asset, deep=session.deep)
+            if not damages:
+                check = "by content" if session.deep else "by size"
+                return Outcome(self.name, "HIT", f"{len(asset.manifest.files)} files verified {check}", asset)
+            more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
+            return Outcome(self.name, "RUN", f"{damages[0]}{more}")
+        workspace = session.store.workspace(asset)
+        if workspace.folder.exists():
+            done, total = workspace.progress()
+            reason = "continues where an earlier run was cut off"
+            return Outcome(self.name, "RESUME", reason, done=done, total=total)
+        return Outcome(self.name, "RUN", explain(self, request, session.store))
+
+    def execute(self, session: Session, arguments: Mapping[str, Any]) -> Outcome:
+        """Bring the asset about, or find it, and hold it for the session."""
+        started = time.perf_counter()
+        request = self.request(arguments)
+        asset = session.store.asset(self.kind, request.key)
+        session.hold(asset)
+        lock = session.store.build_lock(asset)
+        lock.acquire(
+            on_wait=lambda pid: session.reporter.message(f"{self.name}: waiting for process {pid} to finish this asset")
+        )
+        with lock:
+            session.store.recover(asset)
+            outcome = self._look(session, request, asset)
+            if outcome.status != "HIT":
+                session.reporter.begins(outcome)
+                if asset.folder.exists():
+                    session.store.demote(asset)
+                if asset.folder.exists():  # whole again without the files that did not belong
+                    outcome.asset = Asset(asset.folder)
+                else:
+                    self._work(session, request, arguments, asset, outcome, started)
+        outcome.seconds = time.perf_counter() - started
+        session.add(outcome)
+        session.reporter.ends(outcome)
+        return outcome
+
+    def _work(
+        self,
+        session: Session,
+        request: Request,
+        arguments: Mapping[str, Any],
+        asset: Asset,
+        outcome: Outcome,
+        started: float,
+    ) -> None:
+        workspace = session.store.workspace(asset)
+        workspace.folder.mkdir(parents=True, exist_ok=True)
+        job = Job(self.name, workspace, session, session.store.assets(self.kind))
+        result = self.function(job, **arguments)
+        units, files = _inventory(workspace)
+        manifest = Manifest(
+            stage=self.name,
+            kind=self.kind,
+            key=asset.key,
+            version=self.version,
+            code=request.code,
+            config=request.config,
+            inputs=tuple(_input_record(name, value) for name, value in request.inputs.items()),
+            files=files,
+            units=units,
+            fingerprint=fingerprint(files),
+            counts=dict(result.counts),
+            metrics=dict(result.metrics),
+            seconds=round(time.perf_counter() - started, 3),
+            reason=outcome.reason,
+            software=software_versions(),
+            created_at=now(),
+        )
+        outcome.asset = session.store.publish(asset, manifest)
+        outcome.pictures = tuple(result.pictures)
+
+
+def stage(kind: str, version: int = 1) -> Callable[[Callable[..., StageResult]], Stage]:
+    """Declare a stage that makes assets of a kind. The function takes a `Job` and keyword arguments.
+
+    Arguments that are assets or raw inputs are inputs; all others are config and enter the key by value. Raise
+    `version` when the same code and config should nevertheless give something new.
+    """
+    return lambda function: Stage(function, kind, version)
+
+
+def raw_input(name: str, paths: Sequence[Path]) -> Any:
+    """Return raw files as a stage input; in a plan, `Pending` where many bytes would have to be read first."""
+    session = current_session()
+    index = RawIndex(session.store.root / ".raw.sqlite")
+    if session.planning:
+        _, unknown = index.split(paths)
+        if sum(path.stat().st_size for path in unknown) > PLAN_HASH_LIMIT:
+            return Pending(name, f"has {len(unknown)} new or changed files (first: {unknown[0]})")
+
+    def progress(done: int, total: int) -> None:
+        session.reporter.progress(f"hash {name}", done, total)
+
+    return index.read(name, paths, deep=session.deep, on_progress=progress)
+
+
+def _inventory(workspace: Workspace) -> tuple[tuple[UnitEntry, ...], tuple[FileRecord, ...]]:
+    """List units and all files of a workspace; files that belong to no unit are hashed here."""
+    records = workspace.finished()
+    files = {file.path: file for record in records.values() for file in record.files}
+    for name in walk_files(workspace.folder):
+        if name not in files and not name.startswith((f"{LEDGER}/", f"{SCRATCH}/")):
+            path = workspace.folder / name
+            files[name] = FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path))
+    units = tuple(
+        UnitEntry(id=r.id, key=r.key, files=tuple(f.path for f in r.files), result=r.result) for r in records.values()
+    )
+    return units, tuple(files[name] for name in sorted(files))
+
+
+def _input_record(name: str, value: Input) -> InputRecord:
+    if isinstance(value, Asset):
+        return InputRecord(name=name, kind=value.kind, key=value.key, fingerprint=value.fingerprint)
+    files = tuple(FileRecord(path=str(f.path), size=f.size, sha256=f.sha256) for f in value.files)
+    return InputRecord(name=name, kind="raw", key=value.name, fingerprint=value.fingerprint, files=files)
+
+
+def explain(stage: Stage, request: Request, store: AssetStore) -> str:
+    """Say in words why no asset has this key: what differs from the most similar one that exists."""
+    closest: list[str] | None = None
+    for asset in store.assets(stage.kind):
+        try:
+            manifest = asset.manifest
+        except ValueError:
+            continue
+        if manifest.stage != stage.name:
+            continue
+        differences = _differences(stage, request, manifest)
+        if closest is None or len(differences) < len(closest):
+            closest = differences
+    if closest is None:
+        return "first run"
+    return "; ".join(closest[:4]) + (f"; and {len(closest) - 4} more changes" if len(closest) > 4 else "")
+
+
+def _differences(stage: Stage, request: Request, manifest: Manifest) -> list[str]:
+    differences = []
+    old, new = _leaves(manifest.config), _leaves(request.config)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            differences.append(f"config {name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}")
+    before = {record.name: record for record in manifest.inputs}
+    for name, value in request.inputs.items():
+        if name not in before or before[name].fingerprint != value.fingerprint:
+            differences.append(f"input {name} changed{_raw_changes(before.get(name), value)}")
+    if stage.version != manifest.version:
+        differences.append(f"stage version {manifest.version} -> {stage.version}")
+    elif request.code != manifest.code:
+        differences.append("code changed")
+    return differences or ["the published asset is gone"]
+
+
+def _raw_changes(before: InputRecord | None, after: Input) -> str:
+    if before is None or isinstance(after, Asset) or before.kind != "raw":
+        return ""
+    old, new = {f.sha256 for f in before.files}, {f.sha256 for f in after.files}
+    return f" ({len(new - old)} files new, {len(old - new)} gone)"
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings; `{"a": {"b": 1}} => {"a.b": 1}`."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for name, inner in value.items():
+        leaves |= _leaves(inner, f"{prefix}.{name}" if prefix else name)
+    return leaves
+
+
+def _run_as_prefect_task(stage: Stage, session: Session, arguments: Mapping[str, Any]) -> Asset:
+    """Run a stage as a Prefect task; the store owns the cache, so Prefect's own stays off."""
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.states import Completed, Failed
+
+    @task(name=stage.name, description=stage.__doc__, cache_policy=NO_CACHE, persist_result=False)
+    def run(inputs: list[Asset]) -> State | Asset | None:
+        try:
+            outcome = stage.execute(session, arguments)
+        except ValueError as error:
+            return Failed(message=str(error), data=error)
+        if outcome.status == "HIT":
+            return Completed(name="Cached", message=outcome.reason, data=outcome.asset)
+        return outcome.asset
+
+    asset = run([value for value in arguments.values() if isinstance(value, Asset)])
+    assert isinstance(asset, Asset)
+    return asset
+
+
+class Dashboard:
+    """The Prefect view of a run: logs, a progress artifact, a result table, pictures, and the reason."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, UUID] = {}
+        self._updated = 0.0
+
+    def begins(self, outcome: Outcome) -> None:
+        """Log why a stage works."""
+        _logger().info("%s %s: %s", outcome.label, outcome.stage, outcome.reason)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Create or move the progress artifact, at most once a second."""
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        percent = 100.0 * done / total
+        if stage not in self._bars:
+            key = f"{_slug(stage)}-progress"
+            self._bars[stage] = _now(create_progress_artifact(percent, key=key, description=f"{stage}: {total} units"))
+        elif done == total or time.monotonic() - self._updated > 1:
+            _now(update_progress_artifact(self._bars[stage], percent, description=f"{stage}: {done}/{total} units"))
+        else:
+            return
+        self._updated = time.monotonic()
+
+    def message(self, text: str) -> None:
+        """Log a note."""
+        _logger().info("%s", text)
+
+    def ends(self, outcome: Outcome) -> None:
+        """Leave a table of what came out, and its pictures."""
+        from prefect.artifacts import create_image_artifact, create_table_artifact
+
+        asset = outcome.asset
+        assert asset is not None
+        _logger().info("%s %s: %s", outcome.label, outcome.stage, outcome.reason)
+        manifest = asset.manifest
+        facts = {"asset": f"{asset.kind}/{asset.key}", "size": describe_size(asset.size), "files": len(manifest.files)}
+        rows = [{"what": k, "value": str(v)} for k, v in {**facts, **manifest.counts, **manifest.metrics}.items()]
+        title = f"**{outcome.label}** {outcome.reason}"
+        _now(create_table_artifact(table=rows, key=_slug(outcome.stage), description=title))
+        for name in outcome.pictures:
+            data = base64.b64encode((asset.folder / name).read_bytes()).decode()
+            key = _slug(f"{outcome.stage}-{Path(name).stem}")
+            _now(create_image_artifact(f"data:image/png;base64,{data}", key=key, description=name))
+
+
+def dashboard_reporter() -> Reporter:
+    """Return the reporter that feeds the Prefect dashboard."""
+    return Dashboard()
+
+
+def _now(value: Any) -> Any:
+    assert not inspect.isawaitable(value), "stages run in synchronous flows"
+    return value
+
+
+def _logger() -> Any:
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_logger, get_run_logger
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("millrace")
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")

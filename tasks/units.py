@@ -1,0 +1,161 @@
+"""`map_units`: one way to fan work out, inline, over local processes, or over a Dask cluster."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from storage.assets import Unit, UnitRecord, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOutput:
+    """What a unit function wrote (paths relative to the workspace) and reports (small, JSON)."""
+
+    files: Sequence[str]
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+UnitFunction = Callable[[Path, Unit], UnitOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Where units run: `inline`, in `processes`, or on the Dask scheduler at `address`."""
+
+    kind: str
+    processes: int = 1
+    address: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Workers:
+        """Read `auto`, `inline`, a number of local processes, or a Dask scheduler's address.
+
+        >>> Workers.parse("4").processes
+        4
+        """
+        if text == "auto":
+            count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            return cls("processes", count) if count > 1 else cls("inline")
+        if text == "inline":
+            return cls("inline")
+        if text.isdigit() and int(text) > 0:
+            return cls("processes", int(text))
+        if "://" in text:
+            return cls("dask", address=text)
+        raise ValueError(
+            f"workers: {text!r} is not understood; write auto, inline, a number of processes, or the address of a "
+            "Dask scheduler such as tcp://host:8786"
+        )
+
+    def __str__(self) -> str:
+        return self.address or (f"{self.processes} processes" if self.kind == "processes" else "inline")
+
+
+def map_units(
+    function: UnitFunction,
+    workspace: Workspace,
+    units: Sequence[Unit],
+    workers: Workers,
+    on_done: Callable[[UnitRecord], None],
+) -> None:
+    """Run `function(folder, unit)` for every unit and enter each into the workspace's ledger as it ends.
+
+    The process that did a unit writes its ledger entry, so a kill loses only units in flight. The first error stops
+    the rest and is raised here. `function` must be importable by name; on Dask the workspace's folder must be on a
+    file system that the workers share.
+    """
+    run = _RunUnit(function, workspace.folder)
+    if workers.kind == "inline" or len(units) <= 1:
+        records: Iterable[UnitRecord] = map(run, units)
+    elif workers.kind == "processes":
+        records = _in_processes(run, units, min(workers.processes, len(units)))
+    else:
+        records = _on_dask(run, units, workers.address)
+    for record in records:
+        on_done(record)
+
+
+@dataclass(frozen=True, slots=True)
+class _RunUnit:
+    """A unit function bound to its workspace; travels to worker processes."""
+
+    function: UnitFunction
+    folder: Path
+
+    def __call__(self, unit: Unit) -> UnitRecord:
+        output = self.function(self.folder, unit)
+        return Workspace(self.folder).record(unit, output.files, output.result)
+
+
+def _in_processes(run: _RunUnit, units: Sequence[Unit], count: int) -> Iterator[UnitRecord]:
+    pool = ProcessPoolExecutor(
+        count, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),)
+    )
+    waiting = iter(units)
+    running: set[Future[UnitRecord]] = {pool.submit(run, unit) for unit in islice(waiting, 2 * count)}
+    try:
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(run, unit) for unit in islice(waiting, len(done))}
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "a worker process was killed, perhaps for want of memory; finished units are kept: run again, with fewer "
+            "workers if memory was short"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _on_dask(run: _RunUnit, units: Sequence[Unit], address: str) -> Iterator[UnitRecord]:
+    from distributed import Client, as_completed
+
+    try:
+        client = Client(address, timeout="20s", set_as_default=False)
+    except OSError as error:
+        raise ValueError(
+            f"workers: no Dask scheduler answers at {address} ({error}); start one or correct it"
+        ) from None
+    with client, client.as_current():
+        width = 2 * max(1, sum(client.nthreads().values()))
+        waiting = iter(units)
+        running = as_completed([client.submit(run, unit, pure=False) for unit in islice(waiting, width)])
+        for future in running:
+            for unit in islice(waiting, 1):
+                running.add(client.submit(run, unit, pure=False))
+            yield future.result()
+
+
+def _start_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    die_with_parent(parent)
+
+
+def die_with_parent(parent: int) -> None:
+    """Make this process end when its parent does, however the parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

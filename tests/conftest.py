@@ -1,0 +1,34 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from storage.assets import AssetStore
+from tasks.progress import Silent
+from tasks.session import Session
+from tasks.units import Workers
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def era5_data() -> Path:
+    """Real ERA5 files, in `shared/data/era5` beside the repository or where MILLRACE_SHARED_DATA says."""
+    place = Path(os.environ.get("MILLRACE_SHARED_DATA", REPOSITORY.parent / "shared" / "data")) / "era5"
+    if not place.is_dir():
+        pytest.skip(f"real ERA5 files are not at {place}; set MILLRACE_SHARED_DATA to the folder that holds era5/")
+    return place
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AssetStore:
+    return AssetStore(tmp_path / "assets")
+
+
+@pytest.fixture
+def session(store: AssetStore) -> Session:
+    return Session(store, Silent(), workers=Workers("inline"))
