@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -18,6 +18,10 @@ def _box(area: tuple[float, float, float, float]) -> tuple[float, float, float, 
 
 
 Area = Annotated[tuple[float, float, float, float], AfterValidator(_box)]
+
+
+LATENCY = timedelta(days=6)
+"""How far the Climate Data Store lags behind: five days, and one for the day that is not whole yet."""
 
 
 class SampleSource(Config):
@@ -73,8 +77,8 @@ class CdsSource(Config):
     kind: Literal["cds"] = "cds"
     start: date
     """First day."""
-    end: date
-    """Last day, included."""
+    end: date | Literal["latest"]
+    """Last day, included; `latest` follows the data, which appears five days late."""
     single_level: tuple[str, ...] = ()
     """Variables of `reanalysis-era5-single-levels`, by their CDS names, e.g. `2m_temperature`."""
     pressure_level: tuple[str, ...] = ()
@@ -95,13 +99,23 @@ class CdsSource(Config):
 
     @model_validator(mode="after")
     def _request(self) -> Self:
-        if self.end < self.start:
+        if self.end != "latest" and self.end < self.start:
             raise ValueError(f"end ({self.end}) lies before start ({self.start})")
         if not (self.single_level or self.pressure_level):
             raise ValueError("name at least one variable in single_level or pressure_level")
         if self.pressure_level and not self.levels:
             raise ValueError("pressure_level needs levels, e.g. levels: [850, 500]")
         return self
+
+    def until(self, today: date) -> CdsSource:
+        """Return the source with `latest` replaced by the last day that is surely there."""
+        return self.model_copy(update={"end": today - LATENCY}) if self.end == "latest" else self
+
+    @property
+    def last_day(self) -> date:
+        """The last day; `latest` has to be resolved by `until` before."""
+        assert self.end != "latest", "the period is open; call until(today) first"
+        return self.end
 
 
 class ArcoSource(Config):

@@ -35,6 +35,7 @@ def _crash_flow_run(record: RunRecord) -> None:
 
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import TaskRunSort
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Crashed
 
@@ -47,7 +48,8 @@ def _crash_flow_run(record: RunRecord) -> None:
             return
         if flow_run.state is None or flow_run.state.is_final():
             return
-        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+        only_this = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+        tasks = client.read_task_runs(flow_run_filter=only_this, sort=TaskRunSort.END_TIME_DESC, limit=200)
         for task_run in tasks:
             if task_run.state is None or not task_run.state.is_final():
                 client.set_task_run_state(task_run.id, Crashed(message=MESSAGE), force=True)

@@ -47,6 +47,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a path is one of the temporary names that writers here use until a file is whole."""
+    base = name.rpartition("/")[2]
+    return base.startswith(".") or base.endswith(".tmp")
+
+
 def walk_files(folder: Path) -> Iterator[str]:
     """Yield every file below a folder as a POSIX path relative to it, in no particular order."""
     base = len(str(folder)) + 1

@@ -45,7 +45,7 @@ def find_files(patterns: Iterable[str], suffixes: Sequence[str] = (".nc", ".nc4"
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            hits = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes]
+            hits = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes and p.name[0] != "."]
         elif path.is_file():
             hits = [path]
         else:

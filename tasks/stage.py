@@ -35,7 +35,7 @@ from storage.assets import (
     software_versions,
     verify,
 )
-from storage.files import walk_files
+from storage.files import is_temporary, walk_files
 from storage.hashing import digest, file_sha256, jsonable
 from storage.raw import RawIndex, RawInput
 from tasks.code import code_digest
@@ -66,6 +66,7 @@ class Job:
     workspace: Workspace
     session: Session
     predecessors: Sequence[Asset]
+    code: str
 
     @property
     def folder(self) -> Path:
@@ -75,6 +76,10 @@ class Job:
     def message(self, text: str) -> None:
         """Tell whoever watches."""
         self.session.reporter.message(text)
+
+    def unit(self, name: str, identity: Any, payload: Any = None) -> Unit:
+        """Return a unit; `identity` (JSON) is everything besides the stage's code that shapes its bytes."""
+        return Unit(name, digest([self.stage, self.code, identity]), payload)
 
     def map(
         self,
@@ -221,7 +226,7 @@ class Stage:
     ) -> None:
         workspace = session.store.workspace(asset)
         workspace.folder.mkdir(parents=True, exist_ok=True)
-        job = Job(self.name, workspace, session, session.store.assets(self.kind))
+        job = Job(self.name, workspace, session, session.store.assets(self.kind), f"{self.version} {request.code}")
         result = self.function(job, **arguments)
         units, files = _inventory(workspace)
         manifest = Manifest(
@@ -275,7 +280,7 @@ def _inventory(workspace: Workspace) -> tuple[tuple[UnitEntry, ...], tuple[FileR
     records = workspace.finished()
     files = {file.path: file for record in records.values() for file in record.files}
     for name in walk_files(workspace.folder):
-        if name not in files and not name.startswith((f"{LEDGER}/", f"{SCRATCH}/")):
+        if name not in files and not name.startswith((f"{LEDGER}/", f"{SCRATCH}/")) and not is_temporary(name):
             path = workspace.folder / name
             files[name] = FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path))
     units = tuple(
@@ -359,7 +364,8 @@ def _run_as_prefect_task(stage: Stage, session: Session, arguments: Mapping[str,
             return Completed(name="Cached", message=outcome.reason, data=outcome.asset)
         return outcome.asset
 
-    asset = run([value for value in arguments.values() if isinstance(value, Asset)])
+    state = run([value for value in arguments.values() if isinstance(value, Asset)], return_state=True)
+    asset = state.result()
     assert isinstance(asset, Asset)
     return asset
 
@@ -399,8 +405,11 @@ class Dashboard:
 
         asset = outcome.asset
         assert asset is not None
-        _logger().info("%s %s: %s", outcome.label, outcome.stage, outcome.reason)
         manifest = asset.manifest
+        if outcome.status == "HIT":
+            _logger().info("HIT %s: %s", outcome.stage, outcome.reason)
+        else:
+            _logger().info("%s is done: %s in %.1f s", asset, describe_size(asset.size), manifest.seconds)
         facts = {"asset": f"{asset.kind}/{asset.key}", "size": describe_size(asset.size), "files": len(manifest.files)}
         rows = [{"what": k, "value": str(v)} for k, v in {**facts, **manifest.counts, **manifest.metrics}.items()]
         title = f"**{outcome.label}** {outcome.reason}"

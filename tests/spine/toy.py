@@ -9,7 +9,6 @@ from pathlib import Path
 
 from storage.assets import Asset, AssetStore, Unit
 from storage.files import write_atomic
-from storage.hashing import digest
 from tasks.progress import Silent
 from tasks.session import Session
 from tasks.stage import Job, StageResult, stage
@@ -37,7 +36,7 @@ def write_square(folder: Path, unit: Unit) -> UnitOutput:
 @stage("squares")
 def squares(job: Job, *, count: int, first: int) -> StageResult:
     """Squares of consecutive numbers, one unit each."""
-    units = [Unit(f"n{n}", digest([n, "square"]), n) for n in range(first, first + count)]
+    units = [job.unit(f"n{n}", n, n) for n in range(first, first + count)]
     records = job.map(write_square, units)
     write_atomic(job.folder / "index.txt", "\n".join(r.id for r in records))
     return StageResult(counts={"numbers": len(records)})

@@ -1,0 +1,39 @@
+# make demo: set up and run every pipeline on generated data.   make test: set up and test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ROOT ?= assets
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench setup lock clean
+
+demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the report
+	$(BIN)/millrace run weather --profile demo --root $(ROOT)
+	$(BIN)/millrace report weather --root $(ROOT)
+
+test: setup  ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## Run every benchmark and renew docs/benchmarks.md (about twenty minutes, nothing else should run)
+	$(BIN)/python -m benchmarks
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Millrace needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+lock: setup  ## Pin what is installed now
+	{ echo "# A tested set for Python 3.11; the Makefile installs from it. Refresh: make lock"; \
+		$(BIN)/python -m pip freeze --exclude-editable; } > constraints.txt
+
+clean:  ## Remove the environment; assets stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,85 @@
+"""`millrace report`: one self-contained HTML page about a pipeline's latest run."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from flows.pipelines import Pipeline
+from flows.runs import RunRecord, StageRecord, load_runs
+from storage.assets import Asset, AssetStore, describe_size
+from storage.files import write_atomic
+
+TEMPLATE = Path(__file__).parent / "report.html"
+
+
+def write_report(store: AssetStore, pipeline: Pipeline, output: Path | None = None) -> Path:
+    """Write the page of the newest run that finished a stage; return its path."""
+    runs = [run for run in load_runs(store.root) if run.pipeline == pipeline.name]
+    latest = next((run for run in runs if run.state == "Completed"), None)
+    if latest is None:
+        raise ValueError(
+            f"no finished run of {pipeline.name} below {store.root}: millrace run {pipeline.name} comes first"
+        )
+    template = Environment(autoescape=True).from_string(TEMPLATE.read_text())
+    html = template.render(
+        title=pipeline.title,
+        pipeline=pipeline.name,
+        run=latest,
+        stages=[_stage(store, record) for record in latest.stages],
+        history=[_row(run) for run in runs[:20]],
+    )
+    path = output or store.root / "reports" / f"{pipeline.name}.html"
+    write_atomic(path, html)
+    return path
+
+
+def _stage(store: AssetStore, record: StageRecord) -> dict[str, Any]:
+    kind, _, key = record.asset.partition("/")
+    asset = store.asset(kind, key)
+    if not asset.folder.exists():
+        return {"record": record, "gone": True}
+    manifest = asset.manifest
+    return {
+        "record": record,
+        "gone": False,
+        "asset": asset,
+        "manifest": manifest,
+        "size": describe_size(asset.size),
+        "inputs": [
+            f"{i.kind}/{i.key[:12]}" if i.kind != "raw" else f"{len(i.files)} raw files" for i in manifest.inputs
+        ],
+        "facts": {**manifest.counts, **manifest.metrics},
+        "pictures": _pictures(asset),
+        "tables": _tables(asset),
+    }
+
+
+def _pictures(asset: Asset) -> list[tuple[str, str]]:
+    """Return the captions and data URIs of an asset's PNG files."""
+    return [
+        (path.stem.replace("_", " "), f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
+        for path in sorted(asset.folder.glob("*.png"))
+    ]
+
+
+def _tables(asset: Asset) -> list[tuple[str, list[list[str]]]]:
+    """Return an asset's CSV tables, the header first."""
+    import csv
+
+    tables = []
+    for path in sorted(asset.folder.glob("*.csv")):
+        with path.open(newline="") as file:
+            tables.append((path.stem.replace("_", " "), list(csv.reader(file))[:200]))
+    return tables
+
+
+def _row(run: RunRecord) -> dict[str, Any]:
+    return {
+        "run": run,
+        "seconds": f"{(run.ended - run.started).total_seconds():.0f}" if run.ended else "",
+        "cached": sum(stage.status == "HIT" for stage in run.stages),
+    }
