@@ -46,11 +46,11 @@ class SampleSource(Config):
     """Eastern edge, degrees east."""
     resolution: float = Field(0.5, gt=0, le=10)
     """Grid spacing in degrees."""
-    levels: tuple[int, ...] = (850, 500)
-    """Pressure levels of t, r, u, v and z, in hPa."""
+    levels: tuple[Annotated[int, Field(ge=1, le=1100)], ...] = (850, 500)
+    """Pressure levels of t, r, u, v and z, in hPa; only single levels when empty."""
     layout: Literal["cds", "classic", "single"] = "cds"
     """`cds`: as the new Climate Data Store delivers (monthly; ZIPs named .nc with instant and accum members);
-    `classic`: one int16-packed NetCDF-3 file per month; `single`: one variable and one time step per file."""
+    `classic`: int16-packed NetCDF-3, monthly; `single`: one variable and one time step per file."""
 
     @model_validator(mode="after")
     def _area(self) -> Self:
@@ -58,6 +58,10 @@ class SampleSource(Config):
             raise ValueError(f"north ({self.north}) must lie north of south ({self.south})")
         if self.east <= self.west:
             raise ValueError(f"east ({self.east}) must be greater than west ({self.west}); write -15, not 345")
+        if self.east - self.west > 360:
+            raise ValueError(f"west ({self.west}) to east ({self.east}) is more than once around the globe")
+        if len(set(self.levels)) < len(self.levels):
+            raise ValueError(f"levels {self.levels} name a level twice; list each level once")
         return self
 
 

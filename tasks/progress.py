@@ -52,6 +52,7 @@ class Terminal:
         self._console.print(
             f"[{STYLES[outcome.status]}]{outcome.label:<7}[/] [bold]{outcome.stage}[/]  {outcome.reason}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -59,7 +60,7 @@ class Terminal:
         if not self._console.is_terminal:
             if done == total or time.monotonic() - self._printed > 5:
                 self._printed = time.monotonic()
-                self._console.print(f"        {stage}: {done}/{total}", highlight=False)
+                self._console.print(f"        {stage}: {done}/{total}", highlight=False, soft_wrap=True)
             return
         if self._bar is None:
             self._bar = Progress(
@@ -96,6 +97,7 @@ class Terminal:
             self._console.print(
                 f"[green]HIT    [/] [bold]{outcome.stage}[/]  {asset.kind}/{asset.key[:12]}: {outcome.reason}",
                 highlight=False,
+                soft_wrap=True,
             )
             return
         counts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asset.manifest.counts.items())
@@ -103,6 +105,7 @@ class Terminal:
             f"        {asset.kind}/{asset.key[:12]}  {describe_size(asset.size)} in {outcome.seconds:.1f} s"
             + (f"; {counts}" if counts else ""),
             highlight=False,
+            soft_wrap=True,
         )
 
 

@@ -44,7 +44,7 @@ def runs_of(flow_run_id: str):
     """Return the flow run's task runs by name, and all its artifacts."""
     with get_client(sync_client=True) as client:
         only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-        tasks = {t.name.split("-")[0]: t for t in client.read_task_runs(flow_run_filter=only, sort=TaskRunSort.END_TIME_DESC, limit=200)}
+        task_runs = client.read_task_runs(flow_run_filter=only, sort=TaskRunSort.END_TIME_DESC, limit=200)
         artifacts = client.read_artifacts(
             artifact_filter=ArtifactFilter(),
             flow_run_filter=only,
@@ -53,7 +53,7 @@ def runs_of(flow_run_id: str):
             limit=200,
             offset=0,
         )
-    return tasks, artifacts
+    return {t.name.split("-")[0]: t for t in task_runs}, artifacts
 
 
 def test_stage_states_artifacts_and_arrows(api, tmp_path):

@@ -1,0 +1,1 @@
+"""What is measured, each subject in a process of its own; started by `benchmarks.process`."""

@@ -1,0 +1,93 @@
+"""Turning raw NetCDF into a store.
+
+48 hours of 17 channels on a half-degree global grid, one NetCDF file per variable and day with the compression that the
+Climate Data Store uses. Each subject starts anew in every round, in its own process with its imports done; source files
+are in the page cache. Ours is everything from unknown files to a verified store: hashing of the raw files, catalog,
+ingest with checks and statistics, the SHA-256 of every shard, and flushing to disk, with two worker processes, whose
+start and imports count too. Its peer is plain `xarray.open_mfdataset(...).to_zarr(...)` with the same chunks, shards
+and codec and two threads. The ceiling is netCDF4 decoding the same files, one after the other, and keeping nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Bench, interleave, median_ratio, rounded
+from benchmarks.figure import Figure
+from benchmarks.process import run_program
+from benchmarks.raw_files import RawData, make_raw_files, read_all
+
+WORKERS = 2
+
+
+def run(bench: Bench) -> list[Figure]:
+    """Measure ingest, xarray's way, and decoding alone."""
+    size = (91, 180, 2.0) if bench.quick else (361, 720, 0.5)
+    data = RawData(*size, steps=24, periods=2)
+    raw, rounds = bench.work / "raw", 2 if bench.quick else 5
+    bench.say(f"making {data.megabytes:.0f} MB of fields")
+    make_raw_files(data, raw)
+    file_megabytes = read_all(raw) / 1e6
+    bench.say(f"{rounds} rounds")
+    results = interleave(rounds, _subjects(bench.work, raw))
+    detail = {"data": data.describe(), "file_megabytes": round(file_megabytes), "workers": WORKERS, "rounds": results}
+    return _figures(bench, data.megabytes, results, detail)
+
+
+def _subjects(work: Path, raw: Path) -> dict[str, Callable[[], dict[str, float]]]:
+    def millrace() -> dict[str, float]:
+        root = work / "assets"
+        shutil.rmtree(root, ignore_errors=True)
+        answer = run_program("ingest_millrace", raw=str(raw), root=str(root), workers=str(WORKERS))
+        parts = {f"{part}_{kind}": answer[part][kind] for part in ("hashing", "stages") for kind in ("cpu", "wall")}
+        return {kind: parts[f"hashing_{kind}"] + parts[f"stages_{kind}"] for kind in ("cpu", "wall")} | parts
+
+    def xarray() -> dict[str, float]:
+        store = work / "xarray.zarr"
+        shutil.rmtree(store, ignore_errors=True)
+        return run_program("ingest_xarray", raw=str(raw), store=str(store), threads=WORKERS)
+
+    def decode() -> dict[str, float]:
+        return run_program("decode_netcdf", raw=str(raw))
+
+    return {"millrace": millrace, "xarray": xarray, "decode": decode}
+
+
+def _figures(
+    bench: Bench, megabytes: float, results: dict[str, list[dict[str, float]]], detail: dict[str, Any]
+) -> list[Figure]:
+    def rates(who: str, kind: str) -> list[float]:
+        return [megabytes / result[kind] for result in results[who]]
+
+    def note(who: str, label: str) -> str:
+        cpu, wall = (statistics.median(rates(who, kind)) for kind in ("cpu", "wall"))
+        return f"{label}: {cpu:.0f} MB per CPU-second, {wall:.0f} MB per second of wall time."
+
+    def figure(name: str, peer: str, aim: float, words: str) -> Figure:
+        by_wall = median_ratio(rates("millrace", "wall"), rates(peer, "wall"))
+        unhashed = median_ratio(rates("millrace", "stages_cpu"), rates(peer, "cpu"))
+        return bench.figure(
+            name,
+            what="Ingest of raw NetCDF, MB of float32 per CPU-second",
+            value=rounded(median_ratio(rates("millrace", "cpu"), rates(peer, "cpu"))),
+            unit="x",
+            aim=f">= {aim}",
+            peer=words,
+            peer_value=rounded(statistics.median(rates(peer, "cpu"))),
+            peer_unit="MB per CPU-second",
+            notes=(
+                note("millrace", "Millrace"),
+                note(peer, words),
+                f"By wall time {by_wall:.3g} x; by CPU time without the hashing of raw files {unhashed:.3g} x.",
+            ),
+            detail=detail,
+        )
+
+    return [
+        figure("ingest_vs_xarray", "xarray", 2, "xarray open_mfdataset and to_zarr, same chunks, shards and codec"),
+        figure("ingest_vs_decode", "decode", 0.6, "netCDF4 decoding alone"),
+    ]

@@ -1,0 +1,107 @@
+"""The channels of the store: what the recipe asks for, checked against what the files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.weather import Recipe, VariableRecipe
+from tasks.era5.catalog import Member, Variable
+
+_KINDS = (
+    "`hourly`: each value holds the last hour (ERA5); `since_00utc`: everything since 00 UTC (ERA5-Land); "
+    "`mean_rate`: already a rate"
+)
+_RATE_UNITS = {"J m**-2": "W m**-2"}
+
+NamedMember = tuple[str, Member]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One plane per time step: a variable, on one pressure level or none."""
+
+    name: str
+    """`u10`, or `t@850` on a pressure level."""
+    variable: str
+    level: int | None
+    units: str
+    """Units of the stored values."""
+    recipe: VariableRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """Everything the files say about one variable, and which file says it."""
+
+    holders: list[tuple[str, Variable]]
+
+    def levels(self) -> list[int | None]:
+        """Single level first, then pressures from the ground up."""
+        found = {level for _, variable in self.holders for level in variable.levels or (None,)}
+        return sorted(found, key=lambda level: -9999 if level is None else -level)
+
+    def agreed(self, attribute: str) -> str | None:
+        """Return the value of an attribute that all files with it share; `ValueError` names two that differ."""
+        marked = [(name, value) for name, v in self.holders if (value := getattr(v, attribute))]
+        for name, value in marked:
+            if value != marked[0][1]:
+                raise ValueError(
+                    f"{self.holders[0][1].name} has the {attribute.replace('_', ' ')} {marked[0][1]!r} in "
+                    f"{marked[0][0]} but {value!r} in {name}; convert one of them or leave it out"
+                )
+        return marked[0][1] if marked else None
+
+
+def resolve_channels(members: Sequence[NamedMember], recipe: Recipe) -> list[Channel]:
+    """Return the channels in store order; an empty recipe means every variable of the files, sorted by name."""
+    offers: dict[str, _Offer] = {}
+    for name, member in members:
+        for variable in member.variables:
+            offers.setdefault(variable.name, _Offer([])).holders.append((name, variable))
+    wanted = recipe.variables or tuple(VariableRecipe(variable=name) for name in sorted(offers))
+    for entry in wanted:
+        if entry.variable not in offers:
+            raise ValueError(f"recipe.variables: no file has {entry.variable}; they have {', '.join(sorted(offers))}")
+    _require_accumulations(wanted, offers)
+    return [channel for entry in wanted for channel in _channels_of(entry, offers[entry.variable])]
+
+
+def _channels_of(recipe: VariableRecipe, offer: _Offer) -> list[Channel]:
+    available = offer.levels()
+    wanted: Sequence[int | None] = available if recipe.levels is None else recipe.levels
+    for level in wanted:
+        if level not in available:
+            described = ", ".join("a single level" if a is None else f"{a} hPa" for a in available)
+            raise ValueError(
+                f"recipe.variables: no file has {recipe.variable} on {level} hPa; it is there on {described}"
+            )
+    name, units = recipe.variable, _stored_units(offer.agreed("units") or "", recipe)
+    return [Channel(name if lv is None else f"{name}@{lv}", name, lv, units, recipe) for lv in wanted]
+
+
+def _stored_units(units: str, recipe: VariableRecipe) -> str:
+    if not recipe.rate or recipe.accumulation == "mean_rate":
+        return units
+    return _RATE_UNITS.get(units, f"{units} s**-1".strip())
+
+
+def _require_accumulations(wanted: Sequence[VariableRecipe], offers: dict[str, _Offer]) -> None:
+    """Check that the recipe says what accumulated values hold, and says it of accumulated variables only."""
+    kinds = {entry.variable: offers[entry.variable].agreed("step_type") for entry in wanted}
+    silent = [e.variable for e in wanted if kinds[e.variable] == "accum" and e.accumulation is None]
+    if silent:
+        examples = ", ".join(f"{{variable: {name}, accumulation: hourly}}" for name in silent)
+        verb = "is" if len(silent) == 1 else "are"
+        raise ValueError(
+            f"{', '.join(silent)} {verb} accumulated, and files do not tell over which time: list the variables in "
+            f"recipe.variables with e.g. {examples} ({_KINDS})"
+        )
+    for entry in wanted:
+        if entry.rate and entry.accumulation is None:
+            raise ValueError(f"recipe.variables: {entry.variable} has rate but no accumulation; add one ({_KINDS})")
+        if entry.accumulation in ("hourly", "since_00utc") and kinds[entry.variable] == "instant":
+            raise ValueError(
+                f"recipe.variables: {entry.variable} is instantaneous in {offers[entry.variable].holders[0][0]}; "
+                f"drop its accumulation {entry.accumulation}"
+            )

@@ -1,0 +1,34 @@
+"""The raw files behind an input, by content: where they are, and what to call them in messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.assets import Asset
+from storage.raw import RawInput
+
+NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".zip")
+
+
+@dataclass(frozen=True, slots=True)
+class RawFiles:
+    """Paths and display names of raw files by the SHA-256 of their content; equal files appear once."""
+
+    paths: dict[str, Path]
+    names: dict[str, str]
+    copies: int
+    """Files left out because another one has the same content."""
+
+
+def raw_files(raw: Asset | RawInput) -> RawFiles:
+    """Return the NetCDF files (or archives of them) that an asset or a raw input holds."""
+    if isinstance(raw, RawInput):
+        found = [(f.sha256, f.path) for f in raw.files]
+    else:
+        records = [f for f in raw.manifest.files if f.path.endswith(NETCDF_SUFFIXES)]
+        found = [(f.sha256, raw.folder / f.path) for f in records]
+    paths: dict[str, Path] = {}
+    for sha, path in sorted(found):
+        paths.setdefault(sha, path)
+    return RawFiles(paths, {sha: str(path) for sha, path in paths.items()}, len(found) - len(paths))

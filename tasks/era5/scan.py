@@ -1,0 +1,56 @@
+"""The stage that looks into every raw file: what it holds, by content and never by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from storage.assets import Asset, Unit
+from storage.files import write_atomic
+from storage.hashing import canonical_json
+from storage.raw import RawInput
+from tasks.era5.catalog import FileScan, scan_file
+from tasks.era5.inputs import raw_files
+from tasks.stage import Job, StageResult, stage
+from tasks.units import UnitOutput
+
+MEMBERS = "members"
+
+
+@stage("era5_catalog")
+def era5_catalog(job: Job, *, raw: Asset | RawInput, on_bad_file: Literal["error", "skip"]) -> StageResult:
+    """Read the headers of all raw files and unpack archives; unusable files are named with what is wrong."""
+    files = raw_files(raw)
+    units = [job.unit(sha[:24], sha, (path, sha)) for sha, path in files.paths.items()]
+    records = job.map(_scan, units)
+    scans = [FileScan.model_validate(record.result) for record in records]
+    bad = [scan for scan in scans if scan.problem]
+    sentences = [f"{files.names[scan.sha256]} {scan.problem}" for scan in bad]
+    if sentences and (on_bad_file == "error" or len(bad) == len(scans)):
+        hint = "; remove them, or set source.on_bad_file=skip" if len(bad) < len(scans) else ""
+        raise ValueError(f"{len(bad)} of {len(scans)} raw files cannot be used: {'; '.join(sentences)}{hint}")
+    for sentence in sentences:
+        job.message(f"left out: {sentence}")
+    write_atomic(job.folder / "catalog.json", canonical_json(scans))
+    return StageResult(
+        counts={
+            "files": len(scans),
+            "copies_left_out": files.copies,
+            "unusable_left_out": len(bad),
+            "variables": len({v.name for s in scans for m in s.members for v in m.variables}),
+        }
+    )
+
+
+def _scan(folder: Path, unit: Unit) -> UnitOutput:
+    path, sha = unit.payload
+    scan = scan_file(path, sha, folder / MEMBERS)
+    extracted = [f"{MEMBERS}/{m.sha256}.nc" for m in scan.members if m.entry is not None]
+    return UnitOutput(extracted, scan.model_dump(mode="json"))
+
+
+def load_scans(catalog: Path) -> list[FileScan]:
+    """Read the scans of a published catalog."""
+    import json
+
+    return [FileScan.model_validate(scan) for scan in json.loads((catalog / "catalog.json").read_bytes())]

@@ -1,0 +1,60 @@
+"""The rules of the house: which way imports run, and who may know Prefect."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+ALLOWED = {
+    "flows": {"flows", "tasks", "models", "storage", "configs"},
+    "tasks": {"tasks", "models", "storage", "configs"},
+    "models": {"models", "configs"},
+    "storage": {"storage", "configs"},
+    "configs": {"configs"},
+}
+MAY_KNOW_PREFECT = ("flows/", "tasks/stage.py")
+NEVER = {"pickle", "cloudpickle", "dill", "torchvision", "timm"}
+
+
+def modules() -> list[Path]:
+    return sorted(path for package in ALLOWED for path in (REPOSITORY / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Return every absolute module that a file imports, wherever the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import; the entry points of deployments need absolute ones"
+            found.add(node.module or "")
+    return {name.split(".")[0] for name in found}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_imports_run_one_way(path):
+    place = str(path.relative_to(REPOSITORY))
+    package = place.split("/")[0]
+    found = imports(path)
+    assert not (found & ALLOWED.keys()) - ALLOWED[package]
+    assert not found & NEVER
+    if "prefect" in found:
+        assert place.startswith(MAY_KNOW_PREFECT)
+
+
+def test_infrastructure_list_names_modules_that_exist():
+    from tasks.code import INFRASTRUCTURE, _path
+
+    assert all(_path(name) for name in INFRASTRUCTURE)
+
+
+def test_every_part_of_ingest_is_in_its_code_digest():
+    from tasks.code import imported_modules
+
+    reached = imported_modules("tasks.era5.ingest")
+    assert {"tasks.era5.block", "tasks.era5.planes", "storage.window_store", "storage.shards"} <= reached

@@ -1,0 +1,174 @@
+"""`millrace serve` and deployments, with Prefect's real server, worker and pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.runs import load_runs
+from tests.conftest import REPOSITORY
+
+SMALL = {
+    "source": {"kind": "sample", "days": 6, "resolution": 1.5, "step_hours": 3},
+    "recipe": {"variables": ["u10", "t2m"]},
+    "windows": {"time": 4, "height": 16, "width": 16},
+}
+
+
+@dataclass
+class Served:
+    """A running `millrace serve`."""
+
+    root: Path
+    address: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a person exports in another terminal, and the same Prefect home."""
+        return os.environ | {
+            "PREFECT_API_URL": f"{self.address}/api",
+            "PREFECT_HOME": str(self.root / ".prefect"),
+            "MILLRACE_ROOT": str(self.root),
+            "COLUMNS": "200",
+        }
+
+    def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Prefect's own command line against the server."""
+        return subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=REPOSITORY, env=self.environment, text=True, capture_output=True, timeout=240,
+        )  # fmt: skip
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Ask the API."""
+        request = urllib.request.Request(
+            f"{self.address}/api/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[Served]:
+    root, port = tmp_path_factory.mktemp("served"), free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", "serve", "--root", str(root), "--port", str(port)],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("ready"):
+            break
+    else:
+        pytest.fail("".join(said))
+    yield Served(root, f"http://127.0.0.1:{port}")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, "the server ends with millrace serve"
+
+
+def test_a_deployment_runs_end_to_end(served):
+    params = json.dumps({"config": SMALL})
+    result = served.prefect("deployment", "run", "weather/demo", "--params", params, "--watch")
+    assert "Completed" in result.stdout, result.stdout + result.stderr
+    record = load_runs(served.root)[0]
+    assert (record.engine, record.state, len(record.stages)) == ("prefect", "Completed", 5)
+    names = {a["key"] for a in served.post("artifacts/filter", {"limit": 200})}
+    assert {"era5-windows", "era5-windows-progress", "era5-report-coverage", "era5-report-windows"} <= names
+
+
+def test_a_bad_parameter_is_refused_before_the_run_with_field_and_bound(served):
+    before = served.post("flow_runs/count", {})
+    params = json.dumps({"config": SMALL | {"windows": {"time": 0}}})
+    result = served.prefect("deployment", "run", "weather/demo", "--params", params)
+    assert result.returncode != 0
+    text = " ".join((result.stdout + result.stderr).split())
+    assert "config.windows.time" in text
+    assert "minimum of 1" in text
+    assert served.post("flow_runs/count", {}) == before
+
+
+def test_a_nightly_schedule_for_era5_exists_and_is_off_until_asked_for(served):
+    (full,) = [d for d in served.post("deployments/filter", {}) if d["name"] == "full"]
+    (schedule,) = full["schedules"]
+    assert schedule["schedule"]["cron"] == "30 3 * * *"
+    assert schedule["active"] is False
+    assert full["parameters"]["config"]["source"]["end"] == "latest"
+
+
+def test_pages_ask_the_right_port(served):
+    with urllib.request.urlopen(f"{served.address}/ui-settings", timeout=30) as answer:
+        assert json.load(answer)["api_url"] == f"{served.address}/api"
+
+
+def test_the_dashboard_shows_the_run_in_a_real_browser(served, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    served.prefect("deployment", "run", "weather/demo", "--params", json.dumps({"config": SMALL}), "--watch")
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
+        f"{served.address}/runs",
+    ]  # fmt: skip
+    page = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert "weather" in page
+    assert "Completed" in page
+    assert "Can't connect" not in page
+
+
+def test_a_run_killed_under_the_server_stays_running_until_reaped(served):
+    command = [sys.executable, "-m", "flows", "run", "weather", "--set", "source.days=2000", "--set", "source.seed=5"]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=served.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (running := [r for r in load_runs(served.root) if r.state == "Running" and r.flow_run_id]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(2)
+    process.kill()
+    process.wait()
+    only = {"flow_runs": {"id": {"any_": [running[0].flow_run_id]}}}
+    assert served.post("flow_runs/filter", only)[0]["state"]["type"] == "RUNNING"
+    reap = subprocess.run(
+        [sys.executable, "-m", "flows", "reap"], cwd=REPOSITORY, env=served.environment, text=True, capture_output=True
+    )
+    assert re.search(r"Crashed\s+\S+\s+weather", reap.stdout), reap.stdout + reap.stderr
+    assert served.post("flow_runs/filter", only)[0]["state"]["type"] == "CRASHED"
+    assert {t["state"]["type"] for t in served.post("task_runs/filter", only)} == {"CRASHED"}
+
+
+def test_an_occupied_port_is_one_sentence(served):
+    port = served.address.rpartition(":")[2]
+    result = subprocess.run(
+        [sys.executable, "-m", "flows", "serve", "--root", str(served.root), "--port", port],
+        cwd=REPOSITORY, text=True, capture_output=True,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert f"--port {port} on 127.0.0.1 cannot be used" in result.stderr
