@@ -52,6 +52,9 @@ class SampleSource(Config):
     """`cds`: as the new Climate Data Store delivers (monthly; ZIPs named .nc with instant and accum members);
     `classic`: int16-packed NetCDF-3, monthly; `single`: one variable and one time step per file."""
 
+    preliminary: bool = False
+    """Mark the newest third of the last month's steps as ERA5T, as the Climate Data Store does."""
+
     @model_validator(mode="after")
     def _area(self) -> Self:
         if self.north <= self.south:
@@ -174,7 +177,9 @@ def _variable_by_name(value: Any) -> Any:
 class Recipe(Config):
     """Which channels the store has and how raw values become stored ones."""
 
-    variables: tuple[Annotated[VariableRecipe, BeforeValidator(_variable_by_name)], ...] = ()
+    variables: tuple[
+        Annotated[VariableRecipe, BeforeValidator(_variable_by_name, json_schema_input_type=str | VariableRecipe)], ...
+    ] = ()
     """Channels in their order, as names or as mappings; every variable that the files have when empty."""
 
     @model_validator(mode="after")

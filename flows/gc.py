@@ -71,23 +71,26 @@ def exclusive_size(folder: Path) -> int:
 def reachable(store: AssetStore) -> set[Path]:
     """Return the folders that profiles, pins and what those were made from lead to.
 
-    Where a profile's stage would have to run, the newest asset of that stage counts as reached: the run takes over
-    its unchanged units. A profile that was used before but cannot be planned now is a `ValueError`, since its assets
-    could not be told from garbage.
+    Where a profile's stage would have to run again (new raw files, other code), the asset of its last run counts as
+    reached, since the new one takes over its unchanged units. A profile that was used before but cannot be planned
+    now is a `ValueError`: its assets could not be told from garbage.
     """
     queue = [Asset(store.root / name) for name in store.pins()]
-    newest = {asset.manifest.stage: asset for asset in reversed(store.assets()) if not _unreadable(asset)}
-    for pipeline, path, used in _profiles(store):
+    for pipeline, path, runs in _profiles(store):
         try:
-            outcomes = plan(pipeline, load_config(pipeline.config, path), store.root)
+            config = load_config(pipeline.config, path)
+            outcomes = plan(pipeline, config, store.root)
         except ValueError as error:
-            if used:
+            if runs:
                 raise ValueError(
                     f"gc cannot plan the profile {path}, which earlier runs used, and so cannot tell its assets from "
                     f"garbage: {error}"
                 ) from None
             continue
-        queue += [asset for o in outcomes if (asset := o.asset or newest.get(o.stage))]
+        values = config.model_dump(mode="json")
+        last = next((run for run in runs if run.config == values and run.state == "Completed"), None)
+        before = {stage.stage: Asset(store.root / stage.asset) for stage in last.stages} if last else {}
+        queue += [asset for o in outcomes if (asset := o.asset or before.get(o.stage))]
     found: set[Path] = set()
     while queue:
         asset = queue.pop()
@@ -105,19 +108,21 @@ def _unreadable(asset: Asset) -> bool:
         return True
 
 
-def _profiles(store: AssetStore) -> Iterator[tuple[Pipeline, Path, bool]]:
-    """Yield every profile that comes with Millrace or that a run used, and whether a run used it."""
+def _profiles(store: AssetStore) -> Iterator[tuple[Pipeline, Path, list[RunRecord]]]:
+    """Yield every profile that comes with Millrace or that a run used, and its runs, newest first."""
+    records = load_runs(store.root)
     for pipeline in PIPELINES.values():
-        used = {profile_path(pipeline.name, r.profile) for r in load_runs(store.root) if _resolves(pipeline, r)}
-        known = set((PROFILES / pipeline.name).glob("*.yaml"))
-        for path in sorted(used | known):
-            yield pipeline, path, path in used
+        runs: dict[Path, list[RunRecord]] = {path: [] for path in (PROFILES / pipeline.name).glob("*.yaml")}
+        for record in records:
+            path = _profile_of(record)
+            if record.pipeline == pipeline.name and path is not None:
+                runs.setdefault(path, []).append(record)
+        for path in sorted(runs):
+            yield pipeline, path, runs[path]
 
 
-def _resolves(pipeline: Pipeline, record: RunRecord) -> bool:
-    if record.pipeline != pipeline.name or not record.profile:
-        return False
+def _profile_of(record: RunRecord) -> Path | None:
     try:
-        return profile_path(pipeline.name, record.profile).is_file()
-    except ValueError:  # a YAML file that is gone
-        return False
+        return profile_path(record.pipeline, record.profile)
+    except ValueError:  # deployment parameters, or a YAML file that is gone
+        return None

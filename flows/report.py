@@ -29,7 +29,8 @@ def write_report(store: AssetStore, pipeline: Pipeline, output: Path | None = No
         title=pipeline.title,
         pipeline=pipeline.name,
         run=latest,
-        stages=[_stage(store, record) for record in latest.stages],
+        stages=sorted((_stage(store, record) for record in latest.stages), key=lambda s: not s.get("pictures")),
+        river=latest.stages,
         history=[_row(run) for run in runs[:20]],
     )
     path = output or store.root / "reports" / f"{pipeline.name}.html"
@@ -54,7 +55,7 @@ def _stage(store: AssetStore, record: StageRecord) -> dict[str, Any]:
         ],
         "facts": {**manifest.counts, **manifest.metrics},
         "pictures": _pictures(asset),
-        "tables": _tables(asset),
+        "tables": _tables(asset) if asset.kind.endswith("_report") else [],
     }
 
 

@@ -19,7 +19,6 @@ Status = Literal["HIT", "RESUME", "RUN"]
 class Pending:
     """Stands for an asset that does not exist yet while a plan is made; `reason` says why."""
 
-    stage: str
     reason: str
 
 

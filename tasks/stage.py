@@ -161,17 +161,18 @@ class Stage:
         return Request(config, inputs, code, digest(parts)[:KEY_LENGTH])
 
     def _plan(self, session: Session, arguments: Mapping[str, Any]) -> Asset | Pending:
-        pending = [f"input {n} {v.reason}" for n, v in arguments.items() if isinstance(v, Pending)]
+        pending = [value for value in arguments.values() if isinstance(value, Pending)]
         if pending:
-            session.add(Outcome(self.name, "RUN", "; ".join(pending)))
-            return Pending(self.name, f"comes from {self.name}, which has to run first")
+            reasons = "; ".join(dict.fromkeys(value.reason for value in pending))
+            session.add(Outcome(self.name, "RUN", f"{reasons}; cached if that changes nothing"))
+            return Pending(f"after {self.name}")
         request = self.request(arguments)
         outcome = self._look(session, request, session.store.asset(self.kind, request.key))
         session.add(outcome)
         if outcome.status == "HIT":
             assert outcome.asset is not None
             return outcome.asset
-        return Pending(self.name, f"comes from {self.name}, which has to run first")
+        return Pending(f"after {self.name}")
 
     def _look(self, session: Session, request: Request, asset: Asset) -> Outcome:
         """Say what has to be done for an asset, and why, without doing it."""
@@ -267,7 +268,7 @@ def raw_input(name: str, paths: Sequence[Path]) -> Any:
     if session.planning:
         _, unknown = index.split(paths)
         if sum(path.stat().st_size for path in unknown) > PLAN_HASH_LIMIT:
-            return Pending(name, f"has {len(unknown)} new or changed files (first: {unknown[0]})")
+            return Pending(f"{name} has {len(unknown)} new or changed files, the first is {unknown[0]}")
 
     def progress(done: int, total: int) -> None:
         session.reporter.progress(f"hash {name}", done, total)

@@ -5,10 +5,10 @@ training reads them, out of 240 hourly steps of 256 x 512 values. The store has 
 ingest stages. Every reader has a process of its own; files are in the page cache; rounds are interleaved. Each window
 is copied into a contiguous float32 array, and before the clock starts all readers must return the same bits.
 
-xarray opens one NetCDF file per variable without Dask, which would only add to the time of a single window. xbatcher is
-measured both on those files and on our own store opened with `xarray.open_zarr`; the faster one counts, and its
-preparation (a list of all windows) is not timed. (With fewer steps whole variables fit into the 64 MB that the HDF5
-library caches per variable, and NetCDF looks faster than it is on any real training set.) The ceiling is a `np.memmap` of the same array without compression.
+xarray opens one NetCDF file per variable without Dask, which would only add to the time of a single window. With fewer
+steps whole variables would fit into the 64 MB that the library caches for each, as they do in no real training set.
+xbatcher is measured both on those files and on our own store opened with `xarray.open_zarr`; the faster one counts, and
+its preparation (a list of all windows) is not timed. The ceiling is a `np.memmap` of the same array, uncompressed.
 """
 
 from __future__ import annotations

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import calendar
 from datetime import date, timedelta
-from typing import Protocol
 
 PRELIMINARY_DAYS = 120
 """Days after the end of a month until its final ERA5 has surely replaced the preliminary ERA5T. The Climate Data
 Store needs 60 to 90 of them; copies of it, such as ARCO-ERA5, have been seen to need up to 120."""
-
-
-class Partition(Protocol):
-    """Anything that covers days up to `end`, included."""
-
-    @property
-    def end(self) -> date:
-        """Return the last day."""
 
 
 def month_spans(start: date, end: date) -> list[tuple[date, date]]:
@@ -41,9 +32,9 @@ def month_end(day: date) -> date:
     return day.replace(day=calendar.monthrange(day.year, day.month)[1])
 
 
-def is_preliminary(partition: Partition, today: date) -> bool:
-    """Tell whether a partition may still be incomplete or ERA5T, so that it is worth fetching again later.
+def is_preliminary(day: date, today: date) -> bool:
+    """Tell whether data up to a day may still be incomplete or ERA5T, so that it is worth fetching again later.
 
     Final ERA5 comes by whole months, so all days of a month become final together.
     """
-    return today - month_end(partition.end) < timedelta(days=PRELIMINARY_DAYS)
+    return today - month_end(day) < timedelta(days=PRELIMINARY_DAYS)

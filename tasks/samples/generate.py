@@ -21,5 +21,5 @@ def era5_sample(job: Job, *, source: SampleSource) -> StageResult:
 
 def _generate(folder: Path, unit: Unit) -> UnitOutput:
     source, sample = unit.payload
-    write_sample_unit(source, sample, folder)
+    write_sample_unit(source, sample, folder, preliminary=source.preliminary)
     return UnitOutput(sample.files)

@@ -134,9 +134,9 @@ def test_an_impossible_area_is_refused(area: tuple[float, ...]) -> None:
 
 def test_recent_months_are_preliminary() -> None:
     january, february, march = cds_partitions(source())
-    assert not is_preliminary(january, date(2024, 6, 1))
-    assert is_preliminary(february, date(2024, 6, 1))
-    assert is_preliminary(march, date(2024, 3, 1)), "a month that has not ended may still grow"
+    assert not is_preliminary(january.end, date(2024, 6, 1))
+    assert is_preliminary(february.end, date(2024, 6, 1))
+    assert is_preliminary(march.end, date(2024, 3, 1)), "a month that has not ended may still grow"
 
 
 # --- downloads

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from configs.weather import StoreLayout
 from storage.files import walk_files
 from storage.moments import merge_moments
-from storage.window_store import BlockWriter, WindowStore, block_file_rename, write_metadata
+from storage.window_store import BlockWriter, Geometry, WindowStore, block_file_rename, write_metadata
 from tests.era5.stores import LAYOUT, geometry, hourly, noise, write_block, write_store
 
 
@@ -171,6 +171,12 @@ def test_a_block_is_the_same_bytes_wherever_and_whenever_it_is_written(tmp_path:
     assert np.isnan(store.read(0, 0, 0, (16, 50, 90))).all()
 
 
+def _die_writing(folder: Path, shape: Geometry, data: NDArray[np.float32]) -> None:
+    with BlockWriter(folder, shape, 0) as writer:
+        writer.write_slab(0, data)
+        os._exit(9)
+
+
 def test_an_aborted_writer_leaves_nothing_and_a_killed_one_only_tmp_files(tmp_path: Path) -> None:
     shape, data = geometry(3, 50, 90), noise((4, 3, 50, 90))
 
@@ -182,8 +188,9 @@ def test_an_aborted_writer_leaves_nothing_and_a_killed_one_only_tmp_files(tmp_pa
     with pytest.raises(KeyboardInterrupt):
         abort()
     assert not list(walk_files(tmp_path))
-    killed = BlockWriter(tmp_path, shape, 0)
-    killed.write_slab(0, data)
+    killed = multiprocessing.get_context("fork").Process(target=_die_writing, args=(tmp_path, shape, data))
+    killed.start()
+    killed.join()
     assert {Path(p).suffix for p in walk_files(tmp_path)} == {".tmp"}
     whole = np.concatenate([data, data])
     assert sorted(write_block(tmp_path, shape, 0, whole)) == sorted(walk_files(tmp_path))
