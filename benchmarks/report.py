@@ -62,7 +62,9 @@ def _verdict(figures: Sequence[Figure]) -> str:
     missed = [f"`{f.name}` is {f.value:g} {f.unit}, aim {f.aim}" for f in figures if f.met is False]
     measured = {figure.benchmark for figure in figures}
     absent = [name for name in benchmark_names() if name not in measured]
-    sentences = [f"Not met: {'; '.join(missed)}." if missed else "Every aim of a measured figure is met."]
+    sentences = []
+    if figures:
+        sentences = [f"Not met: {'; '.join(missed)}." if missed else "Every aim of a measured figure is met."]
     if absent:
         sentences.append(f"Not measured yet: {', '.join(absent)}.")
     return "\n".join(sentences) + "\n"

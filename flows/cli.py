@@ -116,6 +116,7 @@ def run(
         f"[bold green]done[/]  {len(record.stages)} stages: {worked} worked, {len(record.stages) - worked} cached. "
         f"Next: millrace report {pipeline}; millrace show {record.stages[-1].asset.split('/')[0]}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -26,14 +25,6 @@ def run_flow(
     from flows import deployments
     from tasks.progress import Terminal
 
-    for noisy in (
-        "prefect._internal",
-        "prefect.events",
-        "prefect.server",
-        "prefect.task_engine",
-        "prefect.flow_engine",
-    ):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     deployments.terminals[:] = [Terminal(console)]
     state = getattr(deployments, pipeline.name)(config=config, return_state=True)
     if not state.is_completed():

@@ -13,11 +13,12 @@ from storage.files import write_atomic
 
 def settings(root: Path) -> dict[str, str]:
     """Return the environment for Prefect, which reads it on import; what the user has set stays."""
+    (root / ".prefect").mkdir(parents=True, exist_ok=True)
     defaults = {
         "MILLRACE_ROOT": str(root),
         "PREFECT_HOME": str(root / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "millrace",
         "DO_NOT_TRACK": "1",
     }

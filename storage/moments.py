@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 COUNT, MEAN, M2, MINIMUM, MAXIMUM = range(5)
 
 
+@np.errstate(invalid="ignore")
 def moments(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the moments over the last axis; `(..., n) => (..., 5)`."""
+    """Return the moments over the last axis; `(..., n) => (..., 5)`. With infinite values they are not finite."""
     minimum = values.min(axis=-1)
     if np.isnan(minimum).any():
         return _moments_without_nan(values)
@@ -45,6 +46,7 @@ def _moments_without_nan(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return out
 
 
+@np.errstate(invalid="ignore")
 def merge_moments(parts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the moments of the union of parts along the first axis (Chan et al.); `(k, ..., 5) => (..., 5)`."""
     count = parts[..., COUNT]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
+
+from storage.files import write_atomic
 
 PACKAGES = ("tasks", "models", "storage")
 INFRASTRUCTURE = frozenset({
@@ -17,62 +21,79 @@ INFRASTRUCTURE = frozenset({
 """Modules that decide when and where a stage works, not what it writes."""
 
 
-def code_digest(module: str) -> str:
-    """Return a digest of a module and of every project module that it imports, at any depth.
+class Facts(NamedTuple):
+    """What counts of one module: the digest of its code, and the names that it imports."""
 
-    Comments, docstrings and formatting do not count, nor does the infrastructure that merely runs stages, nor
-    `configs`, whose values are in the key already.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(imported_modules(module)):
-        digest.update(f"{name}\n{_normalised(name)}\n".encode())
-    return digest.hexdigest()
+    digest: str
+    imports: list[str]
 
 
-@cache
-def imported_modules(module: str) -> frozenset[str]:
-    """Return the module and all project modules that it reaches by import statements, infrastructure left out."""
-    found: set[str] = set()
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        if name in found or (name in INFRASTRUCTURE and name != module):
-            continue
-        found.add(name)
-        queue.extend(_project_imports(name))
-    return frozenset(found)
+class Code:
+    """Digests of stages' code; facts about modules are remembered in a file by the digest of their source."""
+
+    def __init__(self, memory: Path | None = None) -> None:
+        self._memory = memory
+        self._facts: dict[str, Facts] = {}
+        if memory is not None and memory.exists():
+            self._facts = {source: Facts(*facts) for source, facts in json.loads(memory.read_bytes()).items()}
+
+    def digest(self, module: str) -> str:
+        """Return a digest of a module and of every project module that it imports, at any depth.
+
+        Comments, docstrings and formatting do not count, nor does the infrastructure that merely runs stages, nor
+        `configs`, whose values are in the key already.
+        """
+        reached = self.reached(module)
+        return hashlib.sha256(
+            "\n".join(f"{name} {reached[name].digest}" for name in sorted(reached)).encode()
+        ).hexdigest()
+
+    def reached(self, module: str) -> dict[str, Facts]:
+        """Return the module and all project modules that its imports lead to, infrastructure left out."""
+        found: dict[str, Facts] = {}
+        queue = [module]
+        while queue:
+            name = queue.pop()
+            if name not in found and (name == module or name not in INFRASTRUCTURE):
+                found[name] = self._module(name)
+                queue.extend(n for n in found[name].imports if _path(n) is not None)
+        return found
+
+    def _module(self, name: str) -> Facts:
+        path = _path(name)
+        assert path is not None, f"module {name} has no source"
+        text = path.read_bytes()
+        source = hashlib.sha256(text).hexdigest()
+        if source not in self._facts:
+            self._facts[source] = _facts(text)
+            if self._memory is not None and self._memory.parent.exists():
+                write_atomic(self._memory, json.dumps(self._facts))
+        return self._facts[source]
 
 
-def _project_imports(name: str) -> list[str]:
-    names = []
-    for node in ast.walk(ast.parse(_source(name))):
+def _facts(text: bytes) -> Facts:
+    tree = ast.parse(text)
+    imports: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [n for n in names if n.split(".")[0] in PACKAGES and _path(n) is not None]
+            imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+            node.body = body or [ast.Pass()]
+    digest = hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+    return Facts(digest, sorted(name for name in imports if name.split(".")[0] in PACKAGES))
 
 
 @cache
 def _path(name: str) -> Path | None:
-    try:
-        spec = find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
-
-
-def _source(name: str) -> str:
-    path = _path(name)
-    assert path is not None, f"module {name} has no source"
-    return path.read_text(encoding="utf-8")
-
-
-@cache
-def _normalised(name: str) -> str:
-    tree = ast.parse(_source(name))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-            node.body = body or [ast.Pass()]
-    return ast.unparse(tree)
+    """Return the file of a module, None for names that are no module; imports nothing but the top package."""
+    top, *inner = name.split(".")
+    spec = find_spec(top)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        base = Path(place, *inner)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from storage.assets import Asset, AssetStore
 from storage.locks import FileLock
+from tasks.code import Code
 from tasks.units import Workers
 
 Status = Literal["HIT", "RESUME", "RUN"]
@@ -71,7 +72,11 @@ class Session:
     deep: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
     on_outcome: Callable[[Outcome], Any] = lambda outcome: None
+    code: Code = field(init=False)
     _held: dict[str, FileLock] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.code = Code(self.store.root / ".code.json")
 
     def add(self, outcome: Outcome) -> None:
         """Note what became of a stage."""

@@ -38,9 +38,8 @@ from storage.assets import (
 from storage.files import is_temporary, walk_files
 from storage.hashing import digest, file_sha256, jsonable
 from storage.raw import RawIndex, RawInput
-from tasks.code import code_digest
 from tasks.session import Outcome, Pending, Reporter, Session, current_session
-from tasks.units import UnitFunction, map_units
+from tasks.units import UnitFunction, Workers, map_units
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -86,11 +85,13 @@ class Job:
         function: UnitFunction,
         units: Sequence[Unit],
         rename: Callable[[str, Unit], str] | None = None,
+        fan_out_from: int = 2,
     ) -> list[UnitRecord]:
         """Do all units that are not done yet and return every unit's record, in order.
 
         Units in the ledger are kept, units with an unchanged key are taken over from older assets of this stage by
-        hard link (`rename` maps their file names), and the rest runs on the session's workers.
+        hard link (`rename` maps their file names), and the rest runs on the session's workers; fewer than
+        `fan_out_from` units are not worth the start of worker processes.
         """
         self.workspace.expect(len(units))
         wanted = {unit.id: unit for unit in units}
@@ -111,7 +112,8 @@ class Job:
             done[record.id] = record
             self.session.reporter.progress(self.stage, len(done), len(units))
 
-        map_units(function, self.workspace, pending, self.session.workers, note)
+        workers = self.session.workers if len(pending) >= fan_out_from else Workers("inline")
+        map_units(function, self.workspace, pending, workers, note)
         return [done[unit.id] for unit in units]
 
 
@@ -146,11 +148,11 @@ class Stage:
             return _run_as_prefect_task(self, session, arguments)
         return self.execute(session, arguments).asset
 
-    def request(self, arguments: Mapping[str, Any]) -> Request:
+    def request(self, session: Session, arguments: Mapping[str, Any]) -> Request:
         """Split arguments into inputs and config, and compute the key."""
         inputs = {name: value for name, value in arguments.items() if isinstance(value, Input)}
         config = {name: jsonable(value) for name, value in arguments.items() if name not in inputs}
-        code = code_digest(self.function.__module__)
+        code = session.code.digest(self.function.__module__)
         parts = {
             "stage": self.name,
             "version": self.version,
@@ -166,7 +168,7 @@ class Stage:
             reasons = "; ".join(dict.fromkeys(value.reason for value in pending))
             session.add(Outcome(self.name, "RUN", f"{reasons}; cached if that changes nothing"))
             return Pending(f"after {self.name}")
-        request = self.request(arguments)
+        request = self.request(session, arguments)
         outcome = self._look(session, request, session.store.asset(self.kind, request.key))
         session.add(outcome)
         if outcome.status == "HIT":
@@ -193,7 +195,7 @@ class Stage:
     def execute(self, session: Session, arguments: Mapping[str, Any]) -> Outcome:
         """Bring the asset about, or find it, and hold it for the session."""
         started = time.perf_counter()
-        request = self.request(arguments)
+        request = self.request(session, arguments)
         asset = session.store.asset(self.kind, request.key)
         session.hold(asset)
         lock = session.store.build_lock(asset)

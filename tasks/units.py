@@ -78,7 +78,7 @@ def map_units(
     file system that the workers share.
     """
     run = _RunUnit(function, workspace.folder)
-    if workers.kind == "inline" or len(units) <= 1:
+    if workers.kind == "inline" or not units:
         records: Iterable[UnitRecord] = map(run, units)
     elif workers.kind == "processes":
         records = _in_processes(run, units, min(workers.processes, len(units)))

@@ -32,3 +32,8 @@ def store(tmp_path: Path) -> AssetStore:
 @pytest.fixture
 def session(store: AssetStore) -> Session:
     return Session(store, Silent(), workers=Workers("inline"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run Prefect's in-process harness last: the threads it leaves behind kill DataLoader workers that fork later."""
+    items.sort(key=lambda item: "test_prefect" in item.nodeid)

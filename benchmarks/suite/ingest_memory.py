@@ -37,7 +37,7 @@ def _growth(bench: Bench) -> Figure:
     _link_periods(long, short, DAYS)
     bench.say(f"ingesting {DAYS} days and {days} days in turn")
     peaks = interleave(
-        1 if bench.quick else 3, {"short": lambda: _peak(bench.work, short), "long": lambda: _peak(bench.work, long)}
+        1 if bench.quick else 2, {"short": lambda: _peak(bench.work, short), "long": lambda: _peak(bench.work, long)}
     )
     low, high = (statistics.median(peaks[name]) for name in ("short", "long"))
     shutil.rmtree(long)

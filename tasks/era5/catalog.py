@@ -322,7 +322,7 @@ class _Header:
         if "level" in roles:
             name = variable.dimensions[roles.index("level")]
         else:  # one level, as a scalar coordinate
-            listed = _text(variable, "coordinates").split()
+            listed = f"{_text(variable, 'coordinates')} {_text(self._dataset, 'coordinates')}".split()
             scalars = [n for n in _LEVELS if n in listed and n in self._dataset.variables]
             if not scalars:
                 return None
@@ -364,8 +364,8 @@ def _is_horizontal(variable: netCDF4.Variable, name: str, direction: str) -> boo
     )
 
 
-def _text(variable: netCDF4.Variable, attribute: str) -> str:
-    return str(variable.getncattr(attribute)).strip() if attribute in variable.ncattrs() else ""
+def _text(holder: netCDF4.Variable | netCDF4.Dataset, attribute: str) -> str:
+    return str(holder.getncattr(attribute)).strip() if attribute in holder.ncattrs() else ""
 
 
 def _seconds(coordinate: netCDF4.Variable) -> NDArray[np.int64]:

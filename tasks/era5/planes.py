@@ -1,7 +1,8 @@
 """Reading single planes exactly and cheaply: canonical float32 fields out of files with any chunk layout.
 
 HDF5 chunks that are long in time, or hold several levels, would be decoded once per plane. They are decoded once,
-a row of chunks at a time, into raw files in a scratch folder that all workers of a machine share.
+a row of chunks at a time: into memory when one block needs a whole row and it is small enough, else into raw files in
+a scratch folder that all workers of a machine share.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from tasks.era5.scratch import Scratch, ScratchFile
 from tasks.era5.timeline import Source, Timeline
 
 _ROW_BYTES = 2**30
+_ROW_STEPS = 16
 _TILE_BYTES = 2**26
+_MEMORY_BYTES = 7 * 2**26
 _OPEN_FILES = 32
 
 
@@ -76,6 +79,7 @@ class PlaneReader:
         self._timeline = timeline
         self._paths = paths
         self._scratch = Scratch(scratch)
+        self._memory: dict[str, NDArray[np.float32]] = {}
         self._files: OrderedDict[str, netCDF4.Dataset] = OrderedDict()
         self._decoders: dict[tuple[str, str], Decoder | None] = {}
         self._wanted: dict[str, set[int | None]] = defaultdict(set)
@@ -93,11 +97,22 @@ class PlaneReader:
             self._close_oldest()
 
     def prepare(self, planes: Iterable[tuple[Channel, NDArray]]) -> None:
-        """Decode the shared chunks behind these planes to scratch, together with other workers that want them."""
-        rows = {row.key: row for channel, record in planes if (row := self._row(channel, record))}
-        self._scratch.prepare(
-            {key: ScratchFile(row.offset(row.planes), partial(self._decode_row, row)) for key, row in rows.items()}
-        )
+        """Decode the chunks behind these planes; those that other blocks need too, together with their workers."""
+        rows: dict[str, _Row] = {}
+        steps: dict[str, set[int]] = defaultdict(set)
+        for channel, record in planes:
+            if row := self._row(channel, record):
+                rows[row.key] = row
+                steps[row.key].add(int(record["step"]))
+        shared = {}
+        room = _MEMORY_BYTES
+        for key, row in rows.items():
+            if len(steps[key]) == row.steps and row.offset(row.planes) <= room:
+                room -= row.offset(row.planes)
+                self._memory[key] = self._decode_to_memory(row)
+            else:
+                shared[key] = ScratchFile(row.offset(row.planes), partial(self._decode_to_file, row))
+        self._scratch.prepare(shared)
 
     def read(self, channel: Channel, record: NDArray, out: NDArray[np.float32]) -> None:
         """Fill `out` (latitude, longitude; contiguous) with a prepared plane; NaN where values are missing."""
@@ -110,6 +125,9 @@ class PlaneReader:
             orientation.place(box[0, 0], out)
             return
         plane = row.plane(int(record["step"]), _level_index(row.facts, channel))
+        if row.key in self._memory:
+            orientation.place(self._memory[row.key][plane], out)
+            return
         stored = out if orientation.canonical else np.empty_like(out)
         self._scratch.read(row.key, row.offset(plane), stored)
         if stored is not out:
@@ -137,27 +155,43 @@ class PlaneReader:
             for index, level in enumerate(facts.levels or (None,))
             if index // levels == group and level in self._wanted[channel.variable]
         )
-        span = max(1, min(times, _ROW_BYTES // (4 * shape[0] * shape[1] * len(wanted))))
-        begin = step // times * times
-        first = begin + (step - begin) // span * span
-        last = min(first + span, begin + times, source.member.length)
-        return _Row(source, facts, int(record["layer"]), first, last - first, wanted, shape)
+        most = max(1, _ROW_BYTES // (4 * shape[0] * shape[1] * len(wanted)))
+        if times <= most:
+            span = times * max(1, min(most, _ROW_STEPS) // times)
+            begin, end = step // span * span, step // span * span + span
+        else:  # chunks so long that they are decoded in parts, once per part
+            chunk_begin = step // times * times
+            begin = chunk_begin + (step - chunk_begin) // most * most
+            end = min(begin + most, chunk_begin + times)
+        steps = min(end, source.member.length) - begin
+        return _Row(source, facts, int(record["layer"]), begin, steps, wanted, shape)
 
-    def _decode_row(self, row: _Row, descriptor: int) -> None:
-        """Decode a row of chunks tile by tile, each chunk once."""
-        levels = slice(row.levels[0], row.levels[-1] + 1)
-        chosen = [level - row.levels[0] for level in row.levels]
-        for rows, columns in _tiles(row):
-            box = self._box(
-                row.source, row.facts, slice(row.first, row.first + row.steps), levels, row.layer, rows, columns
-            )
-            planes = (box[step, level] for step in range(row.steps) for level in chosen)
-            for number, tile in enumerate(planes):
+    def _decode_to_memory(self, row: _Row) -> NDArray[np.float32]:
+        """Return a row's planes."""
+        planes = np.empty((row.steps, len(row.levels), *row.shape), np.float32)
+        for rows, columns, box in self._decoded_tiles(row):
+            planes[:, :, rows, columns] = box
+        return planes.reshape(row.planes, *row.shape)
+
+    def _decode_to_file(self, row: _Row, descriptor: int) -> None:
+        """Write a row's planes to a file."""
+        for rows, columns, box in self._decoded_tiles(row):
+            for number, tile in enumerate(box.reshape(-1, *box.shape[2:])):
                 if tile.shape[1] == row.shape[1]:
                     _write(descriptor, tile, row.offset(number, rows.start))
                 else:
                     for line, values in enumerate(tile, rows.start):
                         _write(descriptor, values, row.offset(number, line, columns.start))
+
+    def _decoded_tiles(self, row: _Row) -> Iterator[tuple[slice, slice, NDArray]]:
+        """Decode a row of chunks tile by tile, each chunk once; yield where and (steps, levels, rows, columns)."""
+        steps = slice(row.first, row.first + row.steps)
+        levels = slice(row.levels[0], row.levels[-1] + 1)
+        chosen = [level - row.levels[0] for level in row.levels]
+        everything = len(chosen) == levels.stop - levels.start
+        for rows, columns in _tiles(row):
+            box = self._box(row.source, row.facts, steps, levels, row.layer, rows, columns)
+            yield rows, columns, box if everything else box[:, chosen]
 
     def _box(
         self,

@@ -22,7 +22,7 @@ def era5_catalog(job: Job, *, raw: Asset | RawInput, on_bad_file: Literal["error
     """Read the headers of all raw files and unpack archives; unusable files are named with what is wrong."""
     files = raw_files(raw)
     units = [job.unit(sha[:24], sha, (path, sha)) for sha, path in files.paths.items()]
-    records = job.map(_scan, units)
+    records = job.map(_scan, units, fan_out_from=500)  # a header takes milliseconds, a worker's start a second
     scans = [FileScan.model_validate(record.result) for record in records]
     bad = [scan for scan in scans if scan.problem]
     sentences = [f"{files.names[scan.sha256]} {scan.problem}" for scan in bad]

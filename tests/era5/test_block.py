@@ -112,7 +112,7 @@ def test_a_real_archive_is_stored_as_its_members(era5_data: Path, tmp_path: Path
             )
 
 
-@pytest.mark.parametrize("chunks", [None, (1, 6, 8), (5, 4, 3), (24, 2, 8), (48, 6, 8)])
+@pytest.mark.parametrize("chunks", [None, (1, 6, 8), (5, 4, 3), (24, 2, 8), (48, 6, 8)], ids=str)
 @pytest.mark.parametrize("north_up", [True, False])
 @pytest.mark.parametrize("west", [-2, 5, 358])
 def test_any_chunks_and_any_orientation(
@@ -136,6 +136,7 @@ def test_levels_in_shared_chunks(tmp_path: Path, chunks: tuple[int, ...]) -> Non
     assert_holds(store, path)
 
 
+@pytest.mark.filterwarnings("ignore:variable 'x' has multiple fill values")
 @pytest.mark.parametrize(
     ("dtype", "attributes"),
     [
@@ -453,7 +454,18 @@ def test_long_chunks_are_decoded_once_by_all_workers_together(tmp_path: Path, mo
     assert_holds(ingest(tmp_path, path), path)
 
 
-def test_scratch_is_bounded_and_may_be_deleted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("planes_per_row", [1, 7, 20])
+def test_chunks_larger_than_scratch_rows_and_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planes_per_row: int
+) -> None:
+    monkeypatch.setattr(planes, "_ROW_BYTES", planes_per_row * 4 * 48)
+    monkeypatch.setattr(planes, "_TILE_BYTES", 100)
+    path = write_cds(tmp_path / "a.nc", {"t2m": field(48)}, hours("2024-01-01T00", 48), chunks=(20, 3, 4))
+    assert_holds(ingest(tmp_path, path), path)
+
+
+def test_scratch_is_bounded_and_may_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.era5.planes._MEMORY_BYTES", 0)
     times = hours("2024-01-01T00", 480)
     path = write_cds(tmp_path / "a.nc", {"t2m": field(480)}, times, chunks=(24, 6, 8))
     files, scratch = scan(path), tmp_path / "scratch"

@@ -310,7 +310,9 @@ def test_a_killed_download_leaves_no_final_file(server: CdsServer, tmp_path: Pat
     config, target = source(), tmp_path / "january.nc"
     server.stall = True
     child = subprocess.Popen(
-        [sys.executable, "-c", FETCH, config.model_dump_json(), str(target)], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", FETCH, config.model_dump_json(), str(target)],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is started deaf to it
     )
     try:
         assert server.stalled.wait(120)

@@ -304,6 +304,14 @@ def test_constant_and_empty_channels(tmp_path: Path) -> None:
         build_training_set(empty, SMALL.model_copy(update={"max_nan_share": 1.0}), TRAIN_ONLY)
 
 
+def test_infinite_values_are_refused(tmp_path: Path) -> None:
+    data = noise((24, 2, 32, 32))
+    data[5, 1, 3, 4] = np.inf
+    store = write_store(tmp_path, data)
+    with pytest.raises(ValueError, match="channel v10 has infinite values in the training period"):
+        build_training_set(store, SMALL, TRAIN_ONLY)
+
+
 def write_store_with_empty_channel(folder: Path, data: NDArray[np.float32]) -> WindowStore:
     """A store whose last channel is there at every step, and NaN all over."""
     shape = geometry(3, 32, 32)

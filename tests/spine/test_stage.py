@@ -87,9 +87,7 @@ def test_a_changed_helper_invalidates_and_a_comment_does_not(tmp_path, monkeypat
     monkeypatch.setattr(code, "PACKAGES", ("probe",))
 
     def fresh() -> str:
-        code.imported_modules.cache_clear()
-        code._normalised.cache_clear()
-        return code.code_digest("probe.main")
+        return code.Code().digest("probe.main")
 
     before = fresh()
     helper.write_text("# a remark\ndef f():\n    '''Words.'''\n    return   1\n")
@@ -100,7 +98,7 @@ def test_a_changed_helper_invalidates_and_a_comment_does_not(tmp_path, monkeypat
 
 def test_code_change_is_the_reason(store, monkeypatch):
     run(store)
-    monkeypatch.setattr("tasks.stage.code_digest", lambda module: "other")
+    monkeypatch.setattr(code.Code, "digest", lambda self, module: "other")
     assert run(store, planning=True)["squares"].reason == "code changed"
 
 
