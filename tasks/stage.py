@@ -403,16 +403,16 @@ class Dashboard:
         _logger().info("%s", text)
 
     def ends(self, outcome: Outcome) -> None:
-        """Leave a table of what came out, and its pictures."""
+        """Leave a table of what came out, and its pictures; those of a hit are there from the run that made it."""
         from prefect.artifacts import create_image_artifact, create_table_artifact
 
         asset = outcome.asset
         assert asset is not None
-        manifest = asset.manifest
         if outcome.status == "HIT":
             _logger().info("HIT %s: %s", outcome.stage, outcome.reason)
-        else:
-            _logger().info("%s is done: %s in %.1f s", asset, describe_size(asset.size), manifest.seconds)
+            return
+        manifest = asset.manifest
+        _logger().info("%s is done: %s in %.1f s", asset, describe_size(asset.size), manifest.seconds)
         facts = {"asset": f"{asset.kind}/{asset.key}", "size": describe_size(asset.size), "files": len(manifest.files)}
         rows = [{"what": k, "value": str(v)} for k, v in {**facts, **manifest.counts, **manifest.metrics}.items()]
         title = f"**{outcome.label}** {outcome.reason}"

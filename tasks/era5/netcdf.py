@@ -12,7 +12,6 @@ from pathlib import Path
 
 import netCDF4
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 AXES = ("time", "level", "latitude", "longitude")
@@ -184,6 +183,8 @@ def decoder(variable: netCDF4.Variable) -> Decoder | None:
     fills = [np.ravel(attributes[name]) for name in names & {"_FillValue", "missing_value"}]
     if dtype == np.float32 and names <= {"_FillValue", "missing_value"} and all(np.isnan(f).all() for f in fills):
         return None
+
+    import xarray as xr  # unpacked files do without its second of start
 
     def decode(raw: NDArray) -> NDArray[np.float32]:
         stored = xr.Variable([f"d{i}" for i in range(raw.ndim)], raw, dict(attributes))

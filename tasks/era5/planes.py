@@ -170,7 +170,10 @@ class PlaneReader:
         """Return a row's planes."""
         planes = np.empty((row.steps, len(row.levels), *row.shape), np.float32)
         for rows, columns, box in self._decoded_tiles(row):
-            planes[:, :, rows, columns] = box
+            if box.shape == planes.shape:
+                planes = box
+            else:
+                planes[:, :, rows, columns] = box
         return planes.reshape(row.planes, *row.shape)
 
     def _decode_to_file(self, row: _Row, descriptor: int) -> None:
