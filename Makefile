@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 
 lock: setup  ## Pin what is installed now
 	{ echo "# A tested set for Python 3.11; the Makefile installs from it. Refresh: make lock"; \
-		$(BIN)/python -m pip freeze --exclude-editable; } > constraints.txt
+		$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
 
 clean:  ## Remove the environment; assets stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-bench bench-work .mypy_cache .ruff_cache .pytest_cache

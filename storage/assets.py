@@ -254,9 +254,11 @@ class Workspace:
                 records = tuple(files[name] for name in entry.files)
                 self._write(UnitRecord(id=entry.id, key=entry.key, files=records, result=entry.result))
 
-    def strike(self, unit_id: str) -> None:
-        """Take a unit off the ledger; its files will be written again."""
-        (self._ledger / f"{unit_id}.json").unlink(missing_ok=True)
+    def strike(self, record: UnitRecord) -> None:
+        """Take a unit off the ledger, and its files away."""
+        (self._ledger / f"{record.id}.json").unlink()
+        for file in record.files:
+            (self.folder / file.path).unlink(missing_ok=True)
 
     def adopt(
         self,

@@ -99,8 +99,7 @@ class Job:
         done = self.workspace.finished()
         for unit_id, record in list(done.items()):
             if unit_id not in wanted or wanted[unit_id].key != record.key:
-                self.workspace.strike(unit_id)
-                del done[unit_id]
+                self.workspace.strike(done.pop(unit_id))
         if missing := [u for u in units if u.id not in done]:
             adopted = self.workspace.adopt(missing, self.predecessors, rename)
             if adopted:
