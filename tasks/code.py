@@ -15,7 +15,7 @@ from storage.files import write_atomic
 PACKAGES = ("tasks", "models", "storage")
 INFRASTRUCTURE = frozenset({
     "tasks", "storage", "models",
-    "tasks.stage", "tasks.units", "tasks.code", "tasks.session", "tasks.progress",
+    "tasks.stage", "tasks.units", "tasks.code", "tasks.reasons", "tasks.session", "tasks.progress",
     "storage.assets", "storage.files", "storage.hashing", "storage.locks", "storage.raw",
 })  # fmt: skip
 """Modules that decide when and where a stage works, not what it writes."""

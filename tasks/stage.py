@@ -21,7 +21,6 @@ from storage.assets import (
     LEDGER,
     SCRATCH,
     Asset,
-    AssetStore,
     FileRecord,
     InputRecord,
     Manifest,
@@ -38,6 +37,7 @@ from storage.assets import (
 from storage.files import is_temporary, walk_files
 from storage.hashing import digest, file_sha256, jsonable
 from storage.raw import RawIndex, RawInput
+from tasks.reasons import Wanted, explain
 from tasks.session import Outcome, Pending, Reporter, Session, current_session
 from tasks.units import UnitFunction, Workers, map_units
 
@@ -189,7 +189,12 @@ class Stage:
             done, total = workspace.progress()
             reason = "continues where an earlier run was cut off"
             return Outcome(self.name, "RESUME", reason, done=done, total=total)
-        return Outcome(self.name, "RUN", explain(self, request, session.store))
+        return Outcome(self.name, "RUN", self._explain(session, request))
+
+    def _explain(self, session: Session, request: Request) -> str:
+        inputs = {name: _input_record(name, value) for name, value in request.inputs.items()}
+        wanted = Wanted(self.name, self.version, request.code, request.config, inputs)
+        return explain(wanted, session.store.assets(self.kind))
 
     def execute(self, session: Session, arguments: Mapping[str, Any]) -> Outcome:
         """Bring the asset about, or find it, and hold it for the session."""
@@ -296,58 +301,6 @@ def _input_record(name: str, value: Input) -> InputRecord:
         return InputRecord(name=name, kind=value.kind, key=value.key, fingerprint=value.fingerprint)
     files = tuple(FileRecord(path=str(f.path), size=f.size, sha256=f.sha256) for f in value.files)
     return InputRecord(name=name, kind="raw", key=value.name, fingerprint=value.fingerprint, files=files)
-
-
-def explain(stage: Stage, request: Request, store: AssetStore) -> str:
-    """Say in words why no asset has this key: what differs from the most similar one that exists."""
-    closest: list[str] | None = None
-    for asset in store.assets(stage.kind):
-        try:
-            manifest = asset.manifest
-        except ValueError:
-            continue
-        if manifest.stage != stage.name:
-            continue
-        differences = _differences(stage, request, manifest)
-        if closest is None or len(differences) < len(closest):
-            closest = differences
-    if closest is None:
-        return "first run"
-    return "; ".join(closest[:4]) + (f"; and {len(closest) - 4} more changes" if len(closest) > 4 else "")
-
-
-def _differences(stage: Stage, request: Request, manifest: Manifest) -> list[str]:
-    differences = []
-    old, new = _leaves(manifest.config), _leaves(request.config)
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            differences.append(f"config {name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}")
-    before = {record.name: record for record in manifest.inputs}
-    for name, value in request.inputs.items():
-        if name not in before or before[name].fingerprint != value.fingerprint:
-            differences.append(f"input {name} changed{_raw_changes(before.get(name), value)}")
-    if stage.version != manifest.version:
-        differences.append(f"stage version {manifest.version} -> {stage.version}")
-    elif request.code != manifest.code:
-        differences.append("code changed")
-    return differences or ["the published asset is gone"]
-
-
-def _raw_changes(before: InputRecord | None, after: Input) -> str:
-    if before is None or isinstance(after, Asset) or before.kind != "raw":
-        return ""
-    old, new = {f.sha256 for f in before.files}, {f.sha256 for f in after.files}
-    return f" ({len(new - old)} files new, {len(old - new)} gone)"
-
-
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings; `{"a": {"b": 1}} => {"a.b": 1}`."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    leaves: dict[str, Any] = {}
-    for name, inner in value.items():
-        leaves |= _leaves(inner, f"{prefix}.{name}" if prefix else name)
-    return leaves
 
 
 def _run_as_prefect_task(stage: Stage, session: Session, arguments: Mapping[str, Any]) -> Asset:

@@ -20,6 +20,9 @@ from tasks.era5.channels import Channel
 from tasks.era5.planes import PlaneReader
 from tasks.era5.timeline import Timeline, utc
 
+_MEMORY_BYTES = 9 * 2**26
+"""What a worker may hold of a block at once, decoded: its slab, and chunks that no other block needs."""
+
 
 class BlockReport(BaseModel):
     """What one block got; a plane is one time step of one channel."""
@@ -147,9 +150,9 @@ class _Filler:
 
         The array is used again for the next slab.
         """
-        self._prepare()
         length, channels = self._layout.chunk_time, range(len(self._timeline.channels))
         slab = np.empty((length, len(channels), *self._grid), np.float32)
+        self._prepare(slab.nbytes)
         for first in range(0, self._layout.shard_time, length):
             steps = range(first, first + length)
             if not any(len(self._candidates(step, channel)) for step in steps for channel in channels):
@@ -174,14 +177,15 @@ class _Filler:
             without_previous=self._without_previous,
         )
 
-    def _prepare(self) -> None:
+    def _prepare(self, slab_bytes: int) -> None:
         """Decode what several planes share, and read the predecessors of the first step."""
-        self._reader.prepare(
+        planes = (
             (channel, record)
             for index, channel in enumerate(self._timeline.channels)
             for slot in range(*self._spans[index])
             for record in self._timeline.candidates(index, slot)
         )
+        self._reader.prepare(planes, room=_MEMORY_BYTES - slab_bytes)
         for index, (first, _) in enumerate(self._spans):
             plane = np.empty(self._grid, np.float32)
             if first < self._first and self._read(-1, index, plane) is not None:

@@ -31,7 +31,6 @@ from tasks.era5.timeline import Source, Timeline
 _ROW_BYTES = 2**30
 _ROW_STEPS = 16
 _TILE_BYTES = 2**26
-_MEMORY_BYTES = 7 * 2**26
 _OPEN_FILES = 32
 
 
@@ -96,8 +95,11 @@ class PlaneReader:
         while self._files:
             self._close_oldest()
 
-    def prepare(self, planes: Iterable[tuple[Channel, NDArray]]) -> None:
-        """Decode the chunks behind these planes; those that other blocks need too, together with their workers."""
+    def prepare(self, planes: Iterable[tuple[Channel, NDArray]], room: int) -> None:
+        """Decode the chunks behind these planes, at most `room` bytes of them into memory.
+
+        Chunks that other blocks need too are decoded to files, together with the workers that want them.
+        """
         rows: dict[str, _Row] = {}
         steps: dict[str, set[int]] = defaultdict(set)
         for channel, record in planes:
@@ -105,7 +107,6 @@ class PlaneReader:
                 rows[row.key] = row
                 steps[row.key].add(int(record["step"]))
         shared = {}
-        room = _MEMORY_BYTES
         for key, row in rows.items():
             if len(steps[key]) == row.steps and row.offset(row.planes) <= room:
                 room -= row.offset(row.planes)

@@ -465,7 +465,7 @@ def test_chunks_larger_than_scratch_rows_and_tiles(
 
 
 def test_scratch_is_bounded_and_may_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.era5.planes._MEMORY_BYTES", 0)
+    monkeypatch.setattr("tasks.era5.block._MEMORY_BYTES", 0)
     times = hours("2024-01-01T00", 480)
     path = write_cds(tmp_path / "a.nc", {"t2m": field(480)}, times, chunks=(24, 6, 8))
     files, scratch = scan(path), tmp_path / "scratch"
