@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,15 +52,15 @@ AssetName = Annotated[
 
 
 def main() -> None:
-    """Run the command line; bad input ends in one sentence and exit code 2."""
+    """Run the command line; bad input ends in one sentence and exit code 2, a killed worker in exit code 1."""
     try:
         check_packages()
         app()
-    except ValueError as error:
+    except (ValueError, ChildProcessError) as error:
         if os.environ.get("MILLRACE_TRACEBACK"):
             raise
-        errors.print(f"[bold red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
-        sys.exit(2)
+        errors.print("[bold red]error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
 
 
 def check_packages() -> None:
@@ -269,5 +270,5 @@ def _print_plan(outcomes: Sequence[Outcome]) -> None:
         table.add_column(column, overflow="fold")
     for outcome in outcomes:
         asset = f"{outcome.asset.kind}/{outcome.asset.key[:12]}" if outcome.asset else ""
-        table.add_row(f"[{STYLES[outcome.status]}]{outcome.label}[/]", outcome.stage, asset, outcome.reason)
+        table.add_row(f"[{STYLES[outcome.status]}]{outcome.label}[/]", outcome.stage, asset, escape(outcome.reason))
     console.print(table, highlight=False)

@@ -6,6 +6,7 @@ import time
 from itertools import groupby
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
@@ -23,7 +24,7 @@ def _table(*columns: str) -> Table:
 
 def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
     """Print runs, assets by kind, workspaces and pins of a store."""
-    console.print(f"[bold]{store.root}[/]", highlight=False)
+    console.print(f"[bold]{escape(str(store.root))}[/]", highlight=False)
     history = _table("run", "pipeline", "state", "started", "seconds", "stages")
     for record in load_runs(store.root)[:runs]:
         state = "[red]killed (millrace reap)[/]" if record.is_orphan() else record.state
@@ -51,7 +52,7 @@ def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
             owner = f"[cyan]process {lock.holder()} works on it[/]"
         console.print(f"{asset.kind}/{asset.key[:12]}  {done}/{total or '?'} units  {owner}", highlight=False)
     for name, note in store.pins().items():
-        console.print(f"pinned {name}  {note}", highlight=False)
+        console.print(f"pinned {name}  {escape(note)}", highlight=False)
 
 
 def print_asset(console: Console, store: AssetStore, name: str) -> None:
@@ -72,7 +73,7 @@ def print_asset(console: Console, store: AssetStore, name: str) -> None:
         "software": ", ".join(f"{k} {v}" for k, v in manifest.software.items()),
     }
     for key, value in rows.items():
-        facts.add_row(f"[dim]{key}[/]", str(value))
+        facts.add_row(f"[dim]{key}[/]", escape(str(value)))
     console.print(f"[bold]{asset.kind}/{asset.key}[/]", highlight=False)
     console.print(facts, highlight=False)
     tree = Tree(f"[bold]{asset.kind}[/]/{asset.key[:12]}", guide_style="dim")
@@ -85,7 +86,7 @@ def _grow(tree: Tree, store: AssetStore, asset: Asset, most_files: int = 12) -> 
         if record.kind == "raw":
             branch = tree.add(f"{record.name}: {len(record.files)} raw files [dim]{record.key}[/]")
             for file in record.files[:most_files]:
-                branch.add(f"{file.path}  [dim]{describe_size(file.size)}  sha256 {file.sha256[:12]}[/]")
+                branch.add(f"{escape(file.path)}  [dim]{describe_size(file.size)}  sha256 {file.sha256[:12]}[/]")
             if len(record.files) > most_files:
                 branch.add(f"[dim]and {len(record.files) - most_files} more[/]")
             continue
@@ -115,7 +116,7 @@ def print_verification(console: Console, store: AssetStore, name: str | None, *,
         whole = False
         console.print(f"[red]damaged[/] {asset.kind}/{asset.key[:12]}  the next run repairs it", highlight=False)
         for damage in damages:
-            console.print(f"        {damage}", highlight=False)
+            console.print(f"        {escape(str(damage))}", highlight=False)
     if not assets:
         console.print(f"no assets below {store.root}", highlight=False)
     return whole

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -50,7 +51,7 @@ class Terminal:
     def begins(self, outcome: Outcome) -> None:
         """Print why a stage works."""
         self._console.print(
-            f"[{STYLES[outcome.status]}]{outcome.label:<7}[/] [bold]{outcome.stage}[/]  {outcome.reason}",
+            f"[{STYLES[outcome.status]}]{outcome.label:<7}[/] [bold]{outcome.stage}[/]  {escape(outcome.reason)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -86,7 +87,7 @@ class Terminal:
 
     def message(self, text: str) -> None:
         """Print a note."""
-        self._console.print(f"        {text}", highlight=False, style="dim")
+        self._console.print(f"        {escape(text)}", highlight=False, style="dim", soft_wrap=True)
 
     def ends(self, outcome: Outcome) -> None:
         """Print what came out."""
@@ -95,7 +96,7 @@ class Terminal:
         assert asset is not None, "a stage that ended has an asset"
         if outcome.status == "HIT":
             self._console.print(
-                f"[green]HIT    [/] [bold]{outcome.stage}[/]  {asset.kind}/{asset.key[:12]}: {outcome.reason}",
+                f"[green]HIT    [/] [bold]{outcome.stage}[/]  {asset.kind}/{asset.key[:12]}: {escape(outcome.reason)}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -103,7 +104,7 @@ class Terminal:
         counts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asset.manifest.counts.items())
         self._console.print(
             f"        {asset.kind}/{asset.key[:12]}  {describe_size(asset.size)} in {outcome.seconds:.1f} s"
-            + (f"; {counts}" if counts else ""),
+            + (f"; {escape(counts)}" if counts else ""),
             highlight=False,
             soft_wrap=True,
         )

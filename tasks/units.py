@@ -74,8 +74,8 @@ def map_units(
     """Run `function(folder, unit)` for every unit and enter each into the workspace's ledger as it ends.
 
     The process that did a unit writes its ledger entry, so a kill loses only units in flight. The first error stops
-    the rest and is raised here. `function` must be importable by name; on Dask the workspace's folder must be on a
-    file system that the workers share.
+    the rest and is raised here; a killed worker is a `ChildProcessError`. `function` must be importable by name; on
+    Dask the workspace's folder must be on a file system that the workers share.
     """
     run = _RunUnit(function, workspace.folder)
     if workers.kind == "inline" or not units:
@@ -113,7 +113,7 @@ def _in_processes(run: _RunUnit, units: Sequence[Unit], count: int) -> Iterator[
             for future in done:
                 yield future.result()
     except BrokenProcessPool:
-        raise RuntimeError(
+        raise ChildProcessError(
             "a worker process was killed, perhaps for want of memory; finished units are kept: run again, with fewer "
             "workers if memory was short"
         ) from None

@@ -64,6 +64,15 @@ def test_plan_names_the_changed_field(finished):
     assert plan.count("HIT") == 3
 
 
+def test_brackets_in_what_is_printed_are_no_markup(finished):
+    """Rich would take [/data] for a closing tag."""
+    plan = millrace("plan", "weather", *SMALL, "--set", "recipe.variables=['[/data]']", root=finished)
+    assert plan.returncode == 0, plan.stderr
+    assert "[/data]" in plan.stdout
+    missing = millrace("plan", "weather", "-p", "files", "--set", "source.paths=['[/data]']", root=finished)
+    assert "[/data]" in missing.stderr
+
+
 def test_plan_does_not_import_prefect(finished):
     code = (
         "import sys; sys.argv = ['millrace', 'plan', 'weather']\n"

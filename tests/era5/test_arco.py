@@ -14,10 +14,14 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from configs.weather import ArcoSource
+from configs.weather import ArcoSource, WeatherConfig
+from flows.weather import weather
+from storage.assets import AssetStore
 from tasks.era5 import arco
 from tasks.era5.arco import arco_partitions, fetch_arco
 from tasks.era5.arco_names import ERA5_NAMES
+from tasks.progress import Silent
+from tasks.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
 
@@ -253,3 +257,20 @@ def test_unknown_variables_keep_their_name(store: Path, tmp_path: Path) -> None:
 def test_short_names_are_unique() -> None:
     shorts = [name.short for name in ERA5_NAMES.values()]
     assert len(shorts) == len(set(shorts))
+
+
+def test_an_arco_source_runs_through_the_pipeline(store: Path, era5: xr.Dataset, tmp_path: Path) -> None:
+    """From the Zarr by way of NetCDF files to a window store, whose windows are a box of the source."""
+    config = WeatherConfig.model_validate({
+        "source": source(store, variables=("2m_temperature",), levels=()).model_dump(mode="json"),
+        "windows": {"time": 4, "height": 4, "width": 4, "stride_height": 2, "stride_width": 2},
+        "splits": {"validation_share": 0, "test_share": 0},
+    })  # fmt: skip
+    assets = AssetStore(tmp_path / "assets")
+    with Session(assets, Silent()).active():
+        weather(config)
+    windows = xr.open_zarr(assets.assets("era5_windows")[0].folder)
+    box = era5["2m_temperature"].sel(time=slice("2024-01-31", "2024-02-02"), latitude=slice(60, 0))
+    expected = box.sel(longitude=[330, 345, 0, 15, 30, 45]).values
+    np.testing.assert_array_equal(windows.data.sel(time=slice("2024-01-31", None)).values[:, 0], expected)
+    assert set(np.unique(windows.expver.sel(time="2024-02-01"))) == {5}

@@ -143,6 +143,19 @@ def refuse(self, *args, **kwargs):
     raise OSError("timed out")
 
 
+def test_a_killed_worker_is_one_sentence_and_the_rest_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_SUICIDE", "n7")
+    session = Session(AssetStore(tmp_path), Silent(), workers=Workers.parse("2"))
+    with session.active(), pytest.raises(ChildProcessError, match="finished units are kept"):
+        toy.squares(count=12, first=0)
+    monkeypatch.delenv("TOY_SUICIDE")
+    again = Session(AssetStore(tmp_path), Silent())
+    with again.active():
+        toy.squares(count=12, first=0)
+    assert again.outcomes[0].label.startswith("RESUME ")
+    assert again.outcomes[0].done > 0
+
+
 def test_workers_setting_is_checked():
     with pytest.raises(ValueError, match="not understood"):
         Workers.parse("many")

@@ -12,7 +12,8 @@ from storage.assets import AssetStore, verify
 from storage.raw import RawIndex
 from tasks import code
 from tasks.progress import Silent
-from tasks.session import Session
+from tasks.session import Pending, Session
+from tasks.stage import raw_input
 from tests.spine import toy
 
 
@@ -195,6 +196,15 @@ def test_deep_reading_sees_a_change_that_keeps_size_and_time(tmp_path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert index.read("files", [path]).fingerprint == first.fingerprint
     assert index.read("files", [path], deep=True).fingerprint != first.fingerprint
+
+
+def test_a_plan_does_not_read_gigabytes_of_new_files(store, tmp_path, monkeypatch):
+    (tmp_path / "a.nc").write_bytes(b"data")
+    monkeypatch.setattr("tasks.stage.PLAN_HASH_LIMIT", 3)
+    with Session(store, Silent(), planning=True).active():
+        pending = raw_input("files", [tmp_path / "a.nc"])
+    assert isinstance(pending, Pending)
+    assert "files has 1 new or changed files" in pending.reason
 
 
 def test_a_failing_unit_keeps_the_finished_ones(store, monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ def write_square(folder: Path, unit: Unit) -> UnitOutput:
     if log := os.environ.get("TOY_LOG"):
         with Path(log).open("a") as file:
             file.write(f"{unit.id}\n")
+    if unit.id == os.environ.get("TOY_SUICIDE"):
+        os.kill(os.getpid(), signal.SIGKILL)
     name = f"squares/{unit.id}.txt"
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
