@@ -181,6 +181,9 @@ class Recipe(Config):
         Annotated[VariableRecipe, BeforeValidator(_variable_by_name, json_schema_input_type=str | VariableRecipe)], ...
     ] = ()
     """Channels in their order, as names or as mappings; every variable that the files have when empty."""
+    step_hours: int | None = Field(None, ge=1, le=744)
+    """Hours between time steps; the greatest common step of all files when absent. Declare it where files come and go:
+    a time that does not fit is then an error that names its file, and never a finer time axis."""
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

@@ -148,7 +148,7 @@ def build_timeline(
     skipped += [f"{s.name} holds none of the recipe's variables" for s in compress(sources, map(not_, used))]
     sources = list(compress(sources, used))
     grid = _common_grid(sources)
-    cadence = _infer_cadence(sources)
+    cadence = _declared_cadence(sources, recipe.step_hours) if recipe.step_hours else _infer_cadence(sources)
     slots = [cadence.slots(s.member.seconds()) for s in sources]
     first = min(int(s.min()) for s in slots) // layout.shard_time * layout.shard_time
     length = max(int(s.max()) for s in slots) + 1 - first
@@ -202,6 +202,16 @@ def _common_grid(sources: Sequence[Source]) -> Grid:
     return first.member.grid
 
 
+def _declared_cadence(sources: Sequence[Source], hours: int) -> Cadence:
+    """Return the declared step, with the phase that most times have; a time off it is a `ValueError`."""
+    step = hours * 3600
+    times = np.unique(np.concatenate([s.member.seconds() for s in sources]))
+    phases = times % step
+    if (phases != phases[0]).any():
+        raise ValueError(_odd_time(times, step, sources))
+    return Cadence("seconds", step, int(phases[0]))
+
+
 def _infer_cadence(sources: Sequence[Source]) -> Cadence:
     """Return the largest regular step that meets every time."""
     times = np.unique(np.concatenate([s.member.seconds() for s in sources]))
@@ -224,7 +234,7 @@ def _odd_time(times: NDArray[np.int64], usual: int, sources: Sequence[Source]) -
     odd = times[times % usual != phase][0]
     owner = next(s for s in sources if odd in s.member.seconds())
     return (
-        f"{owner.name} has the time {utc(int(odd))}, which does not fit the usual step of {usual} s; "
+        f"{owner.name} has the time {utc(int(odd))}, which does not fit the step of {usual} s; "
         f"correct its time coordinate or leave it out"
     )
 

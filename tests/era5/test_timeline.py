@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.weather import StoreLayout
+from configs.weather import Recipe, StoreLayout
 from tasks.era5.catalog import ERA5T, FINAL
 from tasks.era5.timeline import Timeline, build_timeline
 from tests.era5.raw_files import LATITUDE, LONGITUDE, field, hours, recipe, scan, write_cds, write_classic
@@ -54,6 +54,16 @@ def test_a_time_off_the_cadence_is_named(tmp_path: Path) -> None:
     odd = write_cds(tmp_path / "odd.nc", {"t2m": field(1)}, np.array(["2024-01-02T05:07"], "M8[s]"))
     with pytest.raises(ValueError, match=r"odd\.nc has the time 2024-01-02T05:07 UTC, which does not fit"):
         scan(good, odd).timeline()
+
+
+def test_a_declared_step_is_kept_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    six_hourly = write_cds(tmp_path / "six.nc", {"t2m": field(8)}, hours("2024-01-01T00", 8, 6))
+    noon = write_cds(tmp_path / "three.nc", {"t2m": field(1)}, hours("2024-01-03T03", 1))
+    declared = Recipe(step_hours=6)
+    assert scan(six_hourly).timeline(declared).cadence.step == 6 * 3600
+    assert scan(six_hourly, noon).timeline().cadence.step == 3 * 3600, "without it the axis becomes finer"
+    with pytest.raises(ValueError, match=r"three\.nc has the time 2024-01-03T03:00 UTC, which does not fit"):
+        scan(six_hourly, noon).timeline(declared)
 
 
 @given(first=st.integers(-5000, 500_000), count=st.integers(1, 60), shard=st.sampled_from([4, 8, 24]))
