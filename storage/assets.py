@@ -11,11 +11,10 @@ Layout below the root:
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -412,12 +411,6 @@ class AssetStore:
                 (workspace.folder / name).unlink()
         self.recover(asset)
 
-    @contextlib.contextmanager
-    def using(self, asset: Asset) -> Iterator[Asset]:
-        """Hold an asset against gc."""
-        with self.use_lock(asset):
-            yield asset
-
     def pins(self) -> dict[str, str]:
         """Return pinned assets (`kind/key`) and why each was pinned."""
         return {f"{p.parent.name}/{p.name}": p.read_text() for p in sorted((self.root / ".pins").glob("*/*"))}
@@ -468,8 +461,3 @@ def describe_size(size: float) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def load_json(path: Path) -> Any:
-    """Read a JSON file of an asset."""
-    return json.loads(path.read_bytes())

@@ -36,24 +36,25 @@ class RawInput:
         return {f.sha256: f.path for f in reversed(self.files)}
 
 
-def find_files(patterns: Iterable[str], suffixes: Sequence[str] = (".nc", ".nc4", ".zip", ".cdf")) -> list[Path]:
-    """Expand files, folders (recursively, by suffix) and globs to sorted absolute paths, each once.
+def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> list[Path]:
+    """Expand files, folders and globs to sorted absolute paths, each once.
 
-    A pattern that matches nothing is a `ValueError`: a silent empty input is worse than a stop.
+    Folders are searched recursively for files that `accept` takes; hidden ones are left out. A pattern that matches
+    nothing is a `ValueError`: a silent empty input is worse than a stop.
     """
     found: set[Path] = set()
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            hits = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes and p.name[0] != "."]
+            hits = [p for p in path.rglob("*") if p.is_file() and p.name[0] != "." and accept(p)]
         elif path.is_file():
             hits = [path]
         else:
             hits = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
         if not hits:
             raise ValueError(
-                f"source.paths: {pattern!r} matches no file ({', '.join(suffixes)} in folders; seen from "
-                f"{Path.cwd()}); correct the path or leave it out"
+                f"source.paths: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}); correct the "
+                "path or leave it out"
             )
         found.update(Path(os.path.abspath(p)) for p in hits)
     return sorted(found)

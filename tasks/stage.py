@@ -333,21 +333,23 @@ class Dashboard:
         self._updated = 0.0
 
     def begins(self, outcome: Outcome) -> None:
-        """Log why a stage works."""
+        """Log why a stage works, and show an empty bar."""
         _logger().info("%s %s: %s", outcome.label, outcome.stage, outcome.reason)
+        self._move(outcome.stage, 0.0, outcome.reason)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Create or move the progress artifact, at most once a second."""
+        """Move the progress artifact, at most once a second."""
+        if done == total or time.monotonic() - self._updated > 1:
+            self._move(stage, 100.0 * done / total, f"{stage}: {done}/{total} units")
+
+    def _move(self, stage: str, percent: float, words: str) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        percent = 100.0 * done / total
-        if stage not in self._bars:
-            key = f"{_slug(stage)}-progress"
-            self._bars[stage] = _now(create_progress_artifact(percent, key=key, description=f"{stage}: {total} units"))
-        elif done == total or time.monotonic() - self._updated > 1:
-            _now(update_progress_artifact(self._bars[stage], percent, description=f"{stage}: {done}/{total} units"))
+        if stage in self._bars:
+            _now(update_progress_artifact(self._bars[stage], percent, description=words))
         else:
-            return
+            key = f"{_slug(stage)}-progress"
+            self._bars[stage] = _now(create_progress_artifact(percent, key=key, description=words))
         self._updated = time.monotonic()
 
     def message(self, text: str) -> None:
@@ -364,6 +366,7 @@ class Dashboard:
             _logger().info("HIT %s: %s", outcome.stage, outcome.reason)
             return
         manifest = asset.manifest
+        self._move(outcome.stage, 100.0, f"{outcome.stage}: done in {manifest.seconds:.1f} s")
         _logger().info("%s is done: %s in %.1f s", asset, describe_size(asset.size), manifest.seconds)
         facts = {"asset": f"{asset.kind}/{asset.key}", "size": describe_size(asset.size), "files": len(manifest.files)}
         rows = [{"what": k, "value": str(v)} for k, v in {**facts, **manifest.counts, **manifest.metrics}.items()]

@@ -11,6 +11,7 @@ from configs.weather import Recipe, StoreLayout
 from storage.assets import AssetStore
 from storage.raw import find_files
 from tasks.era5.ingest import era5_windows
+from tasks.era5.inputs import may_be_netcdf
 from tasks.era5.scan import era5_catalog
 from tasks.progress import Silent
 from tasks.session import Session
@@ -23,7 +24,7 @@ def main(task: dict[str, str]) -> None:
     session = Session(AssetStore(Path(task["root"])), Silent(), workers=Workers.parse(task["workers"]))
     with session.active():
         with Stopwatch() as hashing:
-            raw = raw_input("era5_files", find_files([task["raw"]]))
+            raw = raw_input("era5_files", find_files([task["raw"]], may_be_netcdf))
         with Stopwatch() as stages:
             catalog = era5_catalog(raw=raw, on_bad_file="error")
             windows = era5_windows(raw=raw, catalog=catalog, recipe=Recipe(), layout=StoreLayout())

@@ -9,6 +9,15 @@ from storage.assets import Asset
 from storage.raw import RawInput
 
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".zip")
+NETCDF_MAGIC = (b"CDF", b"\x89HDF")
+
+
+def may_be_netcdf(path: Path) -> bool:
+    """Whether a file in a folder is meant as raw data: by its name, so that broken ones are noticed, or its content."""
+    if path.suffix.lower() in NETCDF_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return file.read(4).startswith(NETCDF_MAGIC)
 
 
 @dataclass(frozen=True, slots=True)

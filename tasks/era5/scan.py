@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,4 @@ def _scan(folder: Path, unit: Unit) -> UnitOutput:
 
 def load_scans(catalog: Path) -> list[FileScan]:
     """Read the scans of a published catalog."""
-    import json
-
     return [FileScan.model_validate(scan) for scan in json.loads((catalog / "catalog.json").read_bytes())]

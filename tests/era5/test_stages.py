@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -15,14 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from rich.console import Console
 
 from configs.weather import CdsSource, Recipe, SplitConfig, StoreLayout, WindowConfig
+from flows.views import print_asset
 from flows.weather import weather
 from storage.assets import Asset, AssetStore, verify
 from storage.raw import find_files
 from storage.window_dataset import WindowDataset
 from tasks.era5.download import as_of, era5_cds
 from tasks.era5.ingest import era5_windows
+from tasks.era5.inputs import may_be_netcdf
 from tasks.era5.prepare import era5_training_set
 from tasks.era5.scan import era5_catalog
 from tasks.progress import Silent
@@ -41,7 +45,7 @@ def ingest(
     """Bring the files of a folder into a window store through the real stages."""
     session = Session(store, Silent())
     with session.active():
-        raw = raw_input("files", find_files([str(folder)]))
+        raw = raw_input("files", find_files([str(folder)], may_be_netcdf))
         catalog = era5_catalog(raw=raw, on_bad_file=bad)
         windows = era5_windows(raw=raw, catalog=catalog, recipe=recipe or Recipe(), layout=layout)
     return windows, session.outcomes
@@ -66,6 +70,26 @@ def test_same_files_twice_is_a_no_op_whatever_they_are_called(store, tmp_path):
     second, outcomes = ingest(store, raw)
     assert [o.status for o in outcomes] == ["HIT", "HIT"]
     assert second.folder == first.folder
+
+
+def test_lineage_leads_up_to_the_raw_files(store, tmp_path):
+    write_days(tmp_path / "raw", "a.nc", "2024-01-01", 1)
+    windows, _ = ingest(store, tmp_path / "raw")
+    console = Console(record=True, width=300, file=io.StringIO())
+    print_asset(console, store, f"{windows.kind}/{windows.key}")
+    text = console.export_text()
+    assert "era5_catalog" in text
+    assert f"{tmp_path / 'raw' / 'a.nc'}" in text
+
+
+def test_a_folder_is_searched_by_content_and_broken_files_by_name(tmp_path):
+    good = write_days(tmp_path / "raw", "a.nc", "2024-01-01", 1)
+    good.rename(tmp_path / "raw" / "data_without_suffix")
+    (tmp_path / "raw" / "empty.nc").touch()
+    (tmp_path / "raw" / "notes.txt").write_text("not data")
+    (tmp_path / "raw" / ".half.nc").touch()
+    found = find_files([str(tmp_path / "raw")], may_be_netcdf)
+    assert [p.name for p in found] == ["data_without_suffix", "empty.nc"]
 
 
 def test_a_new_month_rewrites_only_the_shards_it_touches(store, tmp_path):

@@ -60,6 +60,8 @@ def test_stage_states_artifacts_and_arrows(api, tmp_path):
     tasks, artifacts = runs_of(toy_flow(str(tmp_path)))
     assert {t.state.name for t in tasks.values()} == {"Completed"}
     assert {a.type for a in artifacts} == {"progress", "table"}
+    bars = {a.key: a.data for a in artifacts if a.type == "progress"}
+    assert bars == {"squares-progress": 100.0, "total-progress": 100.0}, "stages without units have a bar too"
     assert any("first run" in (a.description or "") for a in artifacts)
     parents = [p.id for inputs in tasks["total"].task_inputs.values() for p in inputs]
     assert parents == [tasks["squares"].id], "the dashboard draws the arrow from squares to total"

@@ -223,4 +223,4 @@ def test_path_of_a_missing_input_is_a_clear_error():
     from storage.raw import find_files
 
     with pytest.raises(ValueError, match="matches no file"):
-        find_files([str(Path("nowhere") / "*.nc")])
+        find_files([str(Path("nowhere") / "*.nc")], lambda path: True)
