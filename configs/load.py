@@ -44,7 +44,10 @@ def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of configuration fields")
     for override in overrides:
-        _apply(values, override)
+        name, sign, text = override.partition("=")
+        if not sign or not name:
+            raise ValueError(f"--set {override!r} must look like field.subfield=value")
+        apply_override(values, name, yaml.safe_load(text))
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -64,14 +67,12 @@ def describe(error: ValidationError) -> str:
     return "; ".join(problems)
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    name, sign, text = override.partition("=")
-    if not sign or not name:
-        raise ValueError(f"--set {override!r} must look like field.subfield=value")
+def apply_override(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set `a.b.c` in nested mappings, making the groups on its way; `ValueError` where one is a value."""
     *path, last = name.split(".")
     target = values
     for part in path:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
-            raise ValueError(f"--set {override}: {part} is a value, not a group of fields")
-    target[last] = yaml.safe_load(text)
+            raise ValueError(f"{name}: {part} is a value, not a group of fields")
+    target[last] = value

@@ -57,11 +57,19 @@ class StageResult:
     pictures: Sequence[str] = ()
 
 
+class Label(str):
+    """What a person calls one of several calls of a stage, e.g. a model's name; never part of a key."""
+
+    __slots__ = ()
+    IN_KEY = False
+
+
 @dataclass(frozen=True)
 class Job:
     """What a stage function works with."""
 
     stage: str
+    title: str
     workspace: Workspace
     session: Session
     predecessors: Sequence[Asset]
@@ -75,6 +83,10 @@ class Job:
     def message(self, text: str) -> None:
         """Tell whoever watches."""
         self.session.reporter.message(text)
+
+    def progress(self, done: int, total: int) -> None:
+        """Move the bar of whoever watches."""
+        self.session.reporter.progress(self.title, done, total)
 
     def unit(self, name: str, identity: Any, payload: Any = None) -> Unit:
         """Return a unit; `identity` (JSON) is everything besides the stage's code that shapes its bytes."""
@@ -109,7 +121,7 @@ class Job:
 
         def note(record: UnitRecord) -> None:
             done[record.id] = record
-            self.session.reporter.progress(self.stage, len(done), len(units))
+            self.progress(len(done), len(units))
 
         workers = self.session.workers if len(pending) >= fan_out_from else Workers("inline")
         map_units(function, self.workspace, pending, workers, note)
@@ -150,7 +162,11 @@ class Stage:
     def request(self, session: Session, arguments: Mapping[str, Any]) -> Request:
         """Split arguments into inputs and config, and compute the key."""
         inputs = {name: value for name, value in arguments.items() if isinstance(value, Input)}
-        config = {name: jsonable(value) for name, value in arguments.items() if name not in inputs}
+        config = {
+            name: jsonable(value)
+            for name, value in arguments.items()
+            if name not in inputs and getattr(value, "IN_KEY", True)
+        }
         code = session.code.digest(self.function.__module__)
         parts = {
             "stage": self.name,
@@ -161,35 +177,39 @@ class Stage:
         }
         return Request(config, inputs, code, digest(parts)[:KEY_LENGTH])
 
+    def title(self, arguments: Mapping[str, Any]) -> str:
+        """Return the stage's name, with the label that a call gave."""
+        return " ".join([self.name, *(value for value in arguments.values() if isinstance(value, Label))])
+
     def _plan(self, session: Session, arguments: Mapping[str, Any]) -> Asset | Pending:
         pending = [value for value in arguments.values() if isinstance(value, Pending)]
         if pending:
             reasons = "; ".join(dict.fromkeys(value.reason for value in pending))
-            session.add(Outcome(self.name, "RUN", f"{reasons}; cached if that changes nothing"))
+            session.add(Outcome(self.title(arguments), "RUN", f"{reasons}; cached if that changes nothing"))
             return Pending(f"after {self.name}")
         request = self.request(session, arguments)
-        outcome = self._look(session, request, session.store.asset(self.kind, request.key))
+        outcome = self._look(session, request, session.store.asset(self.kind, request.key), self.title(arguments))
         session.add(outcome)
         if outcome.status == "HIT":
             assert outcome.asset is not None
             return outcome.asset
         return Pending(f"after {self.name}")
 
-    def _look(self, session: Session, request: Request, asset: Asset) -> Outcome:
+    def _look(self, session: Session, request: Request, asset: Asset, title: str) -> Outcome:
         """Say what has to be done for an asset, and why, without doing it."""
         if asset.folder.exists():
             damages = verify(asset, deep=session.deep)
             if not damages:
                 check = "by content" if session.deep else "by size"
-                return Outcome(self.name, "HIT", f"{len(asset.manifest.files)} files verified {check}", asset)
+                return Outcome(title, "HIT", f"{len(asset.manifest.files)} files verified {check}", asset)
             more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
-            return Outcome(self.name, "RUN", f"{damages[0]}{more}")
+            return Outcome(title, "RUN", f"{damages[0]}{more}")
         workspace = session.store.workspace(asset)
         if workspace.folder.exists():
             done, total = workspace.progress()
             reason = "continues where an earlier run was cut off"
-            return Outcome(self.name, "RESUME", reason, done=done, total=total)
-        return Outcome(self.name, "RUN", self._explain(session, request))
+            return Outcome(title, "RESUME", reason, done=done, total=total)
+        return Outcome(title, "RUN", self._explain(session, request))
 
     def _explain(self, session: Session, request: Request) -> str:
         inputs = {name: _input_record(name, value) for name, value in request.inputs.items()}
@@ -199,16 +219,16 @@ class Stage:
     def execute(self, session: Session, arguments: Mapping[str, Any]) -> Outcome:
         """Bring the asset about, or find it, and hold it for the session."""
         started = time.perf_counter()
-        request = self.request(session, arguments)
+        request, title = self.request(session, arguments), self.title(arguments)
         asset = session.store.asset(self.kind, request.key)
         session.hold(asset)
         lock = session.store.build_lock(asset)
         lock.acquire(
-            on_wait=lambda pid: session.reporter.message(f"{self.name}: waiting for process {pid} to finish this asset")
+            on_wait=lambda pid: session.reporter.message(f"{title}: waiting for process {pid} to finish this asset")
         )
         with lock:
             session.store.recover(asset)
-            outcome = self._look(session, request, asset)
+            outcome = self._look(session, request, asset, title)
             if outcome.status != "HIT":
                 session.reporter.begins(outcome)
                 if asset.folder.exists():
@@ -233,7 +253,8 @@ class Stage:
     ) -> None:
         workspace = session.store.workspace(asset)
         workspace.folder.mkdir(parents=True, exist_ok=True)
-        job = Job(self.name, workspace, session, session.store.assets(self.kind), f"{self.version} {request.code}")
+        predecessors = session.store.assets(self.kind)
+        job = Job(self.name, outcome.stage, workspace, session, predecessors, f"{self.version} {request.code}")
         result = self.function(job, **arguments)
         units, files = _inventory(workspace)
         manifest = Manifest(
@@ -261,8 +282,9 @@ class Stage:
 def stage(kind: str, version: int = 1) -> Callable[[Callable[..., StageResult]], Stage]:
     """Declare a stage that makes assets of a kind. The function takes a `Job` and keyword arguments.
 
-    Arguments that are assets or raw inputs are inputs; all others are config and enter the key by value. Raise
-    `version` when the same code and config should nevertheless give something new.
+    Arguments that are assets or raw inputs are inputs; all others are config and enter the key by value, except
+    configs with `IN_KEY = False`, which say how the work is carried out. Raise `version` when the same code and config
+    should nevertheless give something new.
     """
     return lambda function: Stage(function, kind, version)
 
@@ -309,7 +331,7 @@ def _run_as_prefect_task(stage: Stage, session: Session, arguments: Mapping[str,
     from prefect.cache_policies import NO_CACHE
     from prefect.states import Completed, Failed
 
-    @task(name=stage.name, description=stage.__doc__, cache_policy=NO_CACHE, persist_result=False)
+    @task(name=stage.title(arguments), description=stage.__doc__, cache_policy=NO_CACHE, persist_result=False)
     def run(inputs: list[Asset]) -> State | Asset | None:
         try:
             outcome = stage.execute(session, arguments)

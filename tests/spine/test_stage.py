@@ -13,7 +13,7 @@ from storage.raw import RawIndex
 from tasks import code
 from tasks.progress import Silent
 from tasks.session import Pending, Session
-from tasks.stage import raw_input
+from tasks.stage import Label, raw_input
 from tests.spine import toy
 
 
@@ -54,6 +54,19 @@ def test_a_field_that_the_stage_does_not_read_changes_nothing(store):
     run(store)
     plan = run(store, planning=True, text="other")
     assert (plan["squares"].status, plan["total"].status, plan["label"].status) == ("HIT", "HIT", "RUN")
+
+
+def test_how_the_work_is_done_and_what_it_is_called_never_enter_a_key(store):
+    run(store)
+    value, outcomes = store.assets("total")[0], []
+    for pause, label in [(0.0, "first"), (0.01, "second")]:
+        session = Session(store, Silent())
+        with session.active():
+            toy.copies(value=value, speed=toy.Speed(pause=pause), label=Label(label))
+        outcomes += session.outcomes
+    assert [(o.status, o.stage) for o in outcomes] == [("RUN", "copies first"), ("HIT", "copies second")]
+    assert outcomes[0].asset.manifest.config == {}
+    assert outcomes[0].asset.manifest.stage == "copies"
 
 
 def test_equal_output_cuts_off_what_follows(store):

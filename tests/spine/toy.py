@@ -7,12 +7,14 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
+from configs.base import Config
 from storage.assets import Asset, AssetStore, Unit
 from storage.files import write_atomic
 from tasks.progress import Silent
 from tasks.session import Session
-from tasks.stage import Job, StageResult, stage
+from tasks.stage import Job, Label, StageResult, stage
 from tasks.units import UnitOutput, Workers
 from tests.spine import toy_helper
 
@@ -51,6 +53,22 @@ def total(job: Job, *, numbers: Asset, modulus: int) -> StageResult:
     values = [int(p.read_text().split()[0]) for p in (numbers.folder / "squares").glob("*.txt")]
     write_atomic(job.folder / "total.txt", str(sum(values) % modulus))
     return StageResult(metrics={"total": sum(values) % modulus})
+
+
+class Speed(Config):
+    """How the work is done; it changes nothing about the result."""
+
+    IN_KEY: ClassVar[bool] = False
+
+    pause: float = 0.0
+
+
+@stage("copies")
+def copies(job: Job, *, value: Asset, speed: Speed, label: Label) -> StageResult:
+    """A copy of the total, made at some speed and called something."""
+    time.sleep(speed.pause)
+    write_atomic(job.folder / "copy.txt", (value.folder / "total.txt").read_bytes())
+    return StageResult()
 
 
 @stage("label")
