@@ -1,7 +1,9 @@
 """Run benchmarks and renew their page.
 
-python -m benchmarks                       all of them
+python -m benchmarks                       all of them, except those that run on request only
 python -m benchmarks window_read           some
+python -m benchmarks fire_skill            one that takes an hour or more, so on request only (its module says
+                                           `ON_REQUEST = True`); it keeps its work folder and resumes there
 python -m benchmarks --quick               tiny sizes, to see that they work; records nothing
 python -m benchmarks --page                renew docs/benchmarks.md from the recorded figures
 """
@@ -20,14 +22,14 @@ from benchmarks.bench import Bench
 from benchmarks.figure import RESULTS, Figure, load_figures
 from benchmarks.process import REPOSITORY
 from benchmarks.report import table, write_page
-from benchmarks.suite import benchmark_names, load_benchmark
+from benchmarks.suite import benchmark_names, load_benchmark, runs_on_request
 
 
 def main() -> int:
     """Measure what the command line names; return 1 when a benchmark could not be run, 2 for bad input."""
     options = _options()
     try:
-        modules = {name: load_benchmark(name) for name in options.names or benchmark_names()}
+        modules = {name: load_benchmark(name) for name in options.names or benchmark_names(on_request=False)}
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -38,10 +40,12 @@ def main() -> int:
         print(f"note: the machine is busy (load {load:.1f}); measure when nothing else runs", flush=True)
     failed = 0
     for name, module in modules.items():
-        bench = Bench(name, options.work.absolute() / name, options.quick)
+        folder = f"{name}-quick" if options.quick else name
+        bench = Bench(name, options.work.absolute() / folder, options.quick)
+        resumes = runs_on_request(module) and not options.quick
         begin = time.monotonic()
         try:
-            figures = _in_clean_folder(bench, module.run, options.keep)
+            figures = _in_folder(bench, module.run, clean=not resumes, keep=options.keep or resumes)
         except (RuntimeError, ValueError) as error:
             print(f"{name} failed: {error}", file=sys.stderr)
             failed = 1
@@ -54,9 +58,10 @@ def main() -> int:
     return failed
 
 
-def _in_clean_folder(bench: Bench, run: Callable[[Bench], list[Figure]], keep: bool) -> list[Figure]:
-    shutil.rmtree(bench.work, ignore_errors=True)
-    bench.work.mkdir(parents=True)
+def _in_folder(bench: Bench, run: Callable[[Bench], list[Figure]], *, clean: bool, keep: bool) -> list[Figure]:
+    if clean:
+        shutil.rmtree(bench.work, ignore_errors=True)
+    bench.work.mkdir(parents=True, exist_ok=True)
     try:
         return run(bench)
     finally:

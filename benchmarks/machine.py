@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = ("numpy", "xarray", "zarr", "numcodecs", "netCDF4", "dask", "prefect", "torch")
+PACKAGES = ("numpy", "xarray", "zarr", "numcodecs", "netCDF4", "dask", "prefect", "torch", "pillow", "rasterio")
 
 
 def describe_machine() -> str:

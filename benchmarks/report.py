@@ -24,12 +24,14 @@ times stand in the notes. `x` means: so many times the peer. Raw numbers of ever
 
 _REPEAT = """## Repeating them
 
-    make bench                                  # everything, about twenty minutes; nothing else should run
+    make bench                                  # all but fire_skill, about forty minutes; nothing else should run
     .venv/bin/python -m benchmarks window_read  # one benchmark
+    .venv/bin/python -m benchmarks fire_skill   # trains the wildfire models on the shared archive: an hour or more
     .venv/bin/python -m benchmarks --quick      # tiny sizes, to see that it works; records nothing
 
 Data are generated in `bench-work/` (another folder: `--work`) and removed afterwards. Peers that Millrace does not
-depend on are installed into `.venv-bench`, with the versions of `constraints.txt`.
+depend on are installed into `.venv-bench`, with the versions of `constraints.txt`. `fire_skill` keeps its folder and
+resumes there; its archive is looked for in `../shared/data` or where MILLRACE_SHARED_DATA says.
 """
 
 

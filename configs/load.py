@@ -35,14 +35,20 @@ def profile_path(pipeline: str, profile: str) -> Path:
     )
 
 
-def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
-    """Read a YAML profile, apply `a.b=value` overrides and validate; every fault is one `ValueError` sentence."""
+def read_profile(path: Path) -> dict[str, Any]:
+    """Return the fields that a YAML profile sets, as they stand there."""
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of configuration fields")
+    return values
+
+
+def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Read a YAML profile, apply `a.b=value` overrides and validate; every fault is one `ValueError` sentence."""
+    values = read_profile(path)
     for override in overrides:
         name, sign, text = override.partition("=")
         if not sign or not name:

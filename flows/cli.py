@@ -99,6 +99,10 @@ def run(
     The run shows on the dashboard of `millrace serve` when that is up for the same root. Interrupt or kill it as you
     like: run it again and it goes on.
     """
+    if swept := "WANDB_SWEEP_ID" in os.environ:
+        from tasks.training.sweep import sweep_overrides
+
+        overrides = [*(overrides or ()), *sweep_overrides()]
     chosen, config, source = _configure(pipeline, profile, overrides)
     place = _root(root)
     if engine == "inline":
@@ -112,6 +116,10 @@ def run(
         record = run_flow(chosen, config, place, console, profile=source, workers=workers, deep=deep)
     else:
         raise ValueError(f"--engine: {engine!r} is neither prefect nor inline")
+    if swept:
+        from flows.sweep import report_to_agent
+
+        report_to_agent(place, record)
     worked = sum(stage.status != "HIT" for stage in record.stages)
     console.print(
         f"[bold green]done[/]  {len(record.stages)} stages: {worked} worked, {len(record.stages) - worked} cached. "
@@ -138,6 +146,49 @@ def plan(
 
     chosen, config, _ = _configure(pipeline, profile, overrides)
     _print_plan(plan_pipeline(chosen, config, _root(root), deep=deep))
+
+
+@app.command()
+def sweep(
+    name: Annotated[
+        str, typer.Argument(help="Sweep, e.g. emberformer, or a sweep file of your own.", show_default=False)
+    ],
+    phase: Annotated[str | None, typer.Option(help="One of the sweep's phases, e.g. 1_architecture.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; the file's run_cap when absent.")] = None,
+    overrides: Overrides = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Profile of the trials; as in the sweep's command, else tune.")
+    ] = None,
+    pipeline: Annotated[str | None, typer.Option(help="Pipeline; as in the sweep's command when absent.")] = None,
+    from_best: Annotated[
+        list[str] | None,
+        typer.Option(help="Phase whose best parameters are fixed; all earlier ones when absent. May be repeated."),
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; the sweep's when absent.")] = None,
+    workers: Annotated[str, typer.Option(help="As in millrace run.")] = "auto",
+    root: Root = None,
+) -> None:
+    """Search for the best settings on this machine. Kill it as you like: run it again and it goes on.
+
+    For example: millrace sweep emberformer --phase 1_architecture --trials 10 --set source.path=/data/fires. Each
+    trial is a run of the pipeline, whose data stages come from the cache. The next phase takes over the best of those
+    before it. The same file serves wandb sweep and wandb agent.
+    """
+    from flows.sweep import search
+
+    search(
+        console,
+        _root(root),
+        name,
+        phase=phase,
+        pipeline=pipeline,
+        profile=profile,
+        trials=trials,
+        overrides=overrides or (),
+        from_best=from_best,
+        study=study,
+        workers=workers,
+    )
 
 
 @app.command()
@@ -222,6 +273,42 @@ def serve(
     from flows.serve import serve_all
 
     serve_all(console, _root(root), host=host, port=port, workers=workers)
+
+
+@app.command()
+def predict_fire(
+    sequence: Annotated[
+        str, typer.Argument(help="Name or number of the fire: sequence_012 or 12.", show_default=False)
+    ],
+    model: Annotated[str, typer.Option(help="A trained model: asset, key or folder.")] = "fire_model",
+    archive: Annotated[
+        str | None,
+        typer.Option(help="Archive with the fire; the one that the model was trained on when absent."),
+    ] = None,
+    start: Annotated[
+        int | None,
+        typer.Option("--from", min=0, help="Last frame that is known; the record's last frame when absent."),
+    ] = None,
+    ahead: Annotated[int, typer.Option(min=1, max=48, help="Frames to predict, each from the one before.")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("predictions"),
+    root: Root = None,
+) -> None:
+    """Predict how a fire goes on: a georeferenced GeoTIFF and a picture per frame, and scores where the truth is known.
+
+    For example: millrace predict-fire 12 --from 3 --ahead 3. An archive given by --archive is decoded and cached first.
+    """
+    from flows.predict_fire import predict_sequence
+
+    predict_sequence(
+        console,
+        _store(root),
+        model=model,
+        archive=archive,
+        sequence=sequence,
+        start=start,
+        ahead=ahead,
+        output=output,
+    )
 
 
 @app.command()

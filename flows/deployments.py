@@ -10,6 +10,7 @@ from prefect.states import Completed, Failed
 
 from configs.base import Config
 from configs.weather import WeatherConfig
+from configs.wildfire import WildfireConfig
 from flows.pipelines import PIPELINES, Pipeline
 from flows.runner import default_root, run
 from tasks.progress import Both
@@ -46,3 +47,9 @@ terminals: list[Reporter] = []
 def weather(config: WeatherConfig) -> State:
     """Raw ERA5 NetCDF to verified training windows."""
     return run_in_flow(PIPELINES["weather"], config)
+
+
+@flow(name="wildfire", persist_result=False)
+def wildfire(config: WildfireConfig) -> State:
+    """Raw fire archives to trained and judged spread models."""
+    return run_in_flow(PIPELINES["wildfire"], config)

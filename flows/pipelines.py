@@ -8,7 +8,9 @@ from typing import Any
 
 from configs.base import Config
 from configs.weather import WeatherConfig
+from configs.wildfire import WildfireConfig
 from flows.weather import weather
+from flows.wildfire import wildfire
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ PIPELINES = {
     pipeline.name: pipeline
     for pipeline in [
         Pipeline("weather", "Raw ERA5 NetCDF to verified training windows", WeatherConfig, weather),
+        Pipeline("wildfire", "Raw fire archives to trained and judged spread models", WildfireConfig, wildfire),
     ]
 }
 

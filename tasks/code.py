@@ -16,6 +16,7 @@ PACKAGES = ("tasks", "models", "storage")
 INFRASTRUCTURE = frozenset({
     "tasks", "storage", "models",
     "tasks.stage", "tasks.units", "tasks.code", "tasks.reasons", "tasks.session", "tasks.progress",
+    "tasks.training.events", "tasks.training.sweep", "tasks.training.torchrun", "tasks.training.tracking",
     "storage.assets", "storage.files", "storage.hashing", "storage.locks", "storage.raw",
 })  # fmt: skip
 """Modules that decide when and where a stage works, not what it writes."""

@@ -41,7 +41,7 @@ def explain(wanted: Wanted, assets: Iterable[Asset]) -> str:
 
 
 def _differences(wanted: Wanted, manifest: Manifest) -> list[str]:
-    old, new = _leaves(manifest.config), _leaves(wanted.config)
+    old, new = leaves(manifest.config), leaves(wanted.config)
     differences = [
         f"config {name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
         for name in sorted(old.keys() | new.keys())
@@ -65,11 +65,11 @@ def _raw_changes(before: InputRecord | None, after: InputRecord) -> str:
     return f" ({len(new - old)} files new, {len(old - new)} gone)"
 
 
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings; `{"a": {"b": 1}} => {"a.b": 1}`."""
     if not isinstance(value, Mapping) or not value:
         return {prefix: value}
-    leaves: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, inner in value.items():
-        leaves |= _leaves(inner, f"{prefix}.{name}" if prefix else name)
-    return leaves
+        flat |= leaves(inner, f"{prefix}.{name}" if prefix else name)
+    return flat

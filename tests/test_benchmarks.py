@@ -19,12 +19,16 @@ from benchmarks import __main__ as command
 from benchmarks.bench import Bench, interleave, median_ratio, rounded
 from benchmarks.fields import packed
 from benchmarks.figure import RESULTS, Figure, load_figures
+from benchmarks.fire_archives import build_cache, describe_archive, generate
 from benchmarks.machine import describe_machine
-from benchmarks.process import run_weighed
+from benchmarks.process import Program, run_program, run_weighed
 from benchmarks.raw_files import VARIABLES, RawData, make_raw_files, raw_path
 from benchmarks.report import page
-from benchmarks.suite import benchmark_names, load_benchmark
+from benchmarks.suite import benchmark_names, fire_cache, fire_read, fire_skill, load_benchmark
 from benchmarks.suite.plan_time import __doc__ as plan_text
+from configs.fire_sample import SampleFires
+from tasks.fire.archive import INDICES
+from tasks.fire.images import read_mask
 
 RECORDED = {
     "name", "benchmark", "what", "value", "unit", "aim", "met", "peer", "peer_value", "peer_unit", "notes", "command",
@@ -97,7 +101,8 @@ def test_a_bench_fills_in_machine_command_and_load(tmp_path: Path) -> None:
 
 
 def test_every_benchmark_module_can_be_run_and_explains_itself() -> None:
-    assert {"window_read", "ingest_speed", "ingest_memory", "cached_rerun", "plan_time"} <= set(benchmark_names())
+    ours = {"window_read", "ingest_speed", "ingest_memory", "cached_rerun", "plan_time"}
+    assert ours | {"fire_cache", "fire_read", "fire_predict", "fire_skill"} <= set(benchmark_names())
     for name in benchmark_names():
         module = load_benchmark(name)
         assert list(inspect.signature(module.run).parameters) == ["bench"]
@@ -135,6 +140,119 @@ def test_an_unknown_benchmark_ends_in_one_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "argv", ["benchmarks", "nonsense"])
     assert command.main() == 2
     assert "there is no benchmark 'nonsense'; there are: cached_rerun" in capsys.readouterr().err
+
+
+def test_what_takes_an_hour_runs_only_when_named() -> None:
+    assert set(benchmark_names()) - set(benchmark_names(on_request=False)) == {"fire_skill"}
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_benchmark_on_request_resumes_in_its_folder_and_others_start_clean(
+    quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, bool] = {}
+
+    def remember(bench: Bench) -> list[Figure]:
+        found[bench.name] = (bench.work / "left").exists()
+        (bench.work / "left").touch()
+        return []
+
+    for name in ("fire_skill", "plan_time"):
+        monkeypatch.setattr(load_benchmark(name), "run", remember)
+    monkeypatch.setattr(command, "write_page", lambda figures: None)
+    arguments = ["benchmarks", "fire_skill", "plan_time", "--work", str(tmp_path), *(["--quick"] if quick else [])]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert command.main() == command.main() == 0
+    assert found == {"fire_skill": not quick, "plan_time": False}
+
+
+def test_the_skill_benchmark_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MILLRACE_SHARED_DATA", str(tmp_path))
+    monkeypatch.setattr(command, "write_page", lambda figures: None)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "fire_skill", "--work", str(tmp_path)])
+    assert command.main() == 1
+    assert "the shared archive of 320 fires is absent; set MILLRACE_SHARED_DATA" in capsys.readouterr().err
+
+
+def scored(**fields: float) -> dict[str, Any]:
+    """Return the part of `scores.json` that the gains are read from."""
+
+    def estimate(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    measures = {name: estimate(value) for name, value in fields.items()}
+    rollout = [estimate(0.9), estimate(0.6)]
+    model = {"test": measures, "rollout": {"iou": rollout}, "runs": [{"test": fields}]}
+    gain = {name: estimate(0.2) for name in fields} | {"rollout_iou": [estimate(0.3), estimate(0.05)]}
+    others = ("burnable dilation", "unet_s")
+    return {
+        "settings": {"rollout_steps": 2},
+        "parts": {"test": {"fires": 3, "samples": 9}},
+        "models": dict.fromkeys(("emberformer", *others), model),
+        "differences": {"emberformer": dict.fromkeys(others, gain)},
+    }
+
+
+def test_skill_figures_are_the_paired_gains_and_the_last_roll_out_step(tmp_path: Path) -> None:
+    scores = scored(growth_f1=0.7, macro_f1_later=0.9)
+    gains = {f.name: f for f in fire_skill._figures(Bench("fire_skill", tmp_path), scores, {"profile": "archive"})}
+    assert {name: (figure.value, figure.aim, figure.met) for name, figure in gains.items()} == {
+        "fire_growth_f1_gain": (0.2, ">= 0.15", True),
+        "fire_macro_f1_gain": (0.2, ">= 0.08", True),
+        "fire_gain_over_unet": (0.2, ">= 0.03", True),
+        "fire_rollout_iou_gain": (0.05, ">= 0.10", False),
+    }
+    assert gains["fire_rollout_iou_gain"].peer_value == 0.6
+    assert gains["fire_growth_f1_gain"].detail["gain"] == {"value": 0.2, "low": 0.1, "high": pytest.approx(0.3)}
+    assert "+0.100 to +0.300" in gains["fire_growth_f1_gain"].notes[0]
+
+
+@pytest.fixture(scope="module")
+def fire_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = SampleFires(fires=5, rows=160, columns=176, largest_crop=64, max_frames=4)
+    return generate(source, tmp_path_factory.mktemp("fires"), side=100)
+
+
+def test_generated_fires_get_crops_of_one_size_and_no_picture_has_the_bytes_of_another_kind(fire_archive: Path) -> None:
+    facts = describe_archive(fire_archive)
+    assert facts["crop_sides"] == {"least": 100, "median": 100, "most": 100}
+    boxes = json.loads((fire_archive / INDICES).read_bytes())
+    assert all(0 <= y0 < y1 <= 160 and 0 <= x0 < x1 <= 176 for y0, y1, x0, x1 in boxes.values())
+    pictures = sorted((fire_archive / "fire_frames").rglob("*.png"))
+    assert facts["frames"] == len(pictures) > 5
+    for picture in pictures:
+        name = picture.name.replace("fire_", "iso_")
+        other = fire_archive / "isochrones" / picture.parent.name / name
+        assert picture.read_bytes() != other.read_bytes()
+        assert np.array_equal(read_mask(picture, 231), read_mask(other, 231))
+
+
+def test_the_cache_and_its_peer_pool_alike_and_a_difference_is_refused(fire_archive: Path, tmp_path: Path) -> None:
+    cache, _ = build_cache(fire_archive, tmp_path / "assets", 8, train=3, validation=1)
+    pooled = tmp_path / "pooled"
+    run_program("pool_fire_images", archive=str(fire_archive), folder=str(pooled), patch=8, isochrones=False)
+    fire_cache._require_equal(pooled, cache.folder)
+    spoilt = pooled / "sequence_002" / "fire_tokens.npy"
+    np.save(spoilt, np.load(spoilt) + 0.1)
+    with pytest.raises(RuntimeError, match="sequence_002 has other tokens"):
+        fire_cache._require_equal(pooled, cache.folder)
+
+
+def test_the_cache_and_raw_files_give_the_same_samples(fire_archive: Path, tmp_path: Path) -> None:
+    cache, split = build_cache(fire_archive, tmp_path / "assets", fire_read.PATCH, train=3, validation=1)
+    task = {"cache": str(cache.folder), "split": str(split.folder), "archive": str(fire_archive), "history": 6}
+    wanted = [
+        place for batch in fire_read._Draw(cache.folder, split.folder, window_tokens=7).batches(3) for place in batch
+    ]
+    digests = []
+    for reader in ("millrace", "raw"):
+        with Program("fire_reader", task | {"reader": reader, "window_tokens": 7}) as program:
+            digests.append(program.ask({"check": wanted}))
+            assert program.ask({"batches": [wanted, wanted], "seconds": 0})["samples"] == 48
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) > 6
 
 
 def test_fields_are_packed_to_16_bits() -> None:

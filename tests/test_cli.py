@@ -13,26 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import millrace
 from tests.conftest import REPOSITORY
 
 SMALL = [
     *("--set", "source.days=6", "--set", "source.resolution=1.5", "--set", "source.step_hours=3"),
     *("--set", "windows.height=16", "--set", "windows.width=16", "--set", "windows.time=4"),
 ]
-
-
-def millrace(
-    *arguments: str, root: Path, cwd: Path = REPOSITORY, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows", *arguments],
-        cwd=cwd,
-        env=os.environ | {"MILLRACE_ROOT": str(root), "COLUMNS": "200"} | environment,
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,205 @@
+"""How well EmberFormer foresees the next frame of a fire.
+
+The wildfire pipeline with its profile `archive` on the shared archive: 320 simulated fires on a real landscape with
+real wind, split into blocks of land that share no pixel and no weather. Every model is trained with every seed of the
+profile, and judged on test fires that nothing was tuned on; thresholds come from validation fires. A gain is a
+difference of means over seeds, and its interval (95 %, in the notes) comes from resampling whole test fires, the same
+for both sides. Growth F1 counts newly burnt pixels only; macro F1 is the mean over samples without the first step;
+the roll-out feeds predictions back for three steps.
+
+This takes an hour or more, so it runs only when named. It resumes in the same folder: `bench-work/fire_skill/assets`,
+or where MILLRACE_BENCH_SKILL_ROOT says, which may be the root of an earlier `millrace run`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Bench, rounded
+from benchmarks.figure import Figure
+from benchmarks.fire_archives import SHARED, shared_archive
+from configs.load import load_config, profile_path
+from configs.wildfire import WildfireConfig
+from flows.runs import RunRecord
+from storage.assets import Asset
+
+ON_REQUEST = True
+ROOT = "MILLRACE_BENCH_SKILL_ROOT"
+"""Environment variable with the root of the assets."""
+PROFILE = "archive"
+SUBJECT = "emberformer"
+DILATION = "burnable dilation"
+UNET = "unet_s"
+
+Scores = dict[str, Any]
+
+
+def run(bench: Bench) -> list[Figure]:
+    """Run the pipeline, or find what it made, and read its scores; `RuntimeError` where the archive is absent."""
+    from flows.pipelines import find_pipeline
+    from flows.runner import run as run_pipeline
+
+    config = _config(bench.quick)
+    root = bench.work / "assets"
+    if not bench.quick and (place := os.environ.get(ROOT)):
+        root = Path(place).expanduser().absolute()
+    record = run_pipeline(find_pipeline("wildfire"), config, root, _Teller(bench), profile=PROFILE, workers="2")
+    folders = {stage.stage: root / stage.asset for stage in record.stages}
+    scores = json.loads((folders["fire_evaluation_report"] / "scores.json").read_bytes())
+    return _figures(bench, scores, _detail(config, scores, record, folders))
+
+
+def _config(quick: bool) -> WildfireConfig:
+    """Return the profile on the shared archive; `quick` is one epoch with one seed on a few small generated fires."""
+    path = profile_path("wildfire", PROFILE)
+    if quick:
+        names = load_config(WildfireConfig, path).models
+        small = [
+            "source={kind: sample, fires: 30, rows: 260, columns: 300, largest_crop: 72, max_frames: 6}",
+            "seeds=[0]",
+            "ablations={}",
+            *(f"models.{name}.training.{setting}" for name in names for setting in ("epochs=1", "steps_per_epoch=2")),
+            "evaluation={bootstrap_resamples: 100, maps: 0, attention_fires: 0, latency_repeats: 0}",
+        ]
+        return load_config(WildfireConfig, path, [*small, "execution.wandb.mode=disabled"])
+    archive = shared_archive()
+    if archive is None:
+        raise RuntimeError(
+            f"the shared archive of 320 fires is absent; set {SHARED} to the folder that holds fire/zona60"
+        )
+    source = {"kind": "archive", "path": str(archive), "on_broken": "error"}
+    return load_config(WildfireConfig, path, [f"source={json.dumps(source)}"])
+
+
+class _Teller:
+    """Tells the person who waits which stage works, and what trainings say."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def begins(self, outcome: Any) -> None:
+        self._bench.say(f"{outcome.stage}: {outcome.label}, {outcome.reason}")
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        self._bench.say(text)
+
+    def ends(self, outcome: Any) -> None:
+        self._bench.say(f"{outcome.stage}: done after {outcome.seconds:.0f} s")
+
+
+def _figures(bench: Bench, scores: Scores, detail: dict[str, Any]) -> list[Figure]:
+    steps = scores["settings"]["rollout_steps"]
+    against_dilation = {
+        "fire_growth_f1_gain": ("growth_f1", "Growth F1", ">= 0.15"),
+        "fire_macro_f1_gain": ("macro_f1_later", "Macro F1 without the first step", ">= 0.08"),
+        "fire_rollout_iou_gain": ("rollout_iou", f"IoU after {steps} rolled-out steps", ">= 0.10"),
+    }
+    gains = [
+        _gain(bench, scores, detail, name, other=DILATION, measure=measure, what=what, aim=aim)
+        for name, (measure, what, aim) in against_dilation.items()
+    ]
+    unet = _gain(
+        bench, scores, detail, "fire_gain_over_unet", other=UNET, measure="growth_f1", what="Growth F1", aim=">= 0.03"
+    )
+    return [*gains, unet]
+
+
+def _gain(
+    bench: Bench,
+    scores: Scores,
+    detail: dict[str, Any],
+    name: str,
+    *,
+    other: str,
+    measure: str,
+    what: str,
+    aim: str,
+) -> Figure:
+    gain = _last(scores["differences"][SUBJECT][other][measure])
+    ours, theirs = (_score(scores, model, measure) for model in (SUBJECT, other))
+    if gain["value"] is None:
+        raise RuntimeError(f"{measure} is not defined on these test fires; there is nothing to compare")
+    seeds = [run["test"].get(measure) for run in scores["models"][SUBJECT]["runs"]]
+    by_seed = f" (by seed {', '.join(f'{v:.3f}' for v in seeds)})" if all(v is not None for v in seeds) else ""
+    test = scores["parts"]["test"]
+    words = other.replace("_", "-").replace("unet-s", "UNetS")
+    unit = "IoU" if "iou" in measure else "F1"
+    return bench.figure(
+        name,
+        what=f"{what}, EmberFormer above {words}",
+        value=rounded(gain["value"]),
+        unit=unit,
+        aim=aim,
+        peer=f"{words}, tuned on training fires" if other == DILATION else f"{words}, trained with the same profile",
+        peer_value=rounded(theirs["value"]),
+        peer_unit=unit,
+        notes=(
+            f"EmberFormer {ours['value']:.3f}{by_seed}, {words} {theirs['value']:.3f}; "
+            f"the gain's interval is {_interval(gain)}.",
+            f"{test['fires']} test fires, {test['samples']} samples.",
+        ),
+        detail={"measure": measure, "gain": gain, "emberformer": ours, other: theirs, **detail},
+    )
+
+
+def _last(found: Any) -> dict[str, Any]:
+    """Return a score; of roll-outs, which have one per step, the last."""
+    return found[-1] if isinstance(found, list) else found
+
+
+def _score(scores: Scores, model: str, measure: str) -> dict[str, Any]:
+    found = scores["models"][model]
+    if measure.startswith("rollout_"):
+        return _last(found["rollout"][measure.removeprefix("rollout_")])
+    return found["test"][measure]
+
+
+def _interval(score: dict[str, Any]) -> str:
+    low, high = score["low"], score["high"]
+    return "not defined" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+
+
+def _detail(config: WildfireConfig, scores: Scores, record: RunRecord, folders: dict[str, Path]) -> dict[str, Any]:
+    """Return everything behind the figures: parts, every model's scores by seed, gains over all, and trainings."""
+    measures = ("growth_f1", "growth_ap", "macro_f1_later", "f1", "iou")
+    models = {
+        name: {
+            **{measure: _score(scores, name, measure) for measure in (*measures, "rollout_iou")},
+            "runs": [
+                {
+                    "seed": run["seed"],
+                    "threshold": run["threshold"],
+                    "test": {measure: run["test"][measure] for measure in measures},
+                    "validation_growth_f1": run["validation"]["growth_f1"],
+                }
+                for run in model["runs"]
+            ],
+        }
+        for name, model in scores["models"].items()
+    }
+    trainings = {}
+    for name, folder in folders.items():
+        if (label := name.removeprefix("fire_training ")) != name:
+            manifest = Asset(folder).manifest
+            trainings[label] = {"stage_seconds": manifest.seconds, **manifest.counts, **manifest.metrics}
+    gains = {
+        name: {other: {m: found[m] for m in measures} for other, found in others.items()}
+        for name, others in scores["differences"].items()
+    }
+    return {
+        "profile": PROFILE,
+        "config": config.model_dump(mode="json", exclude={"source", "execution"}),
+        "source": config.source.kind,
+        "parts": scores["parts"],
+        "split": Asset(folders["fire_split"]).manifest.counts,
+        "models": models,
+        "differences": gains,
+        "trainings": trainings,
+        "stages": {stage.stage: {"status": stage.status, "seconds": stage.seconds} for stage in record.stages},
+    }

@@ -1,0 +1,108 @@
+"""Configuration of the `wildfire` pipeline: raw fire archives to trained and judged spread models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from configs.base import Config
+from configs.fire_data import Decoding, FireArchive, FireSplits, Tokens
+from configs.fire_evaluation import EvaluationConfig
+from configs.fire_models import FireModel, LossConfig
+from configs.fire_sample import SampleFires
+from configs.load import apply_override, describe
+from configs.training import Execution, TrainingConfig
+
+Source = Annotated[SampleFires | FireArchive, Field(discriminator="kind")]
+
+
+class FireInputs(Config):
+    """What a model is shown of each sample."""
+
+    history: int = Field(6, ge=1, le=64)
+    """Frames, the last one included; 1 shows the last frame only."""
+    window_tokens: int | None = Field(None, ge=1)
+    """Side of the training windows in tokens, cut around the fire's front; whole crops when absent."""
+    augment: bool = True
+    """Turn and mirror training samples, with wind and slope, in the eight ways of a square."""
+    wind: bool = True
+    """Show the wind."""
+    static: bool = True
+    """Show terrain and fuels."""
+
+
+class FireRecipe(Config):
+    """How one model is trained."""
+
+    model: FireModel
+    """Architecture."""
+    inputs: FireInputs = FireInputs()
+    """What the model is shown."""
+    loss: LossConfig = LossConfig()
+    """What is minimised."""
+    training: TrainingConfig
+    """Optimisation."""
+
+
+class Ablation(Config):
+    """A model that differs from another in a few settings."""
+
+    of: str
+    """Name of the model in `models`."""
+    set: dict[str, Any] = Field(min_length=1)
+    """Settings that differ, by their path in the recipe, e.g. `inputs.wind: false`."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1)
+    """Seeds of this variation; those of all models when absent."""
+
+
+class WildfireConfig(Config):
+    """Raw fire archives to trained and judged spread models."""
+
+    source: Source = SampleFires()
+    """Where the raw archive comes from."""
+    decoding: Decoding = Decoding()
+    """How raw files become masks, bands and wind."""
+    tokens: Tokens = Tokens()
+    """The token grid."""
+    splits: FireSplits = FireSplits()
+    """Training, validation and test."""
+    models: dict[str, FireRecipe] = Field({})
+    """Models to train and compare, by a name of your own; none stops after the data."""
+    ablations: dict[str, Ablation] = Field({})
+    """Further models, each a variation of one in `models`."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    """Every model is trained once with each seed."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How models are judged."""
+    execution: Execution = Execution()
+    """How trainings are carried out; changes no result, and no key."""
+
+    @model_validator(mode="after")
+    def _resolvable(self) -> Self:
+        if clash := self.models.keys() & self.ablations.keys():
+            raise ValueError(f"{', '.join(sorted(clash))} names both a model and an ablation; rename one")
+        for name in [*self.models, *self.ablations]:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"the model name {name!r} may hold letters, digits, - and _ only")
+        self.trainings()
+        return self
+
+    def trainings(self) -> list[tuple[str, int, FireRecipe]]:
+        """Return name, seed and recipe of every training, ablations resolved."""
+        runs = [(name, seed, recipe) for name, recipe in self.models.items() for seed in self.seeds]
+        for name, ablation in self.ablations.items():
+            recipe = self._vary(name, ablation)
+            runs += [(name, seed, recipe) for seed in ablation.seeds or self.seeds]
+        return runs
+
+    def _vary(self, name: str, ablation: Ablation) -> FireRecipe:
+        if ablation.of not in self.models:
+            raise ValueError(f"ablation {name} varies {ablation.of!r}; models has {', '.join(self.models) or 'none'}")
+        values = self.models[ablation.of].model_dump(mode="json")
+        for path, value in ablation.set.items():
+            apply_override(values, path, value)
+        try:
+            return FireRecipe.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(f"ablation {name}: {describe(error)}") from None

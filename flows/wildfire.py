@@ -1,0 +1,53 @@
+"""The `wildfire` pipeline: raw fire archives to a token cache, and to trained and judged spread models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from configs.fire_data import FireArchive
+from configs.fire_sample import SampleFires
+from configs.wildfire import WildfireConfig
+from tasks.fire.archive import archive_files, archive_names
+from tasks.fire.cache import fire_cache
+from tasks.fire.evaluate import fire_evaluation_report
+from tasks.fire.records import fire_records
+from tasks.fire.report import fire_data_report
+from tasks.fire.split import fire_split
+from tasks.fire.training import fire_training
+from tasks.samples.fire import fire_sample
+from tasks.stage import Label, raw_input
+
+
+def wildfire(config: WildfireConfig) -> Any:
+    """Wire the stages; every name below is an asset."""
+    on_broken = config.source.on_broken if isinstance(config.source, FireArchive) else "error"
+    raw = raw_archive(config)
+    records = fire_records(
+        raw=raw,
+        names=archive_names(raw),
+        decoding=config.decoding,
+        tokens=config.tokens,
+        on_broken=on_broken,
+    )
+    cache = fire_cache(records=records)
+    split = fire_split(cache=cache, splits=config.splits)
+    fire_data_report(cache=cache, split=split)
+    models = {
+        label: fire_training(
+            cache=cache, split=split, recipe=recipe, seed=seed, execution=config.execution, label=Label(label)
+        )
+        for name, seed, recipe in config.trainings()
+        for label in [f"{name}-{seed}"]
+    }
+    if not models:
+        return split
+    return fire_evaluation_report(cache=cache, split=split, evaluation=config.evaluation, **models)
+
+
+def raw_archive(config: WildfireConfig) -> Any:
+    """Return the raw archive that the configured source has or makes."""
+    match config.source:
+        case SampleFires() as source:
+            return fire_sample(source=source)
+        case FireArchive() as source:
+            return raw_input("fire_archive", archive_files(source.path))

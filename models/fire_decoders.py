@@ -1,0 +1,58 @@
+"""Spatial decoders: from tokens (B, d, Gy, Gx) and pixel inputs to pixel features (B, F, H, W)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from configs.fire_models import Decoder, UnetDecoderConfig
+from models.masked_layers import DownPath, UpPath, mask_pyramid, place_tokens
+from models.pixel_inputs import PixelInputs, PixelReadout, PixelStack, PixelStem
+
+STEM = 2
+"""Stride at which the U-Net works: 2x2 pixels become channels and back, which loses nothing."""
+
+
+class PixelDecoder(nn.Module):
+    """What all decoders are: forward(PixelStack, tokens (B, d, Gy, Gx)) gives features (B, F, H, W)."""
+
+    def pretrained_modules(self) -> list[nn.Module]:
+        """Return the modules that came with pretrained weights; none by default."""
+        return []
+
+
+class UnetDecoder(PixelDecoder):
+    """A pixel U-Net (arXiv 1505.04597) at half resolution; the tokens join the stage whose stride is the patch."""
+
+    def __init__(self, config: UnetDecoderConfig, patch: int, d_model: int, pixels: PixelInputs) -> None:
+        super().__init__()
+        widths = config.widths
+        self.stem = PixelStem(pixels, widths[0], STEM)
+        self.down = DownPath(widths, config.depth, place_tokens(d_model, patch, STEM, len(widths)))
+        self.up = UpPath(widths, widths[:-1], max(config.depth - 1, 1))
+        self.readout = PixelReadout(widths[0], STEM, config.features, pixels)
+
+    def forward(self, stack: PixelStack, tokens: Tensor) -> Tensor:
+        """Return (B, features, H, W)."""
+        x, mask = self.stem(stack)
+        masks = mask_pyramid(mask, len(self.down.stages))
+        return self.readout(self.up(self.down(x, masks, tokens), masks), stack)
+
+
+def build_decoder(config: Decoder, patch: int, d_model: int, pixels: PixelInputs) -> PixelDecoder:
+    """Return the decoder that `config` names.
+
+    Raises ValueError where the patch does not fit its strides, or where pretrained weights cannot be loaded.
+    """
+    if config.kind == "unet":
+        return UnetDecoder(config, patch, d_model, pixels)
+    if config.kind == "segformer":
+        from models.segformer_decoder import SegformerDecoder
+
+        return SegformerDecoder(config, patch, d_model, pixels)
+    if config.kind == "unet_resnet":
+        from models.resnet_decoder import UnetResnetDecoder
+
+        return UnetResnetDecoder(config, patch, d_model, pixels)
+    from models.sam_decoder import SamDecoder
+
+    return SamDecoder(config, patch, d_model, pixels)

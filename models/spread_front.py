@@ -1,0 +1,155 @@
+"""A learned fire front: minimum travel times over the pixel grid, with speeds that a network predicts.
+
+Fire growth simulators move the front by minimum travel time (Finney 2002, "Fire growth using minimum travel time
+methods", Can. J. For. Res. 32): a cell burns as soon as the quickest path from the present front reaches it. Here the
+time along every edge of the 8-neighbour grid comes from a network, and the path search is exact: the gradient flows
+along the quickest paths, so the network learns rates of spread from nothing but the next frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.fire_batch import FireBatch
+from models.fire_output import monotone
+
+STEPS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
+"""Rows and columns from a pixel to its eight neighbours, clockwise from north."""
+HORIZON = 4.0
+"""Paths that take longer than this many frames are not followed."""
+CLOSED = 1e4
+"""Time across an edge that fire cannot take."""
+SHORTEST = 0.02
+"""Arrivals before this share of a frame are equally certain."""
+INITIAL_TIME = math.log(1 / 14)
+"""Before anything is learned the front moves 14 pixels in a frame."""
+INITIAL_SHARPNESS = 1.0
+
+
+class SpreadFront(nn.Module):
+    """From pixel features to logits through travel times: a pixel burns when its arrival lies within the next frame.
+
+    The logit is `sharpness * -log(arrival)`: uncertainty of a travel time is relative, as that of a rate of spread is.
+    """
+
+    def __init__(self, features: int, reach: int = 72) -> None:
+        super().__init__()
+        self.reach = reach
+        self.speeds = nn.Conv2d(features, len(STEPS) + 2, 1)
+        nn.init.zeros_(self.speeds.weight)
+        with torch.no_grad():
+            self.speeds.bias.copy_(torch.tensor([INITIAL_TIME] * len(STEPS) + [0.0, INITIAL_SHARPNESS]))  # type: ignore[union-attr]
+
+    def arrivals(self, features: Tensor, batch: FireBatch) -> tuple[Tensor, Tensor]:
+        """Return when fire arrives, in frames after the last one, and the sharpness of the logit, both (B, H, W)."""
+        outputs = self.speeds(features).float()
+        leave, enter, sharpness = outputs[:, : len(STEPS)], outputs[:, -2], outputs[:, -1]
+        times = travel_times(leave, enter, batch.burnt & batch.domain, batch.burnable, self.reach)
+        return times, 3.0 * F.softplus(sharpness)
+
+    def forward(self, features: Tensor, batch: FireBatch) -> Tensor:
+        """Return (B, H, W) logits from (B, F, H, W) features."""
+        times, sharpness = self.arrivals(features, batch)
+        return monotone(-sharpness * times.clamp(min=SHORTEST).log(), batch)
+
+
+def travel_times(leave: Tensor, enter: Tensor, burnt: Tensor, open_to_fire: Tensor, reach: int) -> Tensor:
+    """Return when the fire arrives at every pixel, in frames, as (B, H, W): 0 where burnt, `HORIZON` at most.
+
+    `leave` (B, 8, H, W) is the logarithm of the time that fire takes from a pixel to its neighbour in each of `STEPS`,
+    for a neighbour at distance 1; `enter` (B, H, W) is added for the pixel entered. Only pixels `open_to_fire`
+    (B, H, W) are entered. `reach` rounds of relaxation find every quickest path of so many edges, and many longer ones.
+    """
+    times = edge_times(leave, enter, open_to_fire)
+    with torch.no_grad():
+        directions = quickest_paths(times, burnt, reach)
+    return path_sums(times, directions, burnt, reach)
+
+
+def edge_times(leave: Tensor, enter: Tensor, open_to_fire: Tensor) -> Tensor:
+    """Return (B, 8, H, W): for each pixel, the time of the edge by which `STEPS[d]` enters it."""
+    incoming = torch.stack([_came_from(leave[:, d], step) for d, step in enumerate(STEPS)], 1)
+    lengths = leave.new_tensor([math.log(math.hypot(*step)) for step in STEPS]).view(1, 8, 1, 1)
+    times = (incoming + enter[:, None] + lengths).clamp(-7.0, 5.0).exp()
+    return times.masked_fill(~open_to_fire[:, None], CLOSED)
+
+
+def _came_from(values: Tensor, step: tuple[int, int]) -> Tensor:
+    """Return for each pixel of (B, H, W) the value of the pixel from which `step` leads to it."""
+    (rows, columns), (height, width) = step, values.shape[-2:]
+    padded = F.pad(values, (1, 1, 1, 1), value=math.log(CLOSED))
+    return padded[:, 1 - rows : 1 - rows + height, 1 - columns : 1 - columns + width]
+
+
+def quickest_paths(times: Tensor, burnt: Tensor, reach: int) -> Tensor:
+    """Return (B, H, W) int64: the direction in which the quickest path enters each pixel, -1 where none does.
+
+    Only pixels whose row and column are at most `reach` from a burnt one's are looked at.
+    """
+    rows, columns = _near(burnt.any(2), reach), _near(burnt.any(1), reach)
+    near = rows[:, :, None] & columns[:, None, :]
+    box = (slice(None), _extent(rows), _extent(columns))
+    edges = times.masked_fill(~near[:, None], CLOSED).transpose(0, 1)[:, *box].contiguous()
+    directions = torch.full_like(burnt, -1, dtype=torch.int64)
+    directions[box] = _relax(edges, burnt[box], reach)
+    return directions
+
+
+def _near(lines: Tensor, reach: int) -> Tensor:
+    """Return (B, L) bool: lines at most `reach` away from one that is set."""
+    return F.max_pool1d(lines.float().unsqueeze(1), 2 * reach + 1, 1, reach).squeeze(1) > 0
+
+
+def _extent(lines: Tensor) -> slice:
+    """Return the slice from the first to the last line that is set in any sample."""
+    found = lines.any(0).nonzero()
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 1)
+
+
+def _relax(edges: Tensor, burnt: Tensor, reach: int) -> Tensor:
+    """Bellman-Ford on the whole grid at once, in place: after k rounds, all paths of k edges have been tried.
+
+    `edges` is (8, B, H, W). More rounds than a sample needs change nothing about it, so batch mates do not matter.
+    """
+    height, width = burnt.shape[-2:]
+    arrival = F.pad(torch.where(burnt, 0.0, HORIZON).to(edges.dtype), (1, 1, 1, 1), value=HORIZON)
+    inner = arrival[:, 1:-1, 1:-1]
+    sources = [arrival[:, 1 - r : 1 - r + height, 1 - c : 1 - c + width] for r, c in STEPS]
+    through = torch.empty_like(edges[0])
+    for k in range(reach):
+        before = inner.clone() if k % 8 == 7 else None
+        for source, edge in zip(sources, edges, strict=True):
+            torch.add(source, edge, out=through)
+            torch.minimum(inner, through, out=inner)
+        if before is not None and torch.equal(before, inner):
+            break
+    best = torch.full_like(through, HORIZON)
+    directions = torch.full_like(burnt, -1, dtype=torch.int64)
+    for d, (source, edge) in enumerate(zip(sources, edges, strict=True)):
+        torch.add(source, edge, out=through)
+        directions.masked_fill_((through < best) & ~burnt, d)
+        torch.minimum(best, through, out=best)
+    return directions
+
+
+def path_sums(times: Tensor, directions: Tensor, burnt: Tensor, reach: int) -> Tensor:
+    """Return (B, H, W): the sum of edge times along each pixel's path, differentiable in `times`.
+
+    Pointer doubling: each pixel adds the sum of the pixel that its pointer leads to, then takes over that pointer.
+    """
+    height, width = burnt.shape[-2:]
+    reached = (directions >= 0).flatten(1)
+    chosen = directions.clamp(min=0).flatten(1)
+    back = torch.tensor([rows * width + columns for rows, columns in STEPS], device=times.device)
+    here = torch.arange(height * width, device=times.device)
+    pointer = torch.where(reached, here - back[chosen], here)
+    sums = times.flatten(2).gather(1, chosen[:, None]).squeeze(1).masked_fill(~reached, 0.0)
+    for _ in range((2 * reach).bit_length()):
+        sums = sums + sums.gather(1, pointer)
+        pointer = pointer.gather(1, pointer)
+    sums = sums.masked_fill(~reached & ~burnt.flatten(1), HORIZON)
+    return sums.clamp(max=HORIZON).view_as(burnt)

@@ -1,0 +1,1 @@
+"""Wildfire: archives of fires to token caches, trained spread models and their honest evaluation."""

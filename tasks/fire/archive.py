@@ -1,0 +1,200 @@
+"""The raw layout of a fire archive: which files belong to which fire, by their names and contents.
+
+landscape/Input_Geotiff.tif    one raster of several bands
+landscape/indices.json         {"<number>": [y0, y1, x0, x1]}, half-open, rows first
+landscape/WeatherHistory.csv   no header; line i names the weather file of fire i
+landscape/Weathers/*.csv       one row per period
+fire_frames/sequence_<number>/*.png, isochrones/sequence_<number>/*.png
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.fire_data import Decoding
+from storage.assets import Asset
+from storage.hashing import digest
+from storage.raw import RawInput
+
+LANDSCAPE = "landscape/Input_Geotiff.tif"
+INDICES = "landscape/indices.json"
+HISTORY = "landscape/WeatherHistory.csv"
+WEATHERS = "landscape/Weathers"
+SEQUENCE = re.compile(r"sequence_(\d+)")
+NUMBER = re.compile(r"(\d+)\.png", re.IGNORECASE)
+ASSET_FOLDER = "archive/"
+"""Where a generated archive lies in its asset."""
+
+
+def archive_files(path: str) -> list[Path]:
+    """List the files of an archive that count, as absolute paths; a folder that is no archive is a `ValueError`."""
+    root = Path(os.path.abspath(Path(path).expanduser()))
+    if not (root / LANDSCAPE).is_file():
+        raise ValueError(
+            f"source.path: {root} is no fire archive, it has no {LANDSCAPE}; give the folder that holds landscape/, "
+            "fire_frames/ and isochrones/"
+        )
+    return [Path(path) for path in sorted(_walk(str(root)))]
+
+
+def _walk(root: str) -> Iterator[str]:
+    yield from (e.path for e in os.scandir(f"{root}/landscape") if e.is_file() and e.name[0] != ".")
+    if os.path.isdir(f"{root}/{WEATHERS}"):  # noqa: PTH112
+        yield from (e.path for e in os.scandir(f"{root}/{WEATHERS}") if e.name.lower().endswith(".csv"))
+    for kind in ("fire_frames", "isochrones"):
+        if os.path.isdir(f"{root}/{kind}"):  # noqa: PTH112
+            for sequence in os.scandir(f"{root}/{kind}"):
+                if sequence.is_dir() and SEQUENCE.fullmatch(sequence.name):
+                    yield from (e.path for e in os.scandir(sequence.path) if e.name.lower().endswith(".png"))
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive's files: their SHA-256 by their path below `root`, as POSIX."""
+
+    root: Path
+    files: Mapping[str, str]
+
+    @classmethod
+    def open(cls, raw: Asset | RawInput) -> Archive:
+        """Find the archive in an asset's folder `archive/`, or in raw files."""
+        if isinstance(raw, Asset):
+            records = [f for f in raw.manifest.files if f.path.startswith(ASSET_FOLDER)]
+            files = {f.path.removeprefix(ASSET_FOLDER): f.sha256 for f in records}
+            return cls(raw.folder / ASSET_FOLDER, files)
+        roots = [f.path.parents[1] for f in raw.files if f.path.as_posix().endswith("/" + LANDSCAPE)]
+        assert len(roots) == 1, "raw files of a fire archive are listed by archive_files"
+        base = len(str(roots[0])) + 1
+        return cls(roots[0], {str(f.path)[base:].replace(os.sep, "/"): f.sha256 for f in raw.files})
+
+
+def archive_names(raw: Any) -> Any:
+    """Return a digest of which content has which name, as an argument for the stage `fire_records`.
+
+    A raw input's fingerprint is that of contents alone, but here names carry meaning: two fires that swap their folders
+    are another archive. What is pending in a plan is returned as it is.
+    """
+    return digest(dict(Archive.open(raw).files)) if isinstance(raw, Asset | RawInput) else raw
+
+
+@dataclass(frozen=True, slots=True)
+class FireFiles:
+    """The files of one fire; names are relative to the archive's root."""
+
+    name: str
+    number: int
+    frames: tuple[str, ...]
+    targets: tuple[str, ...]
+    weather: str
+    box: tuple[int, int, int, int]
+    """Rows y0 to y1 and columns x0 to x1 of the landscape, half-open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The fires of an archive in the order of their numbers, and those whose files do not fit together."""
+
+    fires: tuple[FireFiles, ...]
+    broken: Mapping[str, str]
+    """One sentence per fire that cannot be read, by its name."""
+
+
+def list_fires(archive: Archive, decoding: Decoding) -> Listing:
+    """Put the files of every fire together; only names are looked at, no image is opened."""
+    boxes = _boxes(archive)
+    weathers = _weather_names(archive)
+    images = _images(archive)
+    numbers: dict[int, str] = {}
+    for _, name in sorted(images):
+        number = int(name.removeprefix("sequence_"))
+        if numbers.setdefault(number, name) != name:
+            raise ValueError(
+                f"{archive.root}: folders {numbers[number]} and {name} have the same number; keep one of them"
+            )
+    for number in boxes:
+        numbers.setdefault(number, f"sequence_{number:03d}")
+    fires, broken = [], {}
+    for number in sorted(numbers):
+        name = numbers[number]
+        try:
+            frames = _numbered(images, "fire_frames", name)
+            targets = frames if decoding.target == "fire_frames" else _numbered(images, decoding.target, name)
+            if len(frames) != len(targets):
+                raise ValueError(f"has {len(frames)} frames but {len(targets)} {decoding.target}")
+            if number not in boxes:
+                raise ValueError(f"has no entry in {INDICES}")
+            weather = _weather_file(archive, weathers, number)
+            fires.append(FireFiles(name, number, frames, targets, weather, boxes[number]))
+        except ValueError as error:
+            broken[name] = f"{name} {error}"
+    if not numbers:
+        raise ValueError(f"{archive.root} holds no fires: there is no fire_frames/sequence_*; check the path")
+    return Listing(tuple(fires), broken)
+
+
+def _images(archive: Archive) -> dict[tuple[str, str], list[str]]:
+    """Return the image names of every (kind, sequence folder)."""
+    images: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in archive.files:
+        kind, _, rest = name.partition("/")
+        if kind in ("fire_frames", "isochrones") and SEQUENCE.fullmatch(rest.partition("/")[0]):
+            images[kind, rest.partition("/")[0]].append(name)
+    return images
+
+
+def _numbered(images: Mapping[tuple[str, str], list[str]], kind: str, name: str) -> tuple[str, ...]:
+    """Return a fire's images in the order of the numbers at their ends, which must run from 0 without a gap."""
+    by_number: dict[int, str] = {}
+    for path in sorted(images.get((kind, name), ())):
+        match = NUMBER.search(path.rpartition("/")[2])
+        if match is None:
+            raise ValueError(f"has an image without a number, {path}")
+        if by_number.setdefault(int(match[1]), path) != path:
+            raise ValueError(f"has two images of number {int(match[1])}, {by_number[int(match[1])]} and {path}")
+    if not by_number:
+        raise ValueError(f"has no images in {kind}/{name}")
+    missing = [n for n in range(max(by_number) + 1) if n not in by_number]
+    if missing:
+        raise ValueError(f"lacks image {missing[0]} in {kind}/{name}, where 0 to {max(by_number)} are needed")
+    if len(by_number) < 2:
+        raise ValueError(f"has one image in {kind}/{name}, where at least two make a step")
+    return tuple(by_number[n] for n in sorted(by_number))
+
+
+def _boxes(archive: Archive) -> dict[int, tuple[int, int, int, int]]:
+    path = archive.root / INDICES
+    form = 'it must hold {"<number>": [y0, y1, x0, x1], ...}'
+    if INDICES not in archive.files:
+        raise ValueError(f"{archive.root} has no {INDICES}; {form}")
+    try:
+        entries = json.loads(path.read_bytes())
+        boxes = {int(number): tuple(int(v) for v in box) for number, box in entries.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {form}") from None
+    if wrong := [number for number, box in boxes.items() if len(box) != 4]:
+        raise ValueError(f"{path}: entry {wrong[0]} has not four numbers; {form}")
+    return {number: (box[0], box[1], box[2], box[3]) for number, box in boxes.items()}
+
+
+def _weather_names(archive: Archive) -> list[str]:
+    """Return the file name on every line of the history, whatever path stands before it."""
+    if HISTORY not in archive.files:
+        raise ValueError(f"{archive.root} has no {HISTORY}; its line i names the weather file of fire i")
+    lines = (archive.root / HISTORY).read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip().strip('"').replace("\\", "/").rpartition("/")[2] for line in lines]
+
+
+def _weather_file(archive: Archive, names: list[str], number: int) -> str:
+    if not 1 <= number <= len(names) or not names[number - 1]:
+        raise ValueError(f"has no line {number} in {HISTORY}")
+    path = f"{WEATHERS}/{names[number - 1]}"
+    if path not in archive.files:
+        raise ValueError(f"needs the weather file {path}, which is missing")
+    return path

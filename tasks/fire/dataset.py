@@ -1,0 +1,390 @@
+"""Samples "history of a fire -> its next frame" from a token cache, and their batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.fire_batch import FireBatch, FireSpec
+from storage.fire_split import PARTS, FireEntry, FireSplit, Part, Statistics
+from storage.token_cache import TokenCache
+from tasks.fire.landscape import SLOPES
+from tasks.fire.turns import Turn
+
+MEMORY = 256 * 2**20
+"""Bytes of pixels of decoded fires that a dataset keeps; their tokens are fewer."""
+FRONTS = 4096
+"""Fronts that a dataset keeps, of a few hundred tokens each."""
+
+Region = tuple[int, int, int, int]
+"""Rows gy0 to gy1 and columns gx0 to gx1 of a token grid, half-open."""
+
+
+@dataclass(slots=True, eq=False)
+class FireSample:
+    """One sample of T frames and a grid of N = Gy x Gx tokens; names and values as in `FireBatch`.
+
+    Pixel arrays are h x w, the part of the grid's pixels that lies inside the crop; it begins at `offset` in the grid
+    (not at 0, 0 when a padded grid was flipped). They are views of what other samples see too: do not write to them.
+    """
+
+    fire_index: int
+    step: int
+    patch: int
+    grid: tuple[int, int]
+    offset: tuple[int, int]
+    fire: NDArray[np.float32]
+    wind: NDArray[np.float32]
+    wind_valid: NDArray[np.bool_]
+    static: NDArray[np.float32]
+    token_valid: NDArray[np.bool_]
+    age: NDArray[np.uint8]
+    terrain: Sequence[NDArray[np.float32]]
+    terrain_valid: Sequence[NDArray[np.bool_]]
+    classes: NDArray[np.uint8]
+    domain: NDArray[np.bool_]
+    burnable: NDArray[np.bool_]
+    target: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+
+
+class FireDataset:
+    """The samples (fire, t) of one part: history frames 0..t, target frame t + 1, in a fixed order.
+
+    `split` is the folder of a split; for part "all" the statistics that standardise the cache are enough.
+
+    `history` bounds the frames, the last included. With `window_tokens`, a sample is a random token-aligned window of
+    at most so many tokens per side that holds part of the last frame's front; without it, all of the fire's region.
+    `augment` turns and flips; `wind=False` and `static=False` are ablations that blank their channels.
+
+    Everything lies in memory after the first use, so that DataLoader workers share it when they fork.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        split: Path | Statistics,
+        part: Literal["train", "validation", "test", "all"],
+        *,
+        history: int,
+        window_tokens: int | None = None,
+        augment: bool = False,
+        wind: bool = True,
+        static: bool = True,
+    ) -> None:
+        if history < 1 or (window_tokens is not None and window_tokens < 1):
+            raise ValueError(f"history ({history}) and window_tokens ({window_tokens}) must be at least 1")
+        self.cache = TokenCache.open(cache)
+        self.statistics = split if isinstance(split, Statistics) else Statistics.load(split)
+        entries = self._everything() if part == "all" else self._of_part(split, part)
+        self._arguments = (cache, split, part), (history, window_tokens, augment, wind, static)
+        self.history, self.window_tokens, self.augment = history, window_tokens, augment
+        self._with_wind, self._with_static = wind, static
+        self._regions = {entry.fire: entry.region for entry in entries}
+        self.samples = [(e.fire, t) for e in entries for t in range(self.cache.steps[e.fire] - 1)]
+        self.fires = [entry.fire for entry in entries]
+        self._standardise()
+        largest = max((crop.height * crop.width for crop in self.cache.crops), default=1)
+        remembered = max(8, MEMORY // largest)
+        self._arrival = lru_cache(remembered)(self.cache.arrival)
+        self._channels = lru_cache(remembered)(self._fire_channels)
+        self._front = lru_cache(FRONTS)(self._find_front)
+        self._turned = lru_cache(8)(self._turned_bands)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, self._arguments
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def _of_part(self, split: Path | Statistics, part: Part) -> list[FireEntry]:
+        assert isinstance(split, Path), "statistics alone know no parts"
+        if part not in PARTS:
+            raise ValueError(f"there is no part {part!r}, only {', '.join(PARTS)} and all")
+        fires = FireSplit.load(split)
+        if [entry.name for entry in fires.fires] != list(self.cache.names):
+            raise ValueError(f"the split in {split} was made for another cache; make it anew")
+        return fires.part(part)
+
+    def _everything(self) -> list[FireEntry]:
+        return [
+            FireEntry(fire=i, name=name, part=None, group=i, region=(0, crop.rows, 0, crop.columns))
+            for i, (name, crop) in enumerate(zip(self.cache.names, self.cache.crops, strict=True))
+        ]
+
+    def _standardise(self) -> None:
+        """Bring the landscape into the form that samples are cut from."""
+        cache, statistics = self.cache, self.statistics
+        classes = cache.array("landscape/classes")
+        self._domain = classes[cache.fuel] > 0
+        self._mean = np.array([band.mean for band in statistics.bands], np.float32)
+        self._scale = np.array([1 / b.std if b.std > 0 else 0.0 for b in statistics.bands], np.float32)
+        self._terrain_valid = cache.array("landscape/valid") & self._domain
+        self._terrain = _standard(cache.array("landscape/values"), self._mean, self._scale, self._terrain_valid)
+        tables, columns, first = [], [], 0
+        for (_, codes), seen in zip(cache.categorical, statistics.classes, strict=True):
+            tables.append(np.array([0, *(1 + seen.codes.index(c) if c in seen.codes else 0 for c in codes)], np.uint8))
+            columns += [first + i for i, code in enumerate(codes) if code in seen.codes]
+            first += len(codes)
+        self._seen = np.array(columns, np.intp)
+        self._classes = np.stack([table[band] for table, band in zip(tables, classes, strict=True)]) * self._domain
+        self._burnable = cache.burnable if self._with_static else self._domain
+        if not self._with_static:
+            self._terrain, self._terrain_valid, self._classes = (
+                np.zeros_like(array) for array in (self._terrain, self._terrain_valid, self._classes)
+            )
+        names = [band.name for band in statistics.bands]
+        self._slopes = tuple(names.index(name) for name in SLOPES) if SLOPES[0] in names else ()
+        self._terrain = np.concatenate([self._terrain, -self._terrain[list(self._slopes)]])
+        wind = statistics.wind
+        self._wind_scale = wind.mean, wind.std if wind.std > 0 else 1.0
+        self.spec = FireSpec(
+            patch=cache.patch,
+            continuous=tuple(names),
+            categorical=tuple((c.name, 1 + len(c.codes)) for c in statistics.classes),
+            static=2 * len(names) + len(statistics.classes) + len(columns),
+            cell_metres=cache.cell_metres,
+            wind_scale=self._wind_scale,
+        )
+
+    def place(self, index: int) -> tuple[int, int, int, int]:
+        """Return where the whole region of sample `index` lies: rows y0 to y1 and columns x0 to x1 of the landscape."""
+        fire, _ = self.samples[index]
+        rows, columns = self._pixels(fire, self._regions[fire])
+        crop = self.cache.crops[fire]
+        return crop.y0 + rows.start, crop.y0 + rows.stop, crop.x0 + columns.start, crop.x0 + columns.stop
+
+    def _pixels(self, fire: int, region: Region) -> tuple[slice, slice]:
+        """Return the pixels of a region, inside the crop."""
+        crop, patch = self.cache.crops[fire], self.spec.patch
+        gy0, gy1, gx0, gx1 = region
+        return slice(gy0 * patch, min(gy1 * patch, crop.height)), slice(gx0 * patch, min(gx1 * patch, crop.width))
+
+    def sample(self, index: int, seed: int) -> FireSample:
+        """Return sample `index`; everything random in it comes from `seed`."""
+        fire, step = self.samples[index]
+        region, turn = self._regions[fire], Turn()
+        if self.window_tokens is not None or self.augment:
+            random = np.random.default_rng(seed)
+            if self.window_tokens is not None:
+                region = self._window(fire, step, region, random)
+            if self.augment:
+                turn = Turn.draw(random)
+        rows, columns = self._pixels(fire, region)
+        crop, patch = self.cache.crops[fire], self.spec.patch
+        land = slice(crop.y0 + rows.start, crop.y0 + rows.stop), slice(crop.x0 + columns.start, crop.x0 + columns.stop)
+        frames = min(self.history, step + 1)
+        now = np.uint8(step + 1)
+        age = np.minimum(now - np.minimum(self._arrival(fire)[rows, columns], now), np.uint8(frames))
+        wind, wind_valid = self._wind(fire, step, frames, turn)
+        gy, gx = region[1] - region[0], region[3] - region[2]
+        static, token_valid = self._static(fire, region, turn)
+        bands, bands_valid = self._turned(turn)
+        domain = self._domain[land]
+        shares = _of_grid(self.cache.fire_share(fire)[step + 1 - frames : step + 1], crop.columns, region)
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        spare_rows, spare_columns = gy * patch - height, gx * patch - width
+        if turn.transpose:
+            gy, gx, spare_rows, spare_columns = gx, gy, spare_columns, spare_rows
+        return FireSample(
+            fire_index=fire,
+            step=step,
+            patch=patch,
+            grid=(gy, gx),
+            offset=(spare_rows if turn.flip_rows else 0, spare_columns if turn.flip_columns else 0),
+            fire=turn.map(shares).reshape(frames, -1).astype(np.float32),
+            wind=wind,
+            wind_valid=wind_valid,
+            static=static,
+            token_valid=token_valid,
+            age=turn.map(age),
+            terrain=[turn.map(self._terrain[band][land]) for band in bands],
+            terrain_valid=[turn.map(self._terrain_valid[band][land]) for band in bands_valid],
+            classes=turn.map(self._classes[:, *land]),
+            domain=turn.map(domain),
+            burnable=turn.map(self._burnable[land]),
+            target=turn.map(self.cache.target(fire, step + 1)[rows, columns]),
+            counted=turn.map(domain & self._fire_in_sight(fire, step, rows, columns)),
+        )
+
+    def _fire_in_sight(self, fire: int, step: int, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Return (h, w): whether the nearest pixel that burns in frame `step` lies in these rows and columns."""
+        from scipy.ndimage import distance_transform_edt
+
+        burnt = self._arrival(fire) <= step
+        if np.count_nonzero(burnt) == np.count_nonzero(burnt[rows, columns]):
+            return np.ones_like(burnt[rows, columns])
+        high, wide = (_around(burnt.any(axis=1 - axis), part) for axis, part in enumerate((rows, columns)))
+        near = burnt[high, wide]
+        inside = np.s_[
+            rows.start - high.start : rows.stop - high.start, columns.start - wide.start : columns.stop - wide.start
+        ]
+        nearest = distance_transform_edt(~near, return_distances=False, return_indices=True)[:, *inside]
+        in_sight = np.zeros_like(near)
+        in_sight[inside] = True
+        return in_sight[tuple(nearest)]
+
+    def _window(self, fire: int, step: int, region: Region, random: np.random.Generator) -> Region:
+        """Draw a window that holds a token of the front: burnt, with something unburnt in it or beside it."""
+        assert self.window_tokens is not None
+        gy0, gy1, gx0, gx1 = region
+        high, wide = min(self.window_tokens, gy1 - gy0), min(self.window_tokens, gx1 - gx0)
+        if (high, wide) == (gy1 - gy0, gx1 - gx0):
+            return region
+        candidates = self._front(fire, step)
+        row, column = candidates[random.integers(len(candidates))].tolist()
+        top = int(random.integers(max(0, row - high + 1), min(row, gy1 - gy0 - high) + 1))
+        left = int(random.integers(max(0, column - wide + 1), min(column, gx1 - gx0 - wide) + 1))
+        return gy0 + top, gy0 + top + high, gx0 + left, gx0 + left + wide
+
+    def _find_front(self, fire: int, step: int) -> NDArray[np.int16]:
+        """Return row and column in the fire's region of every front token; without a front, of whatever comes next."""
+        region, columns = self._regions[fire], self.cache.crops[fire].columns
+        share = _of_grid(self.cache.fire_share(fire)[step], columns, region)
+        domain = _of_grid(self.cache.static(fire).domain_share, columns, region)
+        can_grow = (share < 1) & (domain > 0)
+        near = can_grow.copy()
+        near[1:] |= can_grow[:-1]
+        near[:-1] |= can_grow[1:]
+        near[:, 1:] |= can_grow[:, :-1]
+        near[:, :-1] |= can_grow[:, 1:]
+        burnt = share > 0
+        front = burnt & near
+        return np.argwhere(front if front.any() else burnt if burnt.any() else domain >= 0).astype(np.int16)
+
+    def _wind(self, fire: int, step: int, frames: int, turn: Turn) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        measured, known = self.cache.wind(fire)
+        measured, known = measured[step + 1 - frames : step + 1], known[step + 1 - frames : step + 1]
+        if not self._with_wind:
+            return np.zeros_like(measured), np.zeros_like(known)
+        mean, std = self._wind_scale
+        east, north = turn.vector(measured[:, 1], measured[:, 2])
+        wind = np.stack([(measured[:, 0] - np.float32(mean)) / np.float32(std), east, north], axis=1)
+        return wind * known[:, None], known
+
+    def _static(self, fire: int, region: Region, turn: Turn) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return (N, S) and which tokens have domain pixels (N,): means, shares, class shares, class histograms."""
+        columns = self.cache.crops[fire].columns
+        channels, valid = self._channels(fire)
+        valid = turn.map(_of_grid(valid, columns, region)).reshape(-1)
+        if not self._with_static:
+            return np.zeros((len(valid), self.spec.static), np.float32), valid
+        bands, bands_valid = self._turned(turn)
+        count = len(bands)
+        order = [*bands, *(len(self._slopes) + count + band for band in bands_valid)]
+        maps = _of_grid(channels, columns, region)
+        maps = turn.map(np.concatenate([maps[order], maps[len(self._slopes) + 2 * count :]]))
+        return maps.reshape(len(maps), -1).T, valid
+
+    def _fire_channels(self, fire: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the static channels of a whole crop and which tokens have domain pixels.
+
+        They are (S + reversed slopes, N), the latter behind the means, as in `_terrain`.
+        """
+        tokens = self.cache.static(fire)
+        valid = tokens.domain_share > 0
+        mean = (tokens.mean - self._mean) * self._scale * (tokens.share > 0)
+        reverse = -mean[:, list(self._slopes)]
+        parts = [mean, reverse, tokens.share, tokens.class_share, tokens.histogram[:, self._seen]]
+        return np.concatenate(parts, axis=1, dtype=np.float32).T * valid, valid
+
+    def _turned_bands(self, turn: Turn) -> tuple[list[int], list[int]]:
+        """Return which band each becomes on a turned map, with and without regard to its sign.
+
+        Behind all bands follow both slopes, reversed.
+        """
+        count = len(self._mean)
+        signed, unsigned = list(range(count)), list(range(count))
+        if self._slopes:
+            signs = np.array([[1, 0], [0, 1]])
+            for slope, parts in zip(self._slopes, turn.vector(*signs.T), strict=True):
+                source = int(np.flatnonzero(parts)[0])
+                unsigned[slope] = self._slopes[source]
+                signed[slope] = count + source if parts[source] < 0 else self._slopes[source]
+        return signed, unsigned
+
+
+def _again(head: tuple[Any, ...], options: tuple[Any, ...]) -> FireDataset:
+    history, window_tokens, augment, wind, static = options
+    return FireDataset(
+        *head, history=history, window_tokens=window_tokens, augment=augment, wind=wind, static=static
+    )  # fmt: skip
+
+
+def _around(burnt: NDArray[np.bool_], part: slice) -> slice:
+    """Return the least slice of an axis that holds a part of it and all that burns, (n,)."""
+    where = np.flatnonzero(burnt)
+    return slice(min(part.start, int(where[0])), max(part.stop, int(where[-1]) + 1))
+
+
+def _of_grid(values: NDArray[Any], columns: int, region: Region) -> NDArray[Any]:
+    """Return a region (..., gy, gx) of tokens (..., N)."""
+    gy0, gy1, gx0, gx1 = region
+    return values.reshape(*values.shape[:-1], -1, columns)[..., gy0:gy1, gx0:gx1]
+
+
+def _standard(
+    values: NDArray[np.float32], mean: NDArray[np.float32], scale: NDArray[np.float32], valid: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    return (values - mean[:, None, None]) * scale[:, None, None] * valid
+
+
+def collate(samples: Sequence[FireSample]) -> FireBatch:
+    """Pad samples to common sizes, time on the left, space at the bottom and on the right, with zeros."""
+    gy, gx = (max(s.grid[axis] for s in samples) for axis in (0, 1))
+    arrays = _pad_tokens(samples, gy, gx) | _pad_pixels(samples, gy * samples[0].patch, gx * samples[0].patch)
+    return FireBatch(
+        **{name: torch.from_numpy(array) for name, array in arrays.items()},
+        fire_index=torch.tensor([s.fire_index for s in samples]),
+        step=torch.tensor([s.step for s in samples]),
+        grid=(gy, gx),
+    )
+
+
+def _pad_tokens(samples: Sequence[FireSample], gy: int, gx: int) -> dict[str, NDArray[Any]]:
+    """Return what has a token or time axis, by its name in `FireBatch`."""
+    batch, frames = len(samples), max(len(s.wind) for s in samples)
+    fire = np.zeros((batch, frames, gy, gx), np.float32)
+    time_valid, wind_valid = np.zeros((2, batch, frames), bool)
+    wind = np.zeros((batch, frames, 3), np.float32)
+    static = np.zeros((batch, gy, gx, samples[0].static.shape[1]), np.float32)
+    token_valid = np.zeros((batch, gy, gx), bool)
+    for b, s in enumerate(samples):
+        rows, columns = s.grid
+        first = frames - len(s.wind)
+        fire[b, first:, :rows, :columns] = s.fire.reshape(-1, rows, columns)
+        time_valid[b, first:] = True
+        wind[b, first:], wind_valid[b, first:] = s.wind, s.wind_valid
+        static[b, :rows, :columns] = s.static.reshape(rows, columns, -1)
+        token_valid[b, :rows, :columns] = s.token_valid.reshape(rows, columns)
+    return {
+        "fire": fire.reshape(batch, frames, -1), "time_valid": time_valid, "wind": wind, "wind_valid": wind_valid,
+        "static": static.reshape(batch, gy * gx, -1), "token_valid": token_valid.reshape(batch, -1),
+    }  # fmt: skip
+
+
+def _pad_pixels(samples: Sequence[FireSample], height: int, width: int) -> dict[str, NDArray[Any]]:
+    """Return what has pixels, by its name in `FireBatch`."""
+    batch, bands, categories = len(samples), len(samples[0].terrain), len(samples[0].classes)
+    new = np.empty if all(s.age.shape == (height, width) for s in samples) else np.zeros
+    age = new((batch, height, width), np.uint8)
+    terrain = new((batch, bands, height, width), np.float32)
+    terrain_valid = new(terrain.shape, bool)
+    classes = new((batch, categories, height, width), np.int64)
+    masks = {name: new((batch, height, width), bool) for name in ("domain", "burnable", "target", "counted")}
+    for b, s in enumerate(samples):
+        (top, left), (high, wide) = s.offset, s.age.shape
+        place = np.s_[..., top : top + high, left : left + wide]
+        age[b][place], classes[b][place] = s.age, s.classes
+        for name, mask in masks.items():
+            mask[b][place] = getattr(s, name)
+        for band, (values, valid) in enumerate(zip(s.terrain, s.terrain_valid, strict=True)):
+            terrain[b, band][place], terrain_valid[b, band][place] = values, valid
+    return {"age": age, "terrain": terrain, "terrain_valid": terrain_valid, "classes": classes, **masks}

@@ -1,0 +1,157 @@
+"""Trainings as child processes: started, listened to, and ended with the stage that started them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import tasks
+from configs.training import Execution, TrainingConfig
+from storage.files import write_atomic
+from storage.hashing import canonical_json
+from tasks.code import PACKAGES
+from tasks.stage import Job, StageResult
+from tasks.training.events import MARK, parse
+from tasks.training.worker import PARENT
+
+if TYPE_CHECKING:  # what runs in the child is part of the stage's code
+    import tasks.training.torchrun
+
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+TAIL = 25  # lines of a traceback that a person is shown
+
+
+class TrainingError(ValueError):
+    """A training cannot go on with these settings, e.g. because its loss is no number; other settings may do."""
+
+
+def train(
+    job: Job,
+    *,
+    objective: str,
+    objective_config: Mapping[str, Any],
+    training: TrainingConfig,
+    execution: Execution,
+) -> StageResult:
+    """Train in a child process, or one per rank, and leave the released model in the job's folder.
+
+    `objective` is an import path `module:Class`; its module must be imported by the stage's module too, if only under
+    `TYPE_CHECKING`, so that its code enters the stage's key. Run again after a kill, the training goes on from its
+    last checkpoint. An error of the child that is a `ValueError` is raised as one, any other as `ChildProcessError`
+    with the end of its traceback.
+    """
+    _check_code(job, objective, sys._getframe(1).f_globals["__name__"])
+    scratch = job.workspace.scratch
+    description = {
+        "stage": job.title,
+        "key": job.folder.name.removesuffix(".partial"),
+        "folder": str(job.folder),
+        "scratch": str(scratch),
+        "wandb_folder": str(job.session.store.root / ".wandb"),
+        "objective": objective,
+        "objective_config": objective_config,
+        "training": training,
+        "execution": execution,
+    }
+    path = scratch / "job.json"
+    write_atomic(path, canonical_json(description))
+    process = _start(path, execution.ranks)
+    try:
+        with (scratch / "log.txt").open("a") as log:
+            facts, errors, last = _listen(job, process, log)
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()  # its ranks follow
+            process.wait()
+    if code or facts is None:
+        _fail(code, errors, last)
+    return StageResult(facts["counts"], facts["metrics"], facts["pictures"])
+
+
+def _check_code(job: Job, objective: str, stage_module: str) -> None:
+    module = objective.partition(":")[0]
+    if module.split(".")[0] in PACKAGES:
+        reached = job.session.code.reached(stage_module)
+        assert module in reached, f"{stage_module} must import {module}, else its code is not in the stage's key"
+
+
+def _start(job: Path, ranks: int) -> subprocess.Popen[str]:
+    program = ["tasks.training.worker"] if ranks == 1 else ["tasks.training.torchrun", str(ranks)]
+    environment = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    place = Path(tasks.__file__).parent.parent
+    environment |= {
+        PARENT: str(os.getpid()),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(place), os.environ.get("PYTHONPATH")])),
+        "PYTHONSAFEPATH": "1",  # a file in the working directory cannot shadow a module
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # until the rank sets its threads itself
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", *program, str(job)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,  # Ctrl-C is the parent's business
+    )
+
+
+def _listen(
+    job: Job, process: subprocess.Popen[str], log: Any
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[str]]:
+    """Pass on what the child tells; return its facts, its errors, and the last lines of its ordinary output."""
+    facts: dict[str, Any] | None = None
+    errors: list[dict[str, Any]] = []
+    last: list[str] = []
+    for line, event in _events(process):
+        if event is None:
+            log.write(f"{line}\n")
+            log.flush()
+            last = [*last[1 - TAIL :], line]
+            if line.strip() and not errors:
+                job.message(line)
+            continue
+        match event["event"]:
+            case "progress":
+                job.progress(event["done"], event["total"])
+            case "message":
+                job.message(event["text"])
+            case "error":
+                errors.append(event)
+                log.write(event["trace"])
+            case "done":
+                facts = event
+    return facts, errors, last
+
+
+def _events(process: subprocess.Popen[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield each line of a process with the event that it is; output before an event's mark is a line of its own."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        before, mark, _ = line.rstrip("\n").partition(MARK)
+        if before or not mark:
+            yield before, None
+        if mark:
+            yield "", parse(line)
+
+
+def _fail(code: int, errors: list[dict[str, Any]], last: list[str]) -> NoReturn:
+    for error in errors:
+        if error["wrong_input"]:
+            raise TrainingError(error["text"])
+    if errors:
+        lines = errors[0]["trace"].rstrip().splitlines()
+        raise ChildProcessError("the training process failed:\n" + "\n".join(lines[-TAIL:]))
+    if code < 0:
+        raise ChildProcessError(
+            f"the training process was killed by signal {-code}, perhaps for want of memory; its last checkpoint is "
+            "kept: run again to go on from there"
+        )
+    raise ChildProcessError(f"the training process ended with status {code}:\n" + "\n".join(last))

@@ -1,0 +1,134 @@
+"""Objectives: what a training is about. The loop knows no model, no data and no loss but through one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from tasks.training.share import Share
+
+
+class Source(Protocol):
+    """Map-style samples. It is sent to loader processes, so it must survive pickling."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, seed: int) -> Any:
+        """Return one sample; everything random about it comes from `seed`, nothing from global generators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where the loop stands when it calls an objective."""
+
+    epoch: int
+    step: int
+    """Optimiser steps done before this one."""
+    steps: int
+    """Optimiser steps of the whole training."""
+    micro_batch: int
+
+
+class Objective(ABC):
+    """What to train, on what, towards what; made in every rank from its JSON configuration.
+
+    One step of the loop minimises
+
+        sum over terms of coefficients[term] * sum(losses[term]) / sum(weights[term])
+
+    where both sums run over all micro-batches of all ranks. So a loss is a mean over whatever `weights` counts
+    (pixels, tokens, samples) of the whole global batch, however unevenly the ranks share it.
+    """
+
+    coefficients: Mapping[str, float] = {}
+    """Factor of each loss term, 1 where it is not named; a term with 0 is only reported."""
+    moment: Moment = Moment(0, 0, 0, 0)
+    """Set by the loop before each `weights` and `losses`."""
+
+    @abstractmethod
+    def __init__(self, config: Mapping[str, Any]) -> None: ...
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return the model with its initial weights, on the CPU; random numbers are keyed by the seed already.
+
+        Parameters that never train have `requires_grad` False.
+        """
+
+    def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """Return named groups that hold every parameter with `requires_grad` exactly once."""
+        return {"all": [p for p in model.parameters() if p.requires_grad]}
+
+    @abstractmethod
+    def source(self, part: str) -> Source:
+        """Return the samples of a part; the loop asks for `train` alone."""
+
+    @staticmethod
+    @abstractmethod
+    def collate(samples: Sequence[Any]) -> Any:
+        """Make a batch of samples: tensors in dicts, lists and tuples, or an object with `.to(device)`.
+
+        A static method, for it runs in the loader processes.
+        """
+
+    @abstractmethod
+    def weights(self, batch: Any) -> dict[str, float]:
+        """Return per loss term what a batch, still on the CPU, adds to the denominator; without the model."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Return per loss term the differentiable SUM over a batch on the device; the same terms as `weights`."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
+        """Return the metrics of a model in evaluation mode, without gradients.
+
+        All ranks call it; `share` splits the work and gathers the results. Rank 0's values count.
+        """
+
+    def preview(self, model: nn.Module) -> dict[str, bytes]:
+        """Return PNG pictures by name, drawn by rank 0 after an evaluation; none by default."""
+        return {}
+
+    @abstractmethod
+    def release_config(self) -> dict[str, Any]:
+        """Return what is needed, as JSON, to build the model again from a release."""
+
+    def stored(self, name: str) -> bool:
+        """Whether an entry of the model's state dict belongs in checkpoints and releases.
+
+        False for frozen backbones that `build` restores by itself.
+        """
+        return True
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return this rank's own training state, such as a recurrent carry; it is part of every checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` returned; the tensors are on the CPU."""
+        assert not state, "an objective with a state must be able to load it"
+
+
+def make_objective(path: str, config: Mapping[str, Any]) -> Objective:
+    """Return the objective that an import path `module:Class` names, made from its configuration."""
+    module, _, name = path.partition(":")
+    objective = getattr(import_module(module), name)(config)
+    assert isinstance(objective, Objective), f"{path} is no Objective"
+    return objective
+
+
+def move(batch: Any, device: Any) -> Any:
+    """Return a batch on a device."""
+    if hasattr(batch, "to"):
+        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch.to(device)
+    if isinstance(batch, dict):
+        return {name: move(value, device) for name, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(move(value, device) for value in batch)
+    return batch

@@ -1,0 +1,167 @@
+"""AdamW over named groups that may be frozen, gradients in flat buffers, and a moving average of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from configs.training import TrainingConfig
+from tasks.training.objective import Objective
+from tasks.training.schedule import learning_rate
+from tasks.training.share import Share
+
+
+class Parameters:
+    """The trainable parameters of a model by name, and the group of each."""
+
+    def __init__(self, objective: Objective, model: nn.Module, config: TrainingConfig) -> None:
+        groups = objective.groups(model)
+        if groups.keys() != config.learning_rates.keys():
+            raise ValueError(
+                f"learning_rates has the groups {', '.join(sorted(config.learning_rates))}, but the model has "
+                f"{', '.join(sorted(groups))}; name each of them once"
+            )
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        group_of: dict[str, str] = {}
+        for group, parameters in groups.items():
+            for parameter in parameters:
+                name = names[id(parameter)]
+                assert name not in group_of, f"parameter {name} is in the groups {group_of[name]} and {group}"
+                group_of[name] = group
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        missing, surplus = trainable.keys() - group_of.keys(), group_of.keys() - trainable.keys()
+        assert not missing, f"in no parameter group, so never trained: {', '.join(sorted(missing))}"
+        assert not surplus, f"in a parameter group, but without requires_grad: {', '.join(sorted(surplus))}"
+        self.named: dict[str, nn.Parameter] = trainable
+        self.group_of = group_of
+
+    def in_group(self, group: str) -> list[nn.Parameter]:
+        """Return a group's parameters in the model's order."""
+        return [p for name, p in self.named.items() if self.group_of[name] == group]
+
+
+class Optimiser:
+    """AdamW whose learning rates, frozen groups and gradients follow from the step.
+
+    Gradients live in one flat buffer per dtype, in the model's order of parameters, and are summed over ranks by one
+    `all_reduce` per buffer after the last micro-batch. DistributedDataParallel is not used: its buckets follow the
+    order in which gradients became ready in that process, so a resumed run adds up in another order than an
+    undisturbed one (measured with 4 ranks), it averages where uneven denominators need a sum, and it needs to be told
+    of parameters that are frozen or unused. Here an unused parameter simply has a gradient of zero.
+    """
+
+    def __init__(self, parameters: Parameters, config: TrainingConfig, steps_per_epoch: int) -> None:
+        self._parameters, self._config, self._steps_per_epoch = parameters, config, steps_per_epoch
+        self._frozen: frozenset[str] | None = None
+        self._gradients: list[Tensor] = []
+        groups = []
+        for group in config.learning_rates:
+            members = parameters.in_group(group)
+            weights, others = [p for p in members if p.ndim >= 2], [p for p in members if p.ndim < 2]
+            groups.append({"params": weights, "name": group, "weight_decay": config.weight_decay})
+            groups.append({"params": others, "name": group, "weight_decay": 0.0})
+        self.adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=config.betas, fused=True)
+        for parameter in parameters.named.values():
+            self.adam.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+    def frozen(self, epoch: int) -> frozenset[str]:
+        """Return the groups that are frozen in an epoch."""
+        return frozenset(group for group, epochs in self._config.freeze.items() if epoch < epochs)
+
+    def begin(self, epoch: int) -> None:
+        """Make ready for a step: freeze and thaw, and set all gradients to zero."""
+        if (frozen := self.frozen(epoch)) != self._frozen:
+            self._frozen = frozen
+            for name, parameter in self._parameters.named.items():
+                parameter.requires_grad_(self._parameters.group_of[name] not in frozen)
+            self._lay_out()
+        for flat in self._gradients:
+            flat.zero_()
+
+    def _lay_out(self) -> None:
+        """Let the gradients of all parameters that train be views of flat buffers."""
+        by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
+        for parameter in self._parameters.named.values():
+            parameter.grad = None
+            if parameter.requires_grad:
+                by_dtype.setdefault(parameter.dtype, []).append(parameter)
+        self._gradients = []
+        for dtype, members in by_dtype.items():
+            flat = torch.zeros(sum(p.numel() for p in members), dtype=dtype, device=members[0].device)
+            for parameter, part in zip(members, flat.split([p.numel() for p in members]), strict=True):
+                parameter.grad = part.view_as(parameter)
+            self._gradients.append(flat)
+
+    def reduce(self, share: Share) -> float:
+        """Sum the gradients over all ranks, clip them by their global norm, and return the norm before that."""
+        for flat in self._gradients:
+            share.sum(flat)
+        norms = torch.stack([torch.linalg.vector_norm(flat, dtype=torch.float32) for flat in self._gradients])
+        norm = float(torch.linalg.vector_norm(norms))
+        limit = self._config.clip_norm
+        if limit is not None and norm > limit:
+            for flat in self._gradients:
+                flat.mul_(limit / norm)
+        return norm
+
+    def step(self, step: int) -> None:
+        """Update the weights with the learning rates of this step."""
+        rates = self.rates(step)
+        for group in self.adam.param_groups:
+            group["lr"] = rates[group["name"]]
+        self.adam.step()
+
+    def rates(self, step: int) -> dict[str, float]:
+        """Return every group's learning rate at a step."""
+        groups = self._config.learning_rates
+        return {group: learning_rate(self._config, group, step, self._steps_per_epoch) for group in groups}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state by name; writing into the tensors changes the state."""
+        return {
+            f"{name}.{part}": value
+            for name, parameter in self._parameters.named.items()
+            for part, value in self.adam.state[parameter].items()
+        }
+
+
+class MovingAverage:
+    """Exponential moving average of all trainable parameters: average += (1 - decay) * (weight - average).
+
+    Buffers, such as the statistics of batch normalisation, are not averaged; the model keeps its own.
+    """
+
+    def __init__(self, parameters: Parameters, decay: float) -> None:
+        self._parameters, self._decay = parameters.named, decay
+        self._average = {name: p.detach().clone() for name, p in parameters.named.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        torch._foreach_lerp_(
+            list(self._average.values()), [p.detach() for p in self._parameters.values()], 1 - self._decay
+        )
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the model have the averaged weights for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.data, self._average[name] = self._average[name], parameter.data
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Return the averages by name; writing into the tensors changes them."""
+        return self._average

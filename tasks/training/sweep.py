@@ -1,0 +1,380 @@
+"""Sweeps: one file in W&B's own format, searched by `wandb agent` or, without an account, by Optuna on this machine.
+
+Parameters are named by their override path in the pipeline's configuration, e.g. `models.emberformer.model.d_model`.
+A sweep `NAME.yaml` may have phases, `NAME/PHASE.yaml` beside it; each is a sweep file like any other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from storage.hashing import digest
+from storage.locks import FileLock
+from tasks.reasons import leaves
+from tasks.training.tracking import SWEEP_VARIABLE
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+PARAMETER_FILE = "WANDB_SWEEP_PARAM_PATH"
+BASIS = "basis"  # study attribute: what all its trials have in common
+FAILURE = "failure"  # trial attribute: why a combination was refused, so that it is not tried again
+DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "q_uniform", "log_uniform_values")
+
+TrialFunction = Callable[[Mapping[str, Any]], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A search space, how it is searched, and towards what."""
+
+    name: str
+    method: Literal["grid", "random", "bayes"]
+    metric: str
+    """As W&B knows it, e.g. `val/f1`."""
+    maximise: bool
+    fixed: Mapping[str, Any]
+    """Parameters with one value."""
+    space: Mapping[str, Mapping[str, Any]]
+    """The others, each as in the file."""
+    run_cap: int | None
+    """Runs after which the sweep ends; None: when the grid is exhausted."""
+    content: Mapping[str, Any]
+    """The whole file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A trial that came to an end."""
+
+    number: int
+    parameters: Mapping[str, Any]
+    """Those that are searched."""
+    value: float | None
+    """None where the combination was refused."""
+    refusal: str = ""
+    """Why it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """What a local sweep found."""
+
+    value: float
+    parameters: Mapping[str, Any]
+    """Of the best trial, fixed ones included."""
+    trials: tuple[Trial, ...]
+
+    @property
+    def finished(self) -> int:
+        """Trials that came to an end."""
+        return len(self.trials)
+
+    @property
+    def failed(self) -> int:
+        """Trials among them that were refused."""
+        return sum(trial.value is None for trial in self.trials)
+
+
+def phases(path: Path) -> list[str]:
+    """Return the phases of a sweep in their order."""
+    return [phase.stem for phase in sorted(path.with_suffix("").glob("*.yaml"))]
+
+
+def read_sweep(path: Path, phase: str | None = None) -> Sweep:
+    """Read a sweep file, or the file of one of its phases; every fault is one `ValueError` sentence."""
+    if phase is not None:
+        if phase not in phases(path):
+            raise ValueError(f"sweep {path.stem} has no phase {phase!r}; it has {', '.join(phases(path)) or 'none'}")
+        path = path.with_suffix("") / f"{phase}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"sweep: there is no file {path}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return _parse(content, path.stem)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no sweep: it needs method, metric (name, goal) and parameters as W&B documents them ({error!r})"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _parse(content: Mapping[str, Any], name: str) -> Sweep:
+    method, goal = content["method"], content["metric"].get("goal", "minimize")
+    if method not in ("grid", "random", "bayes"):
+        raise ValueError(f"method {method!r} is not known; choose grid, random or bayes")
+    if goal not in ("maximize", "minimize"):
+        raise ValueError(f"metric.goal {goal!r} is not known; choose maximize or minimize")
+    fixed: dict[str, Any] = {}
+    space: dict[str, Mapping[str, Any]] = {}
+    for parameter, entry in content["parameters"].items():
+        if _distribution(parameter, entry) == "constant":
+            fixed[parameter] = entry["value"]
+        else:
+            space[parameter] = entry
+    if method == "grid" and (ranges := [p for p, entry in space.items() if "values" not in entry]):
+        raise ValueError(f"a grid needs `values` for {', '.join(ranges)}")
+    return Sweep(
+        name=content.get("name", name),
+        method=method,
+        metric=content["metric"]["name"],
+        maximise=goal == "maximize",
+        fixed=fixed,
+        space=space,
+        run_cap=content.get("run_cap"),
+        content=content,
+    )
+
+
+def _distribution(name: str, entry: Mapping[str, Any]) -> str:
+    """Return the distribution of a parameter, named or implied, and check its fields."""
+    if "value" in entry:
+        return "constant"
+    if "values" in entry:
+        kind, numbers = "categorical", []
+        if entry.get("probabilities"):
+            raise ValueError(f"{name}: probabilities are not supported; repeat no value and leave them out")
+    else:
+        kind = entry.get("distribution") or ("int_uniform" if isinstance(entry["min"], int) else "uniform")
+        numbers = [entry["min"], entry["max"], entry.get("q", 1.0)]
+    if kind not in DISTRIBUTIONS:
+        raise ValueError(f"{name}: distribution {kind!r} is not supported; choose one of {', '.join(DISTRIBUTIONS)}")
+    for number in [*numbers, *entry.get("values", ())]:
+        if isinstance(number, str) and _is_number(number):
+            raise ValueError(f"{name}: YAML reads {number} as text; write it with a point, e.g. 1.0e-4")
+        if not isinstance(number, str | int | float | bool | None):
+            raise ValueError(f"{name}: {number!r} is neither a number, a text, a truth value nor null")
+    return kind
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def wandb_sweep_config(sweep: Sweep, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the configuration for `wandb.sweep`, with further parameters fixed (such as an earlier phase's best)."""
+    content = json.loads(json.dumps(sweep.content))
+    content["parameters"] |= {name: {"value": v} for name, v in (fixed or {}).items() if name not in sweep.space}
+    return content
+
+
+def as_overrides(parameters: Mapping[str, Any]) -> list[str]:
+    """Return parameters as `a.b=value`, the way `--set` takes them."""
+    texts = {
+        name: yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("\n").removesuffix("\n...")
+        for name, value in parameters.items()
+    }
+    return [f"{name}={text}" for name, text in texts.items()]
+
+
+# -- under `wandb agent` -------------------------------------------------------------------------------------------
+
+
+def sweep_overrides() -> list[str]:
+    """Return what `wandb agent` wants this process to run with, as `a.b=value`; nothing outside an agent.
+
+    These are the values that `wandb.config` takes in the run; they are read from the agent's file, because the
+    configuration must be known before any training starts a run.
+    """
+    path = os.environ.get(PARAMETER_FILE)
+    if SWEEP_VARIABLE not in os.environ or not path:
+        return []
+    content = yaml.safe_load(Path(path).read_text())
+    return as_overrides({name: entry["value"] for name, entry in content.items() if name != "wandb_version"})
+
+
+def report_cached(metrics: Mapping[str, float], folder: Path) -> None:
+    """Tell the sweep the metrics of a training that was found in the cache and so opened no run of its own."""
+    if SWEEP_VARIABLE not in os.environ:
+        return
+    import wandb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with wandb.init(dir=folder, settings=wandb.Settings(console="off", silent=True)) as run:
+        values = {f"val/{name}": value for name, value in metrics.items()}
+        run.log(values)
+        run.summary.update(values)
+
+
+# -- on this machine -----------------------------------------------------------------------------------------------
+
+
+def run_study(
+    sweep: Sweep,
+    trial_function: TrialFunction,
+    storage: Path,
+    trials: int | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    basis: Mapping[str, Any] | None = None,
+) -> StudyResult:
+    """Search with Optuna until so many trials (default: the file's `run_cap`, or the whole grid) are finished.
+
+    The study lives in an SQLite file. Run again after a kill, the trial that was running is marked failed and tried
+    again. `trial_function` gets all parameters (`fixed` overrides the file's) and returns metrics by name, without
+    the `val/` of W&B; a `ValueError` refuses a combination, which then counts as finished. `bayes` is Optuna's TPE.
+    `early_terminate` is W&B's alone. A study is continued only on the `basis` on which it was begun: the whole
+    configuration behind the trials, as JSON, or by default the fixed parameters.
+    """
+    limit = trials or sweep.run_cap or math.inf
+    if sweep.method != "grid" and limit == math.inf:
+        raise ValueError(f"sweep {sweep.name}: a {sweep.method} search has no end of its own; give it a run_cap")
+    lock = FileLock(storage.with_name(f"{storage.name}.lock"))
+    if not lock.try_acquire():
+        raise ValueError(f"process {lock.holder()} is at work on the studies in {storage}; wait for it or stop it")
+    with lock:
+        constants = {**sweep.fixed, **{n: v for n, v in (fixed or {}).items() if n not in sweep.space}}
+        study = _open_study(sweep, storage, constants if basis is None else basis)
+        _fail_killed(study, sweep, say)
+        if sweep.method == "grid":
+            limit = min(limit, _enqueue_grid(study, sweep))
+        while len(_finished(study)) < limit:
+            _run_trial(study, sweep, constants, trial_function, say)
+        return _result(study, sweep, constants)
+
+
+def best_parameters(sweep: Sweep, storage: Path) -> dict[str, Any]:
+    """Return the searched parameters of a study's best trial, to be fixed in the phases after it."""
+    import optuna
+
+    try:
+        return dict(optuna.load_study(study_name=_study_name(sweep), storage=_url(storage)).best_params)
+    except (KeyError, ValueError):
+        raise ValueError(f"{storage} holds no finished trial of {sweep.name}; run that sweep first") from None
+
+
+def _study_name(sweep: Sweep) -> str:
+    """Return a name that changes with the search space: an edited file begins a new study."""
+    return f"{sweep.name}-{digest([sweep.method, sweep.metric, sweep.maximise, sweep.space, sweep.fixed])[:8]}"
+
+
+def _url(storage: Path) -> str:
+    return f"sqlite:///{storage.absolute()}"
+
+
+def _open_study(sweep: Sweep, storage: Path, basis: Mapping[str, Any]) -> Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=_url(storage),
+        sampler=optuna.samplers.TPESampler() if sweep.method == "bayes" else optuna.samplers.RandomSampler(),
+        study_name=_study_name(sweep),
+        direction="maximize" if sweep.maximise else "minimize",
+        load_if_exists=True,
+    )
+    new, old = leaves(basis), leaves(study.user_attrs.get(BASIS, dict(basis)))
+    if changed := [f"{n} {old.get(n)} -> {new.get(n)}" for n in sorted(old | new) if old.get(n) != new.get(n)]:
+        raise ValueError(
+            f"sweep {sweep.name} was begun in {storage} with other fixed parameters ({'; '.join(changed[:3])}); keep "
+            "to those, or give the study another name to begin anew"
+        )
+    study.set_user_attr(BASIS, dict(basis))
+    return study
+
+
+def _run_trial(
+    study: Study,
+    sweep: Sweep,
+    constants: Mapping[str, Any],
+    trial_function: TrialFunction,
+    say: Callable[[str], None],
+) -> None:
+    from optuna.trial import TrialState
+
+    trial = study.ask({name: _optuna_distribution(name, entry) for name, entry in sweep.space.items()})
+    try:
+        metrics = trial_function({**constants, **trial.params})
+    except ValueError as error:
+        trial.set_user_attr(FAILURE, str(error))
+        study.tell(trial, state=TrialState.FAIL)
+        say(f"trial {trial.number} is refused: {error}")
+        return
+    name = sweep.metric.removeprefix("val/")
+    if name not in metrics:
+        raise ValueError(f"sweep {sweep.name} wants {name!r}; the trial reports {', '.join(sorted(metrics))}")
+    study.tell(trial, metrics[name])
+    chosen = ", ".join(f"{n.rpartition('.')[2]} {v}" for n, v in trial.params.items())
+    say(f"trial {trial.number}: {name} {metrics[name]:.4g} with {chosen}")
+
+
+def _optuna_distribution(name: str, entry: Mapping[str, Any]) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    match _distribution(name, entry):
+        case "categorical":
+            return CategoricalDistribution(entry["values"])
+        case "int_uniform":
+            return IntDistribution(entry["min"], entry["max"])
+        case "q_uniform":
+            return FloatDistribution(entry["min"], entry["max"], step=entry.get("q", 1.0))
+        case kind:
+            return FloatDistribution(entry["min"], entry["max"], log=kind == "log_uniform_values")
+
+
+def _finished(study: Study) -> list[FrozenTrial]:
+    """Return the trials that came to an end: with a value, or refused; not those that a kill cut off."""
+    from optuna.trial import TrialState
+
+    done = (t for t in study.trials if t.state == TrialState.COMPLETE or FAILURE in t.user_attrs)
+    return [trial for trial in done if trial.state != TrialState.RUNNING]
+
+
+def _fail_killed(study: Study, sweep: Sweep, say: Callable[[str], None]) -> None:
+    """Mark trials that a kill cut off as failed, and put them up again (those of a grid are put up with the rest)."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        if sweep.method != "grid":
+            study.enqueue_trial(trial.params)
+        say(f"trial {trial.number} was cut off and is tried again")
+
+
+def _enqueue_grid(study: Study, sweep: Sweep) -> int:
+    """Put up every combination that is neither done nor waiting; return how many there are in all.
+
+    Optuna's GridSampler is not used: it counts a trial that was killed as visited, and fails on trials that were
+    put up again.
+    """
+    from optuna.trial import TrialState
+
+    names = list(sweep.space)
+    grid = [dict(zip(names, c, strict=True)) for c in itertools.product(*(sweep.space[n]["values"] for n in names))]
+    waiting = [t.system_attrs["fixed_params"] for t in study.get_trials(states=(TrialState.WAITING,))]
+    known = [*waiting, *(t.params for t in _finished(study))]
+    for combination in _without(grid, known):
+        study.enqueue_trial(combination)
+    return len(grid)
+
+
+def _without(grid: Sequence[dict[str, Any]], known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    seen = {json.dumps(parameters, sort_keys=True) for parameters in known}
+    return [parameters for parameters in grid if json.dumps(parameters, sort_keys=True) not in seen]
+
+
+def _result(study: Study, sweep: Sweep, constants: Mapping[str, Any]) -> StudyResult:
+    trials = tuple(Trial(t.number, t.params, t.value, str(t.user_attrs.get(FAILURE, ""))) for t in _finished(study))
+    if all(trial.refusal for trial in trials):
+        first = f"; the first reason: {trials[0].refusal}" if trials else ""
+        raise ValueError(f"sweep {sweep.name}: no trial came to a result{first}")
+    return StudyResult(study.best_value, {**constants, **study.best_params}, trials)

@@ -1,0 +1,115 @@
+"""Predictions as files: in the right place on Earth, with the right numbers, and scores where the truth is known."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from torch import Tensor
+
+from models.fire_batch import FireBatch
+from storage.token_cache import TokenCache
+from tasks.fire.dataset import FireDataset
+from tasks.fire.evaluation import load_batch
+from tasks.fire.predict import NODATA, predict_fire, write_predictions
+
+
+@pytest.fixture(scope="module")
+def samples(fires: tuple[Path, Path]) -> FireDataset:
+    return FireDataset(*fires, "all", history=4)
+
+
+def grow(batch: FireBatch) -> Tensor:
+    """Everything beside a burnt pixel burns with 0.7, the rest with 0.1."""
+    near = torch.nn.functional.max_pool2d(batch.burnt.float()[:, None], 3, 1, 1)[:, 0]
+    return torch.where(batch.burnt, 1.0, 0.1 + 0.6 * near)
+
+
+@pytest.fixture(scope="module")
+def longest(samples: FireDataset) -> int:
+    return max(samples.fires, key=lambda fire: samples.cache.steps[fire])
+
+
+def test_a_pixel_lies_where_the_landscape_has_it(
+    samples: FireDataset, fires: tuple[Path, Path], tmp_path: Path
+) -> None:
+    archive = next(fires[0].parents[1].glob("fire_sample/*/archive/landscape/Input_Geotiff.tif"))
+    for fire in samples.fires[:3]:
+        place, predictions = predict_fire(grow, samples, fire, start=0, ahead=1, threshold=0.5)
+        write_predictions(predictions, place, tmp_path, 16)
+        crop = TokenCache.open(fires[0]).crops[fire]
+        with rasterio.open(archive) as landscape, rasterio.open(tmp_path / f"{predictions[0].name}.tif") as file:
+            assert file.crs == landscape.crs
+            assert file.shape == (crop.height, crop.width)
+            for row, column in ((0, 0), (crop.height - 1, 3), (5, crop.width - 1)):
+                assert file.xy(row, column) == pytest.approx(landscape.xy(crop.y0 + row, crop.x0 + column))
+            fuels = landscape.read(landscape.descriptions.index("fuels") + 1, masked=True)
+            outside = np.ma.getmaskarray(fuels)[crop.pixels]
+            for band in (1, 2, 3):
+                assert np.array_equal(file.read(band) == NODATA, outside)
+            assert file.descriptions == ("probability", "burnt", "burnt_before")
+            assert file.nodata == NODATA
+
+
+def test_bands_hold_the_prediction(samples: FireDataset, longest: int, tmp_path: Path) -> None:
+    index = samples.samples.index((longest, 1))
+    batch = load_batch(samples, [index])
+    place, predictions = predict_fire(grow, samples, longest, start=1, ahead=1, threshold=0.5)
+    write_predictions(predictions, place, tmp_path, 16)
+    inside = batch.domain[0].numpy()[: place.height, : place.width]
+    with rasterio.open(tmp_path / f"{predictions[0].name}.tif") as file:
+        probability, burnt, before = file.read()
+    expected = grow(batch)[0].numpy()[: place.height, : place.width]
+    assert np.array_equal(probability[inside], expected[inside])
+    assert np.array_equal(burnt[inside] == 1, expected[inside] >= 0.5)
+    assert np.array_equal(before[inside] == 1, batch.burnt[0].numpy()[: place.height, : place.width][inside])
+    picture = (tmp_path / f"{predictions[0].name}.png").read_bytes()
+    assert picture[1:4] == b"PNG"
+    write_predictions(predictions, place, tmp_path, 16)
+    assert (tmp_path / f"{predictions[0].name}.png").read_bytes() == picture
+
+
+def test_scores_appear_where_the_truth_is_known(samples: FireDataset, longest: int, tmp_path: Path) -> None:
+    last = samples.cache.steps[longest] - 1
+    place, predictions = predict_fire(grow, samples, longest, start=last - 2, ahead=4, threshold=0.5)
+    facts = json.loads(write_predictions(predictions, place, tmp_path, 16).read_text())
+    assert [f["frame"] for f in facts] == [last - 1, last, last + 1, last + 2]
+    assert [f["scores"] is not None for f in facts] == [True, True, False, False]
+    assert [f["wind"] == "measured" for f in facts] == [True, True, False, False]
+    truth = samples.cache.target(longest, last)
+    domain = samples.cache.domain(longest)
+    predicted = predictions[1].burnt
+    both, either = (predicted & truth & domain).sum(), ((predicted | truth) & domain).sum()
+    assert facts[1]["scores"]["iou"] == pytest.approx(both / either)
+    assert facts[1]["true_hectares"] == pytest.approx((truth & domain).sum() * place.cell_metres**2 / 1e4)
+    assert all(not (a.burnt & ~b.burnt).any() for a, b in pairwise(predictions))
+    own = np.zeros_like(predicted)
+    own[predictions[0].burnt] = True
+    ring = torch.nn.functional.max_pool2d(torch.from_numpy(own).float()[None, None], 3, 1, 1)[0, 0].numpy() > 0
+    assert np.array_equal(predicted, ring & domain), "the second frame builds on the first prediction"
+
+
+def test_forecasts_begin_at_the_last_frame(samples: FireDataset, longest: int) -> None:
+    last = samples.cache.steps[longest] - 1
+    seen: list[FireBatch] = []
+
+    def watch(batch: FireBatch) -> Tensor:
+        seen.append(batch)
+        return grow(batch)
+
+    _, predictions = predict_fire(watch, samples, longest, start=None, ahead=1, threshold=0.5)
+    assert (predictions[0].start, predictions[0].frame) == (last, last + 1)
+    assert predictions[0].truth is None
+    frames = samples.cache.frames(longest)[last]
+    assert np.array_equal(predictions[0].before, frames & samples.cache.domain(longest))
+    before = load_batch(samples, [samples.samples.index((longest, last - 1))])
+    assert torch.equal(seen[0].wind[:, -1], before.wind[:, -1])
+    with pytest.raises(ValueError, match=f"has frames 0 to {last}; there is no frame {last + 1}"):
+        predict_fire(grow, samples, longest, start=last + 1, ahead=1, threshold=0.5)
+    with pytest.raises(ValueError, match="has frames 0 to"):
+        predict_fire(grow, samples, longest, start=-1, ahead=1, threshold=0.5)

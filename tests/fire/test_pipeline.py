@@ -1,0 +1,358 @@
+"""The wildfire pipeline through the `millrace` command: end to end, cached, killed, searched, and its models used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+
+from storage.assets import Asset, AssetStore
+from tests.command import millrace
+from tests.conftest import REPOSITORY
+from tests.training.wandb_files import wandb_records
+
+PROFILE: dict[str, Any] = {
+    "source": {"kind": "sample", "fires": 16, "rows": 200, "columns": 220, "largest_crop": 64, "max_frames": 5},
+    "tokens": {"patch": 8},
+    "models": {
+        "emberformer": {
+            "model": {
+                "kind": "emberformer",
+                "d_model": 16,
+                "num_layers": 1,
+                "nhead": 2,
+                "decoder": {"kind": "unet", "widths": [8, 12], "depth": 1, "features": 4},
+                "head": "front",
+            },
+            "inputs": {"history": 3, "window_tokens": 6},
+            "training": {
+                "epochs": 2,
+                "steps_per_epoch": 8,
+                "batch_size": 4,
+                "learning_rates": {"temporal": 3.0e-3, "spatial": 3.0e-3},
+                "best": {"metric": "growth_f1"},
+            },
+        }
+    },
+    "evaluation": {
+        "bootstrap_resamples": 100,
+        "dilation_radii": [2, 6],
+        "dilation_radius_per_wind": [0.0],
+        "dilation_shift_per_wind": [0.0],
+        "rollout_steps": 2,
+        "maps": 1,
+        "attention_fires": 2,
+        "latency_repeats": 0,
+    },
+    "execution": {"wandb": {"mode": "disabled"}},
+}
+STAGES = ("fire_sample", "fire_records", "fire_cache", "fire_split", "fire_data_report", "fire_training emberformer-0")
+FIRE = "3"
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("profile") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(PROFILE))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, profile) -> Path:
+    """A root in which the tiny pipeline has run."""
+    root = tmp_path_factory.mktemp("finished")
+    result = run(profile, root)
+    assert "7 stages: 7 worked, 0 cached" in result.stdout
+    assert re.search(r"epoch 2/2: growth_f1 0\.\d+( \(best\))?$", result.stdout, re.MULTILINE), "one metric, not twenty"
+    assert "Warning" not in result.stdout
+    return root
+
+
+def run(profile: str, root: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    result = millrace("run", "wildfire", "-p", profile, "--engine", "inline", *more, root=root, **environment)
+    assert result.returncode == 0, result.stderr + result.stdout
+    return result
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> str:
+    """Return the one sentence with which the command refuses arguments; in this process, whose imports are warm."""
+    from flows.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["millrace", *arguments, "--root", str(root)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2, said
+    assert len(said.strip().splitlines()) == 1
+    return said
+
+
+def plan(profile: str, root: Path, *more: str) -> dict[str, str]:
+    """Return what a plan says of each stage: status and reason."""
+    text = millrace("plan", "wildfire", "-p", profile, *more, root=root).stdout
+    stages = re.findall(r"^(HIT|RUN|RESUME \S+)\s+(fire_\S+(?: \S+-\d+)?)\s+(.*)$", text, re.MULTILINE)
+    return {stage: f"{status} {rest}" for status, stage, rest in stages}
+
+
+def only(root: Path, kind: str) -> Asset:
+    (asset,) = AssetStore(root).assets(kind)
+    return asset
+
+
+def copy_of(finished: Path, root: Path, *without: str) -> Path:
+    """Return a root with the same assets, except those of some kinds."""
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns(*without, ".locks", ".runs"))
+    return root
+
+
+def archive_of(root: Path) -> Path:
+    return only(root, "fire_sample").folder / "archive"
+
+
+def test_a_rerun_is_all_hits_and_execution_is_in_no_key(finished, profile):
+    assert "7 stages: 0 worked, 7 cached" in run(profile, finished).stdout
+    stages = plan(profile, finished, "--set", "execution.loader_workers=1")
+    assert set(STAGES) < stages.keys()
+    assert all(said.startswith("HIT") for said in stages.values())
+
+
+def test_another_history_trains_again_and_keeps_the_data(finished, profile):
+    stages = plan(profile, finished, "--set", "models.emberformer.inputs.history=2")
+    assert all(stages[name].startswith("HIT") for name in STAGES[:5])
+    assert re.search(r"RUN\s+config recipe\.inputs\.history 3 -> 2", stages[STAGES[5]])
+    assert stages["fire_evaluation_report"].startswith("RUN")
+
+
+def test_a_plan_imports_no_heavy_library(finished, profile):
+    heavy = ["torch", "prefect", "matplotlib", "transformers", "wandb", "optuna", "rasterio"]
+    code = (
+        f"import sys; sys.argv = ['millrace', 'plan', 'wildfire', '-p', {profile!r}]\n"
+        "from flows.cli import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules))"
+    )
+    environment = os.environ | {"MILLRACE_ROOT": str(finished)}
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True)
+    assert not result.stderr.decode().strip()
+
+
+def test_scores_release_curves_and_report(finished, profile, tmp_path):
+    model, report = only(finished, "fire_model"), only(finished, "fire_evaluation_report")
+    assert {f.path for f in model.manifest.files} >= {"model.safetensors", "config.json", "history.json", "curves.png"}
+    scores = json.loads((report.folder / "scores.json").read_text())
+    names = {entry["name"] for entry in scores["models"]}
+    assert "emberformer" in names
+    assert len(names) == 4, "CopyLast and the burnable dilations stand beside the model"
+    page = tmp_path / "page.html"
+    assert millrace("report", "wildfire", "-o", str(page), root=finished).returncode == 0
+    html = page.read_text()
+    for picture in ("curves", "calibration", "predictions", "rollout", "terrain"):
+        assert re.search(rf'alt="[^"]*{picture}[^"]*" src="data:image/png;base64,', html), picture
+
+
+def test_an_ablation_in_the_config_trains_a_second_model(finished, profile, tmp_path):
+    root = copy_of(finished, tmp_path / "root", "fire_evaluation_report")
+    ablation = "ablations={calm: {of: emberformer, set: {inputs.wind: false, training.epochs: 1}}}"
+    result = run(profile, root, "--set", ablation)
+    assert "8 stages: 2 worked, 6 cached" in result.stdout
+    assert "fire_training calm-0" in result.stdout
+    wind = {a.manifest.config["recipe"]["inputs"]["wind"] for a in AssetStore(root).assets("fire_model")}
+    assert wind == {True, False}
+    scores = json.loads((only(root, "fire_evaluation_report").folder / "scores.json").read_text())
+    assert {"emberformer", "calm"} < {entry["name"] for entry in scores["models"]}
+
+
+# -- a killed run -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_model(finished, profile, tmp_path):
+    root = copy_of(finished, tmp_path / "root", "fire_evaluation_report", "fire_model")
+    settings = ["--set", "execution.checkpoint_steps=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", "run", "wildfire", "-p", profile, "--engine", "inline", *settings],
+        cwd=REPOSITORY,
+        env=os.environ | {"MILLRACE_ROOT": str(root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (found := list((root / "fire_model").glob("*.partial/**/checkpoints/step-*3"))):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert found
+    assert not AssetStore(root).assets("fire_model"), "the kill came before the end"
+    assert plan(profile, root)[STAGES[5]].startswith("RESUME")
+    result = run(profile, root)
+    assert re.search(r"continues after step \d+ of 16", result.stdout)
+    assert only(root, "fire_model").fingerprint == only(finished, "fire_model").fingerprint
+
+
+# -- predict-fire --------------------------------------------------------------------------------------------------
+
+
+def test_a_prediction_lies_where_the_fire_is_and_an_archive_gives_the_same(finished, tmp_path):
+    own, other = tmp_path / "own", tmp_path / "other"
+    common = ["predict-fire", FIRE, "--from", "0", "--ahead", "2", "-o"]
+    told = millrace(*common, str(own), root=finished)
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"frame 1: [\d.]+ ha burnt; growth-F1 [\d.]+, IoU [\d.]+", told.stdout)
+    again = millrace(*common, str(other), "--archive", str(archive_of(finished)), root=finished)
+    assert again.returncode == 0, again.stderr
+    names = sorted(path.name for path in own.iterdir())
+    frames = [f"sequence_003_from_000_to_{frame:03d}" for frame in (1, 2)]
+    assert names == sorted([*(f"{f}.{kind}" for f in frames for kind in ("png", "tif")), "sequence_003_from_000.json"])
+    assert {n: (own / n).read_bytes() for n in names} == {n: (other / n).read_bytes() for n in names}
+    indices = json.loads((archive_of(finished) / "landscape" / "indices.json").read_text())
+    y0, y1, x0, x1 = indices[FIRE]
+    with (
+        rasterio.open(archive_of(finished) / "landscape" / "Input_Geotiff.tif") as landscape,
+        rasterio.open(own / f"{frames[0]}.tif") as written,
+    ):
+        assert written.crs == landscape.crs
+        assert (written.height, written.width) == (y1 - y0, x1 - x0)
+        assert written.xy(0, 0) == pytest.approx(landscape.xy(y0, x0))
+        assert written.res == landscape.res
+        probability, burnt, before = (written.read(band, masked=True) for band in (1, 2, 3))
+        assert (probability.min() >= 0) & (probability.max() <= 1)
+        assert np.all(burnt >= before), "nothing un-burns"
+    facts = json.loads((own / "sequence_003_from_000.json").read_text())
+    assert [entry["frame"] for entry in facts] == [1, 2]
+    assert all(0 <= entry["scores"]["iou"] <= 1 for entry in facts)
+
+
+def test_faults_of_predict_fire_are_one_sentence(finished, tmp_path, monkeypatch, capsys):
+    broken = tmp_path / "archive"
+    shutil.copytree(archive_of(finished), broken)
+    path = broken / "landscape" / "Input_Geotiff.tif"
+    with rasterio.open(path) as file:
+        settings, bands, names = file.profile, file.read(), file.descriptions
+    path.chmod(0o644)
+    with rasterio.open(path, "w", **settings) as file:
+        file.write(bands)
+        file.descriptions = tuple("canopy" if name == "cbd" else name for name in names)
+    for arguments, sentence in (
+        (["77"], "there is no fire 77"),
+        ([FIRE, "--from", "40"], "there is no frame 40 to start from"),
+        ([FIRE, "--archive", str(tmp_path)], f"--archive: {tmp_path} is no fire archive"),
+        ([FIRE, "--archive", str(broken)], "the model was trained on"),
+        ([FIRE, "--model", "fire_cache"], "fire_cache"),
+    ):
+        said = refused(monkeypatch, capsys, finished, "predict-fire", *arguments, "-o", str(tmp_path / "out"))
+        assert sentence in said
+    assert not (tmp_path / "out").exists()
+
+
+# -- sweeps --------------------------------------------------------------------------------------------------------
+
+LAYERS, RATE = "models.emberformer.model.num_layers", "models.emberformer.training.learning_rates.spatial"
+
+
+def write_sweep(folder: Path, profile: str) -> Path:
+    """Write a sweep of two trials, and two phases of it that search for one parameter each."""
+    common = {
+        "command": ["${env}", "millrace", "run", "wildfire", "--profile", profile, "--set", "models.emberformer.x=1"],
+        "metric": {"name": "val/growth_f1", "goal": "maximize"},
+        "method": "grid",
+    }
+    common["command"] = common["command"][:6]
+    (folder / "small").mkdir(parents=True)
+    for name, parameters in {
+        "small": {LAYERS: {"values": [1, 2]}, RATE: {"value": 3.0e-3}},
+        "small/1_layers": {LAYERS: {"values": [1]}},
+        "small/2_rates": {RATE: {"values": [3.0e-3]}},
+    }.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**common, "name": name, "parameters": parameters}))
+    return folder / "small.yaml"
+
+
+def test_a_sweep_finds_the_best_and_says_how_to_run_it(finished, profile, tmp_path):
+    root = copy_of(finished, tmp_path / "root", "fire_evaluation_report")
+    sweep = write_sweep(tmp_path, profile)
+    result = millrace("sweep", str(sweep), root=root)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("fire_training") == 1, "one combination is the profile's, which is trained already"
+    assert (root / ".sweeps" / "small.sqlite").is_file()
+    values = {
+        asset.manifest.config["recipe"]["model"]["num_layers"]: asset.manifest.metrics["growth_f1"]
+        for asset in AssetStore(root).assets("fire_model")
+    }
+    assert values.keys() == {1, 2}
+    best = max(values, key=lambda layers: values[layers])
+    for layers, value in values.items():
+        state = "best" if layers == best else "done"
+        assert re.search(rf"^\d\s+{layers}\s+{value:.4f}\s+{state}\s*$", result.stdout, re.MULTILINE)
+    line = result.stdout.strip().splitlines()[-1]
+    assert line.startswith(f"millrace run wildfire --profile {profile} --set ")
+    assert f"{LAYERS}={best}" in line
+    repeated = millrace("plan", *shlex.split(line)[2:], root=root).stdout
+    assert re.search(r"HIT\s+fire_training", repeated)
+    again = millrace("sweep", str(sweep), root=root)
+    assert "trial with" not in again.stdout, "the study is complete"
+    assert again.stdout.strip().splitlines()[-1] == line
+
+
+def test_a_phase_takes_over_the_best_of_those_before_it(finished, profile, tmp_path, monkeypatch, capsys):
+    root = copy_of(finished, tmp_path / "root")
+    sweep = str(write_sweep(tmp_path, profile))
+    early = ["sweep", sweep, "--phase", "2_rates", "--from-best", "1_layers"]
+    assert "--from-best 1_layers" in refused(monkeypatch, capsys, root, *early)
+    assert millrace("sweep", sweep, "--phase", "1_layers", root=root).returncode == 0
+    later = millrace("sweep", sweep, "--phase", "2_rates", root=root)
+    assert later.returncode == 0, later.stderr
+    assert f"fixed by phase 1_layers: {LAYERS}=1" in later.stdout
+    assert f"--set {LAYERS}=1" in later.stdout.strip().splitlines()[-1]
+    other = ["sweep", sweep, "--phase", "2_rates", "--set", "models.emberformer.inputs.history=2"]
+    assert "history 3 -> 2" in refused(monkeypatch, capsys, root, *other)
+
+
+def test_faults_of_a_sweep_are_one_sentence(profile, tmp_path, monkeypatch, capsys):
+    sweep = str(write_sweep(tmp_path, profile))
+    for arguments, sentence in (
+        (["emberformr"], "there is no sweep 'emberformr'; there are: emberformer"),
+        ([sweep, "--phase", "3"], "has no phase '3'"),
+        ([sweep, "--set", f"{LAYERS}=2"], "searches this field"),
+        ([sweep, "--set", "models.emberformer.x=2"], "models.emberformer.x: there is no such field"),
+        (["emberformer", "--set", "source.path=/nothing"], "/nothing is no fire archive"),
+    ):
+        assert sentence in refused(monkeypatch, capsys, tmp_path / "root", "sweep", *arguments)
+    assert not list(tmp_path.rglob("*.sqlite")), "a study begins only when its trials can"
+    assert "millrace sweep emberformer --phase" in " ".join(millrace("sweep", "--help", root=tmp_path).stdout.split())
+
+
+def test_a_run_of_a_wandb_agent_takes_its_parameters_and_reports_a_cached_training(finished, profile, tmp_path):
+    root = copy_of(finished, tmp_path / "root")
+    parameters = tmp_path / "parameters.yaml"
+    agent = {
+        "WANDB_SWEEP_ID": "sweep1",
+        "WANDB_RUN_ID": "run0",
+        "WANDB_SWEEP_PARAM_PATH": str(parameters),
+        "WANDB_MODE": "offline",
+    }
+    parameters.write_text(yaml.safe_dump({LAYERS: {"value": 0}}))
+    refused = millrace("run", "wildfire", "-p", profile, "--engine", "inline", root=root, **agent)
+    assert refused.returncode == 2
+    assert "num_layers" in refused.stderr, "the agent's parameters reach the configuration"
+    parameters.write_text(yaml.safe_dump({LAYERS: {"value": 1}}))
+    assert "7 stages: 0 worked" in run(profile, root, **agent).stdout
+    records = wandb_records(next((root / ".wandb" / "wandb").glob("offline-run-*/*.wandb")))
+    items = [item for r in records if r.WhichOneof("record_type") == "history" for item in r.history.item]
+    logged = {(item.key or item.nested_key[0]): json.loads(item.value_json) for item in items}
+    assert logged["val/growth_f1"] == only(root, "fire_model").manifest.metrics["growth_f1"]
+    assert "val/samples_per_second" not in logged

@@ -1,0 +1,277 @@
+"""Splits: parts by blocks, groups and lists, and a checker that finds every leak."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from configs.fire_data import FireSplits
+from storage.assets import AssetStore
+from storage.fire_split import PARTS, FireSplit, Rules, Statistics
+from storage.token_cache import TokenCache
+from tasks.fire.dataset import FireDataset
+from tasks.fire.leaks import check_split, find_leaks, region_box, weather_conflicts
+from tests.fire.archives import Fire, cache_of, landscape, split_of, write_archive
+
+SERIES = [(float(ws), float(wd)) for ws, wd in zip(range(3, 43), range(0, 400, 10), strict=True)]
+
+
+def fire(number: int, column: int, first: int, steps: int = 4, width: int = 36, row: int = 40) -> Fire:
+    """A fire at a column, with wind rows of one series from `first` on."""
+    x0 = max(0, column - width // 2)
+    return Fire(number, (row - 20, row + 21, x0, x0 + width), (row, column), steps, SERIES[first : first + steps - 1])
+
+
+APART = [fire(n, 20 + 60 * n, 4 * n, width=36) for n in range(1, 7)]
+"""Six fires that share nothing."""
+CROWD = [fire(n, 40 + 15 * n, n % 5 * 4) for n in range(1, 21)]
+"""Twenty fires whose crops overlap their neighbours', in five weathers."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return AssetStore(tmp_path_factory.mktemp("split"))
+
+
+@pytest.fixture(scope="module")
+def caches(store, tmp_path_factory):
+    made = {}
+    for name, fires in (("apart", APART), ("crowd", CROWD)):
+        folder = tmp_path_factory.mktemp(name)
+        bands = {k: np.nan_to_num(v, nan=101.0) for k, v in landscape((96, 430)).items()}
+        write_archive(folder, fires, bands)
+        made[name] = cache_of(store, folder, patch=8)
+    return made
+
+
+def split_for(store, cache, **options) -> tuple[TokenCache, FireSplit]:
+    asset = split_of(store, cache, FireSplits(**options))
+    return TokenCache.open(cache.folder), FireSplit.load(asset.folder)
+
+
+def boxes(cache, split, part):
+    return [region_box(cache, entry) for entry in split.part(part)]
+
+
+def pixels(cache: TokenCache, boxes) -> np.ndarray:
+    covered = np.zeros(cache.array("landscape/classes").shape[1:], bool)
+    for y0, y1, x0, x1 in boxes:
+        covered[y0:y1, x0:x1] = True
+    return covered
+
+
+def test_cut_blocks_share_no_pixel_and_no_weather(store, caches):
+    cache, split = split_for(store, caches["crowd"], validation_share=0.25, test_share=0.3)
+    covered = [pixels(cache, boxes(cache, split, part)) for part in PARTS]
+    assert all(mask.any() for mask in covered)
+    assert sum(mask.astype(int) for mask in covered).max() == 1
+    weather = cache.array("seq/weather")
+    of_part = [{int(weather[e.fire]) for e in split.part(part)} for part in PARTS]
+    assert not of_part[0] & of_part[1] | of_part[0] & of_part[2] | of_part[1] & of_part[2]
+    assert all(entry.reason for entry in split.fires if entry.part is None)
+    columns = [[e.fire for e in split.part(part)] for part in PARTS]
+    assert max(columns[0]) < min(columns[1]) <= max(columns[1]) < min(columns[2]), "west to east"
+
+
+def test_cut_samples_show_only_their_side_of_the_border(store, caches):
+    asset = split_of(store, caches["crowd"], FireSplits(validation_share=0.25, test_share=0.3, weather="none"))
+    cache, split = TokenCache.open(caches["crowd"].folder), FireSplit.load(asset.folder)
+    cut = [e for e in split.part("train") if e.region[3] < cache.crops[e.fire].columns]
+    assert cut, "some training crop reaches over the border"
+    data = FireDataset(caches["crowd"].folder, asset.folder, "train", history=4)
+    index = data.samples.index((cut[0].fire, 2))
+    sample = data.sample(index, 0)
+    gy0, gy1, gx0, gx1 = cut[0].region
+    assert sample.grid == (gy1 - gy0, gx1 - gx0)
+    crop = cache.crops[cut[0].fire]
+    assert sample.domain.shape == (crop.height, gx1 * 8)
+    np.testing.assert_array_equal(sample.age > 0, cache.frames(cut[0].fire)[2][:, : gx1 * 8])
+    assert data.place(index) == region_box(cache, cut[0])
+
+
+@pytest.mark.parametrize("keep_apart", ["crop", "burnt"])
+def test_blocks_that_leave_fires_out_keep_parts_apart(store, caches, keep_apart):
+    cache, split = split_for(
+        store, caches["crowd"], keep_apart=keep_apart, weather="none", validation_share=0.3, test_share=0.3
+    )
+    whole = [(0, c.rows, 0, c.columns) for c in cache.crops]
+    assert all(e.region == whole[e.fire] for e in split.fires)
+    for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        for a in split.part(earlier):
+            for b in split.part(later):
+                theirs = np.zeros(cache.array("landscape/classes").shape[1:], bool)
+                crop = cache.crops[b.fire]
+                theirs[crop.pixels] = True if keep_apart == "crop" else cache.frames(b.fire)[-1]
+                assert not theirs[cache.crops[a.fire].pixels].any()
+    left_out = Counter(e.reason for e in split.fires if e.part is None)
+    assert left_out
+    assert all("of a later part" in reason for reason in left_out)
+
+
+def test_rows_of_one_series_are_recognised_across_files(store, tmp_path):
+    fires = [
+        fire(1, 60, 0, steps=6), fire(2, 120, 3, steps=6), fire(3, 180, 2, steps=4), fire(4, 240, 4, steps=2),
+        fire(5, 300, 20, steps=3), fire(6, 360, 6, steps=6),
+    ]  # fmt: skip
+    bands = {k: np.nan_to_num(v, nan=101.0) for k, v in landscape((96, 430)).items()}
+    write_archive(tmp_path / "a", fires, bands)
+    cache = cache_of(store, tmp_path / "a", patch=8)
+    conflicts = weather_conflicts(TokenCache.open(cache.folder))
+    # rows 0-4, 3-7, 2-4, 4, 20-21, 6-10: runs of three, or the whole of a shorter one, count
+    assert conflicts == {0: {2, 3}, 1: {3}, 2: {0, 3}, 3: {0, 1, 2}, 4: set(), 5: set()}
+    opened, split = split_for(store, cache, weather="rows", validation_share=0.34, test_share=0.33)
+    assert find_leaks(opened, split) == []
+    assert {e.name for e in split.fires if e.part is None}, "some fire had to go"
+    loose = split_for(store, cache, weather="file", validation_share=0.34, test_share=0.33)[1]
+    strict = loose.model_copy(update={"rules": loose.rules.model_copy(update={"weather": "rows"})})
+    with pytest.raises(ValueError, match="share weather rows"):
+        check_split(opened, strict)
+
+
+def test_groups_stay_together(store, caches):
+    cache, split = split_for(store, caches["apart"], method="groups", validation_share=0.2, test_share=0.2)
+    assert {part: len(split.part(part)) for part in PARTS} == {"train": 4, "validation": 1, "test": 1}
+    assert find_leaks(cache, split) == []
+    other = split_for(store, caches["apart"], method="groups", validation_share=0.2, test_share=0.2, seed=3)[1]
+    assert [e.part for e in other.fires] != [e.part for e in split.fires]
+
+
+def test_groups_that_are_one_crowd_say_how_large_it_is_and_what_to_do(store, caches):
+    with pytest.raises(ValueError, match=r"holds 100% of all 20 fires.*splits.method=blocks"):
+        split_for(store, caches["crowd"], method="groups")
+
+
+def test_lists_are_taken_as_given_and_checked(store, caches):
+    lists = {"training": (1, 2, 3), "validation": (5,), "test": (6,), "method": "lists"}
+    _, split = split_for(store, caches["apart"], **lists, keep_apart="crop")
+    assert [e.part for e in split.fires] == ["train", "train", "train", None, "validation", "test"]
+    assert split.fires[3].reason == "it is in no list"
+    with pytest.raises(ValueError, match=r"the split leaks: sequence_001 \(train\) and sequence_002 .* share pixels"):
+        split_for(store, caches["crowd"], method="lists", training=(1,), test=(2,), keep_apart="crop")
+    with pytest.raises(ValueError, match="share weather rows"):
+        split_for(store, caches["crowd"], method="lists", training=(1,), test=(6,), keep_apart="crop")
+    with pytest.raises(ValueError, match="there is no fire 99"):
+        split_for(store, caches["apart"], method="lists", training=(99,), keep_apart="crop")
+
+
+@pytest.mark.parametrize("pixels", ["cut", "crop", "burnt", "overlap"])
+def test_the_checker_finds_a_leak_that_was_put_in(store, caches, pixels):
+    cache = TokenCache.open(caches["crowd"].folder)
+    _, split = split_for(store, caches["crowd"], validation_share=0.3, test_share=0.3, weather="none")
+    moved = split.part("train")[0]
+    neighbours = (moved.fire, moved.fire + 1)
+    entries = [
+        e.model_copy(
+            update={
+                "part": {moved.fire: "train", moved.fire + 1: "test"}.get(e.fire),
+                "region": (0, cache.crops[e.fire].rows, 0, cache.crops[e.fire].columns),
+            }
+        )
+        for e in split.fires
+    ]
+    names = [cache.names[i] for i in neighbours]
+    bad = FireSplit(rules=Rules(pixels=pixels, max_overlap=0.1, weather="none"), fires=tuple(entries))
+    with pytest.raises(ValueError, match=rf"leaks: {names[0]} \(train\) and {names[1]} \(test\) share pixels"):
+        check_split(cache, bad)
+    good = bad.model_copy(update={"rules": Rules(pixels="none", max_overlap=0, weather="none")})
+    check_split(cache, good)
+
+
+def test_the_checker_refuses_a_split_of_other_fires_and_torn_groups(store, caches):
+    cache, split = split_for(store, caches["apart"], method="groups", validation_share=0.2, test_share=0.2)
+    with pytest.raises(ValueError, match="made for another cache"):
+        check_split(TokenCache.open(caches["crowd"].folder), split)
+    torn = split.model_copy(update={"fires": tuple(e.model_copy(update={"group": 0}) for e in split.fires)})
+    with pytest.raises(ValueError, match="puts group 0 into two parts"):
+        check_split(cache, torn)
+
+
+def test_a_part_that_stays_empty_is_an_error_with_the_reasons(store, caches):
+    with pytest.raises(ValueError, match=r"no fire is left for .*its crop overlaps crops.*relax splits.keep_apart"):
+        split_for(store, caches["crowd"], keep_apart="crop", validation_share=0.05, test_share=0.9)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"validation_share": 0.5, "test_share": 0.5}, "must leave something for training"),
+        ({"training": (1,)}, "need method lists"),
+        ({"method": "lists"}, "needs the numbers of the training fires"),
+        ({"method": "lists", "training": (1,)}, "cannot cut crops"),
+        ({"method": "lists", "training": (1, 2), "test": (2,), "keep_apart": "crop"}, "named twice: 2"),
+    ],
+)
+def test_impossible_configurations_are_refused(options, words):
+    with pytest.raises(ValidationError, match=words):
+        FireSplits(**options)
+
+
+def test_statistics_see_training_regions_alone(store, caches):
+    folder = caches["crowd"].folder
+    asset = split_of(store, caches["crowd"], FireSplits(validation_share=0.25, test_share=0.3, weather="none"))
+    cache, split = TokenCache.open(folder), FireSplit.load(asset.folder)
+    seen = pixels(cache, boxes(cache, split, "train"))
+    names = cache.continuous
+    found = {b.name: b for b in Statistics.load(asset.folder).bands}
+    for name in ("cbd", "elevation"):
+        values = cache.array("landscape/values")[names.index(name)][seen].astype(np.float64)
+        assert found[name].mean == pytest.approx(values.mean())
+        assert found[name].std == pytest.approx(values.std())
+    slopes = cache.array("landscape/values")[[names.index(n) for n in ("slope_east", "slope_north")]][:, seen]
+    assert found["slope_east"].mean == found["slope_north"].mean == 0
+    assert found["slope_east"].std == found["slope_north"].std == pytest.approx(float(np.sqrt((slopes**2.0).mean())))
+
+
+def test_the_default_split_of_the_real_archive(real_cache, fire_data, tmp_path):
+    """Held against the recorded truth: ignitions, weather files and windows of `sequences.json`."""
+    asset = split_of(AssetStore(tmp_path), real_cache, FireSplits())
+    cache, split = TokenCache.open(real_cache.folder), FireSplit.load(asset.folder)
+    counts = asset.manifest.counts
+    assert counts["train"] >= 140
+    assert counts["validation"] >= 35
+    assert counts["test"] >= 50
+    truth = {f["seq"]: f for f in json.loads((fire_data / "zona60" / "sequences.json").read_text())}
+    of_part = {part: [truth[int(cache.array("seq/number")[e.fire])] for e in split.part(part)] for part in PARTS}
+    columns = [[f["ignition_col"] for f in of_part[part]] for part in PARTS]
+    assert max(columns[0]) < min(columns[1]) <= max(columns[1]) < min(columns[2])
+    files = [{f["weather"] for f in of_part[part]} for part in PARTS]
+    assert not files[0] & files[1] | files[0] & files[2] | files[1] & files[2]
+    covered = [pixels(cache, boxes(cache, split, part)) for part in PARTS]
+    assert sum(mask.astype(int) for mask in covered).max() == 1
+
+
+def test_weather_conflicts_of_the_real_archive_are_those_of_its_provenance(real_cache, fire_data):
+    cache = TokenCache.open(real_cache.folder)
+    truth = {f["seq"]: f for f in json.loads((fire_data / "zona60" / "sequences.json").read_text())}
+    conflicts = weather_conflicts(cache)
+    weather, numbers = cache.array("seq/weather").tolist(), cache.array("seq/number").tolist()
+    spans = {}
+    for number, sequence in zip(weather, numbers, strict=True):
+        spans[number] = truth[sequence]["weather_first_row"], truth[sequence]["rows"]
+    for a, (first, rows) in spans.items():
+        for b, (start, length) in spans.items():
+            shared = min(first + rows, start + length) - max(first, start)
+            if a != b and shared >= min(3, rows, length):
+                assert b in conflicts[a]
+
+
+def test_the_report_draws_and_counts(store, caches):
+    from tasks.fire.report import fire_data_report
+    from tasks.progress import Silent
+    from tasks.session import Session
+
+    split = split_of(store, caches["crowd"], FireSplits(validation_share=0.25, test_share=0.3))
+    with Session(store, Silent()).active():
+        report = fire_data_report(cache=caches["crowd"], split=split)
+    assert {f.path for f in report.manifest.files} == {"fires.png", "lengths.png", "map.png", "bands.csv"}
+    assert report.manifest.metrics["share_with_at_most_6_frames"] == 1.0
+    rows = [line.split(",") for line in (report.folder / "bands.csv").read_text().splitlines()]
+    cache = TokenCache.open(caches["crowd"].folder)
+    share = {row[0]: row[3] for row in rows[1:]}
+    band = cache.continuous.index("elevation")
+    crops = np.concatenate([~cache.array("landscape/valid")[band][crop.pixels].ravel() for crop in cache.crops])
+    assert share["elevation"] == f"{crops.mean():.2%}"

@@ -1,0 +1,219 @@
+"""Real processes: trainings killed at random steps, several ranks, errors on their way up, parents that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from configs.training import TrainingConfig
+from storage.assets import Asset, AssetStore
+from tasks.progress import Silent
+from tasks.session import Session
+from tests.conftest import REPOSITORY
+from tests.training import toy_stage
+from tests.training.gradients import first_step
+from tests.training.wandb_files import wandb_records
+
+RATES = {"body": 0.01, "head": 0.02}
+KILLED = {
+    "epochs": 4,
+    "batch_size": 8,
+    "accumulation": 2,
+    "learning_rates": RATES,
+    "history_every": 1,
+    "ema_decay": 0.9,
+    "freeze": {"head": 1},
+    "best": {"metric": "accuracy"},
+}
+STEPS = 24
+
+
+def start(root: Path, training: dict[str, Any], pause: float = 0.0, **execution: Any) -> subprocess.Popen[str]:
+    """Start the stage in a process of its own."""
+    where = {"device": "cpu", "threads": 1, "checkpoint_steps": 3, "wandb": {"mode": "disabled"}} | execution
+    command = [sys.executable, "-m", "tests.training.toy_stage", str(root), json.dumps(training)]
+    environment = os.environ | {"TOY_EXECUTION": json.dumps(where), "TOY_PAUSE": str(pause)}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, Asset]:
+    """Wait for the stage; return its label and its asset."""
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    label, folder = output.rsplit(maxsplit=1)
+    return label, Asset(Path(folder))
+
+
+def content(asset: Asset) -> dict[str, bytes]:
+    """Return every file but the manifest, which holds times."""
+    paths = [p for p in asset.folder.rglob("*") if p.is_file() and p.name != "manifest.json"]
+    return {str(p.relative_to(asset.folder)): p.read_bytes() for p in paths}
+
+
+def steps_done(root: Path) -> int:
+    """Return the steps in the history of the training that runs below a root."""
+    path = next(root.glob("toy_training/*.partial/.scratch/history.jsonl"), None)
+    return path.read_text().count('"training"') if path else 0
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_at_random_steps_it_resumes_and_ends_bit_identical(tmp_path, ranks):
+    _, calm = finish(start(tmp_path / "calm", KILLED, ranks=ranks))
+    chance, root = random.Random(ranks), tmp_path / "killed"
+    for workers in (0, 2):
+        begun = steps_done(root)
+        target = begun + chance.randrange(4, (STEPS - begun) // 2)
+        process = start(root, KILLED, pause=0.02, ranks=ranks, loader_workers=workers)
+        wait_for(lambda target=target: steps_done(root) >= target)
+        descendants = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)  # the stage alone: its children must follow
+        process.communicate()
+        wait_for(lambda them=descendants: not any(alive(p) for p in them))
+        assert len(descendants) >= ranks * (1 + workers)
+        assert begun < steps_done(root) < STEPS
+    label, killed = finish(start(root, KILLED, ranks=ranks))
+    assert label.startswith("RESUME")
+    files = {"model.safetensors", "config.json", "history.json", "curves.png", "previews/square.png"}
+    assert content(calm).keys() == files
+    assert content(killed) == content(calm)
+    assert len(json.loads(content(calm)["history.json"])["training"]) == STEPS
+
+
+def test_gradients_of_two_ranks_are_those_of_one(tmp_path):
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.training.gradients"]
+    subprocess.run([sys.executable, "-m", *command, str(tmp_path / "two.safetensors")], cwd=REPOSITORY, check=True)
+    from tasks.training.share import Share
+
+    for accumulation in (1, 4):
+        first_step(tmp_path / f"one-{accumulation}.safetensors", Share(), accumulation)
+    two = load_file(tmp_path / "two.safetensors")
+    for accumulation in (1, 4):
+        for name, gradient in load_file(tmp_path / f"one-{accumulation}.safetensors").items():
+            torch.testing.assert_close(two[name], gradient, rtol=1e-5, atol=1e-8)
+    rows = [json.loads((tmp_path / name / "history.jsonl").read_text()) for name in ("two", "one-1")]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-6)
+
+
+def test_ranks_end_when_torchrun_is_killed_and_the_stage_says_so(tmp_path):
+    process = start(tmp_path, KILLED | {"epochs": 500}, pause=0.02, ranks=2)
+    wait_for(lambda: steps_done(tmp_path) > 1)
+    (launcher,) = psutil.Process(process.pid).children()
+    ranks = launcher.children(recursive=True)
+    assert len(ranks) == 2
+    launcher.kill()
+    _, errors = process.communicate()
+    wait_for(lambda: not any(alive(p) for p in ranks))
+    assert "the training process was killed by signal 9" in errors
+
+
+class Listener(Silent):
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.steps: list[tuple[int, int]] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.steps.append((done, total))
+
+
+@pytest.fixture
+def train_here(tmp_path, monkeypatch):
+    """Run the toy stage in this process (its training is a child all the same) and return asset and listener."""
+
+    def run(objective: dict[str, Any] | None = None, execution: dict[str, Any] | None = None, **training: Any):
+        where = {"device": "cpu", "threads": 1, "wandb": {"mode": "disabled"}} | (execution or {})
+        monkeypatch.setenv("TOY_EXECUTION", json.dumps(where))
+        listener = Listener()
+        session = Session(AssetStore(tmp_path / "assets"), listener)
+        values = {"epochs": 2, "batch_size": 8, "learning_rates": RATES} | training
+        with session.active():
+            asset = toy_stage.toy_training(objective=objective or {}, training=TrainingConfig.model_validate(values))
+        return asset, listener
+
+    return run
+
+
+def test_the_stage_reports_progress_and_facts_and_logs_to_wandb_offline(tmp_path, train_here):
+    names = {"mode": "offline", "project": "toys", "tags": ["toy", "test"], "group": "tests", "name": "a toy"}
+    asset, listener = train_here(execution={"wandb": names})
+    assert listener.steps[-1] == (12, 12)
+    assert any(text.startswith("epoch 2/2: accuracy") for text in listener.messages)
+    manifest = asset.manifest
+    assert manifest.counts["steps"] == 12
+    assert manifest.counts["parameters_trained"] == 49
+    assert {"accuracy", "loss", "samples_per_second"} <= manifest.metrics.keys()
+    folder = next((tmp_path / "assets" / ".wandb" / "wandb").glob("offline-run-*"))
+    assert folder.name.endswith(asset.key)
+    records = wandb_records(next(folder.glob("*.wandb")))
+    run = next(r.run for r in records if r.WhichOneof("record_type") == "run")
+    assert (run.project, run.display_name, run.run_group, list(run.tags)) == ("toys", "a toy", "tests", ["toy", "test"])
+    rows = [
+        {(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in r.history.item}
+        for r in records
+        if r.WhichOneof("record_type") == "history"
+    ]
+    history = json.loads((asset.folder / "history.json").read_text())
+    assert [row["val/accuracy"] for row in rows if "val/accuracy" in row] == [
+        row["accuracy"] for row in history["evaluation"]
+    ]
+    assert [row["train/loss"] for row in rows if "train/loss" in row] == [row["loss"] for row in history["training"]]
+    assert any("preview/square" in row or "preview/square/_type" in row for row in rows)
+    metrics = {
+        r.metric.name or r.metric.glob_name: r.metric for r in records if r.WhichOneof("record_type") == "metric"
+    }
+    assert metrics["val/*"].step_metric == metrics["train/*"].step_metric == "step"
+    kinds = [r.request.log_artifact.artifact.type for r in records if r.request.HasField("log_artifact")]
+    artifacts = [r.artifact.type for r in records if r.WhichOneof("record_type") == "artifact"]
+    assert "model" in kinds + artifacts
+
+
+def test_wandb_without_a_way_to_its_server_does_not_end_a_training(train_here, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+    asset, listener = train_here(execution={"wandb": {"mode": "online"}}, epochs=1)
+    assert [text for text in listener.messages if text.startswith("W&B: ") and "the training goes on" in text]
+    assert asset.manifest.counts["steps"] == 6
+
+
+def test_a_value_error_of_the_child_arrives_as_one(train_here, monkeypatch):
+    monkeypatch.setenv("TOY_BAD_SAMPLE", "5")
+    with pytest.raises(ValueError, match=r"^training stopped at step .* for the training samples .*5") as error:
+        train_here(execution={"ranks": 2})
+    assert "Traceback" not in str(error.value)
+
+
+def test_another_error_of_the_child_shows_where_it_happened(train_here):
+    with pytest.raises(ChildProcessError, match=r"(?s)Traceback.*toy\.py.*TypeError"):
+        train_here({"width": "many"})
