@@ -10,6 +10,8 @@ READY := $(VENV)/.ready
 demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the report
 	$(BIN)/millrace run weather --profile demo --root $(ROOT)
 	$(BIN)/millrace report weather --root $(ROOT)
+	$(BIN)/millrace run wildfire --profile demo --root $(ROOT)
+	$(BIN)/millrace report wildfire --root $(ROOT)
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest

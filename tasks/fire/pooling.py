@@ -58,9 +58,7 @@ def token_numbers(height: int, width: int, patch: int) -> NDArray[np.int32]:
 
 def pool_mask(mask: NDArray[np.bool_], patch: int) -> NDArray[np.int64]:
     """Count the pixels of a mask (H, W) per token, (N,)."""
-    height, width = mask.shape
-    rows, columns = grid_of(height, width, patch)
-    return np.bincount(token_numbers(height, width, patch)[mask.ravel()], minlength=rows * columns)
+    return _sums(mask.view(np.uint8), patch).astype(np.int64).ravel()
 
 
 def pool_footprint(height: int, width: int, patch: int) -> NDArray[np.float32]:

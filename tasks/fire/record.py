@@ -116,19 +116,22 @@ def _masks(
     work: Work, fire: FireFiles, digests: Mapping[str, str], shape: tuple[int, ...]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Decode frames and targets, (T, H, W) each; equal files once."""
+    import rasterio
+
     decoded: dict[str, NDArray[np.bool_]] = {}
-    for name in dict.fromkeys(fire.frames + fire.targets):
-        if digests[name] not in decoded:
-            try:
-                mask = read_mask(work.root / name, work.decoding.fire_green)
-            except ValueError as error:
-                raise ValueError(f"{name} {error}") from None
-            if mask.shape != shape:
-                raise ValueError(
-                    f"{name} has {mask.shape[0]} x {mask.shape[1]} pixels, but the box in indices.json "
-                    f"{shape[0]} x {shape[1]}"
-                )
-            decoded[digests[name]] = mask
+    with rasterio.Env():  # entered once, not for each image
+        for name in dict.fromkeys(fire.frames + fire.targets):
+            if digests[name] not in decoded:
+                try:
+                    mask = read_mask(work.root / name, work.decoding.fire_green)
+                except ValueError as error:
+                    raise ValueError(f"{name} {error}") from None
+                if mask.shape != shape:
+                    raise ValueError(
+                        f"{name} has {mask.shape[0]} x {mask.shape[1]} pixels, but the box in indices.json "
+                        f"{shape[0]} x {shape[1]}"
+                    )
+                decoded[digests[name]] = mask
     return (
         np.stack([decoded[digests[name]] for name in fire.frames]),
         np.stack([decoded[digests[name]] for name in fire.targets]),
