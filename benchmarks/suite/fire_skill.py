@@ -60,7 +60,7 @@ def _config(quick: bool) -> WildfireConfig:
         small = [
             "source={kind: sample, fires: 30, rows: 260, columns: 300, largest_crop: 72, max_frames: 6}",
             "seeds=[0]",
-            "ablations={}",
+            f"ablations={{{UNET}: {{of: {SUBJECT}, set: {{model: {{kind: unet_s}}}}}}}}",
             *(f"models.{name}.training.{setting}" for name in names for setting in ("epochs=1", "steps_per_epoch=2")),
             "evaluation={bootstrap_resamples: 100, maps: 0, attention_fires: 0, latency_repeats: 0}",
         ]

@@ -221,7 +221,7 @@ class FireDataset:
         burnt = self._arrival(fire) <= step
         if np.count_nonzero(burnt) == np.count_nonzero(burnt[rows, columns]):
             return np.ones_like(burnt[rows, columns])
-        high, wide = (_around(burnt.any(axis=1 - axis), part) for axis, part in enumerate((rows, columns)))
+        high, wide = (_around(burnt, axis, part) for axis, part in enumerate((rows, columns)))
         near = burnt[high, wide]
         inside = np.s_[
             rows.start - high.start : rows.stop - high.start, columns.start - wide.start : columns.stop - wide.start
@@ -318,9 +318,9 @@ def _again(head: tuple[Any, ...], options: tuple[Any, ...]) -> FireDataset:
     )  # fmt: skip
 
 
-def _around(burnt: NDArray[np.bool_], part: slice) -> slice:
-    """Return the least slice of an axis that holds a part of it and all that burns, (n,)."""
-    where = np.flatnonzero(burnt)
+def _around(burnt: NDArray[np.bool_], axis: int, part: slice) -> slice:
+    """Return the least slice of an axis of a map that holds a part of it and all that burns."""
+    where = np.flatnonzero(burnt.any(axis=1 - axis))
     return slice(min(part.start, int(where[0])), max(part.stop, int(where[-1]) + 1))
 
 

@@ -79,7 +79,7 @@ def draw_curves(training: Sequence[Mapping[str, Any]], evaluation: Sequence[Mapp
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    metrics = sorted({name for row in evaluation for name in row if name not in ("step", "epoch")})
+    metrics = sorted({n for row in evaluation for n, v in row.items() if n not in ("step", "epoch") and v is not None})
     panels: list[tuple[str, dict[str, tuple[list[float], list[float]]]]] = []
     steps = [row["step"] for row in training]
     terms = sorted(training[0]["terms"]) if training else []

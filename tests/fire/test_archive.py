@@ -116,6 +116,12 @@ def replace_pixel(path: Path, colour: tuple[int, ...], place=(0, 0)) -> None:
     image.save(path)
 
 
+def flip_bit(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
 def shrink(path: Path) -> None:
     image = Image.open(path)
     image.crop((0, 0, image.width - 1, image.height)).save(path)
@@ -190,6 +196,15 @@ DEFECTS = {
     "broken png": (
         lambda raw: raw.image(4, 1).write_bytes(raw.image(4, 1).read_bytes()[:60]),
         "iso_001.png cannot be decoded as PNG",
+    ),
+    "png without its end": (
+        lambda raw: raw.image(4, 1).write_bytes(raw.image(4, 1).read_bytes()[:-30]),
+        "iso_001.png cannot be decoded as PNG",
+    ),
+    "png with a wrong bit": (lambda raw: flip_bit(raw.image(4, 1), -30), "iso_001.png cannot be decoded as PNG"),
+    "16 bits": (
+        lambda raw: Image.fromarray(np.zeros((36, 35), np.uint16)).save(raw.image(4, 1)),
+        "iso_001.png has uint16 pixels",
     ),
     "jpeg": (
         lambda raw: Image.open(raw.image(4, 1)).convert("RGB").save(raw.image(4, 1), "JPEG"),
