@@ -269,9 +269,22 @@ def test_the_report_draws_and_counts(store, caches):
         report = fire_data_report(cache=caches["crowd"], split=split)
     assert {f.path for f in report.manifest.files} == {"fires.png", "lengths.png", "map.png", "bands.csv"}
     assert report.manifest.metrics["share_with_at_most_6_frames"] == 1.0
+    assert report.manifest.counts["burnt_though_unburnable"] == _burnt_on_listed_codes(caches["crowd"])
     rows = [line.split(",") for line in (report.folder / "bands.csv").read_text().splitlines()]
     cache = TokenCache.open(caches["crowd"].folder)
     share = {row[0]: row[3] for row in rows[1:]}
     band = cache.continuous.index("elevation")
     crops = np.concatenate([~cache.array("landscape/valid")[band][crop.pixels].ravel() for crop in cache.crops])
     assert share["elevation"] == f"{crops.mean():.2%}"
+
+
+def _burnt_on_listed_codes(asset) -> int:
+    """Count by code, pixel by pixel, what burns where the declaration says that nothing can."""
+    cache = TokenCache.open(asset.folder)
+    codes = [None, *cache.categorical[cache.fuel][1]]
+    found = 0
+    for fire, crop in enumerate(cache.crops):
+        burnt = cache.frames(fire)[-1] | cache.target(fire, cache.steps[fire] - 1)
+        fuel = cache.array("landscape/classes")[cache.fuel][crop.pixels]
+        found += sum(codes[fuel[y, x]] in cache.attributes["decoding"]["unburnable"] for y, x in np.argwhere(burnt))
+    return found
