@@ -75,7 +75,8 @@ def _recipes(config: WildfireConfig, *, quick: bool) -> dict[str, FireRecipe]:
     values = {name: base | {"model": model} for name, model in changes.items()}
     if not quick:
         values[f"{SUBJECT}, all frames"] |= {"inputs": base["inputs"] | {"history": FRAMES}}
-    values["unet_s"] = config.models["unet_s"].model_dump(mode="json")
+    trainings = {name: recipe for name, _, recipe in config.trainings()}
+    values["unet_s"] = trainings["unet_s"].model_dump(mode="json")
     steps = {"epochs": 1, "steps_per_epoch": 1 if quick else 20, "warmup_steps": 0 if quick else 5}
     return {
         name: FireRecipe.model_validate(recipe | {"training": recipe["training"] | steps})
