@@ -50,10 +50,7 @@ def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     """Read a YAML profile, apply `a.b=value` overrides and validate; every fault is one `ValueError` sentence."""
     values = read_profile(path)
     for override in overrides:
-        name, sign, text = override.partition("=")
-        if not sign or not name:
-            raise ValueError(f"--set {override!r} must look like field.subfield=value")
-        apply_override(values, name, yaml.safe_load(text))
+        apply_override(values, *parse_override(override))
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -71,6 +68,14 @@ def describe(error: ValidationError) -> str:
         given = "" if isinstance(item["input"], dict) else f" (given {item['input']!r})"
         problems.append(f"{field}: {text}{given}")
     return "; ".join(problems)
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Return name and value of an `a.b=value`; the value is YAML."""
+    name, sign, text = override.partition("=")
+    if not sign or not name:
+        raise ValueError(f"--set {override!r} must look like field.subfield=value")
+    return name, yaml.safe_load(text)
 
 
 def apply_override(values: dict[str, Any], name: str, value: Any) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from configs.base import Config
 from configs.fire_data import Decoding, FireArchive, FireSplits, Tokens
 from configs.fire_evaluation import EvaluationConfig
-from configs.fire_models import FireModel, LossConfig
+from configs.fire_models import EmberFormerConfig, FireModel, LossConfig
 from configs.fire_sample import SampleFires
 from configs.load import apply_override, describe
 from configs.training import Execution, TrainingConfig
@@ -43,6 +43,15 @@ class FireRecipe(Config):
     """What is minimised."""
     training: TrainingConfig
     """Optimisation."""
+
+    @model_validator(mode="after")
+    def _history(self) -> Self:
+        if isinstance(self.model, EmberFormerConfig) and self.inputs.history > self.model.max_history:
+            raise ValueError(
+                f"inputs.history ({self.inputs.history}) is longer than model.max_history ({self.model.max_history}), "
+                "which would cut it; raise max_history"
+            )
+        return self
 
 
 class Ablation(Config):

@@ -280,7 +280,10 @@ def predict_fire(
     sequence: Annotated[
         str, typer.Argument(help="Name or number of the fire: sequence_012 or 12.", show_default=False)
     ],
-    model: Annotated[str, typer.Option(help="A trained model: asset, key or folder.")] = "fire_model",
+    model: Annotated[
+        str | None,
+        typer.Option(help="A trained model: asset, key or folder; the newest data's best on validation when absent."),
+    ] = None,
     archive: Annotated[
         str | None,
         typer.Option(help="Archive with the fire; the one that the model was trained on when absent."),

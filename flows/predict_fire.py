@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from configs.fire_data import Tokens
 from storage.assets import Asset, AssetStore
+from storage.fire_split import FireSplit
 from tasks.fire.archive import archive_files, archive_names
 from tasks.fire.cache import fire_cache
 from tasks.fire.records import fire_records
@@ -18,14 +21,15 @@ from tasks.session import Session
 from tasks.stage import raw_input
 from tasks.units import Workers
 
-CALIBRATION_BINS = 16
+KIND = "fire_model"
+PARTS = {"train": "trained on", "validation": "chosen by", "test": "never shown"}
 
 
 def predict_sequence(
     console: Console,
     store: AssetStore,
     *,
-    model: str,
+    model: str | None,
     archive: str | None,
     sequence: str,
     start: int | None,
@@ -36,7 +40,7 @@ def predict_sequence(
     from tasks.fire.predict import predict_fire, write_predictions
     from tasks.fire.released import load_fire_model
 
-    asset = store.find(model)
+    asset = store.find(model) if model else best_model(store)
     release = load_fire_model(asset.folder)
     session = Session(store, Terminal(console), workers=Workers.parse("auto"))
     with session.active():
@@ -50,25 +54,62 @@ def predict_sequence(
             )
             cache = fire_cache(records=records)
         samples = release.samples(cache.folder)
+        fire = samples.cache.find(sequence)
+        told = f"model {_name(asset)} ({release.recipe.model.kind}){_acquaintance(store, asset, cache, fire)}"
+        console.print(escape(told), highlight=False, soft_wrap=True)
         place, predictions = predict_fire(
             release.predict,
             samples,
-            samples.cache.find(sequence),
+            fire,
             start=start,
             ahead=ahead,
             threshold=release.threshold,
         )
-    scores = write_predictions(predictions, place, output, CALIBRATION_BINS)
+    scores = write_predictions(predictions, place, output)
     for facts in json.loads(scores.read_text()):
-        scored = facts["scores"]
-        told = f"growth-F1 {scored['growth_f1']:.3f}, IoU {scored['iou']:.3f}" if scored else "beyond the record"
-        console.print(
-            f"frame {facts['frame']}: {facts['predicted_hectares']:.1f} ha burnt; {told}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(describe(facts), highlight=False, soft_wrap=True)
     told = f"{len(predictions)} GeoTIFF and PNG files, and {scores.name}, in {output}"
     console.print(escape(told), highlight=False, soft_wrap=True)
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """Return what a prediction came to; growth has no score where nothing grows."""
+    scores = facts["scores"] or {}
+    shown = {"growth_f1": "growth-F1", "iou": "IoU"}
+    told = [f"{name} {'undefined' if scores[k] is None else f'{scores[k]:.3f}'}" for k, name in shown.items() if scores]
+    words = ", ".join(told) or "beyond the record"
+    return f"frame {facts['frame']}: {facts['predicted_hectares']:.1f} ha burnt; {words}"
+
+
+def _name(asset: Asset) -> str:
+    return f"{asset.kind}/{asset.key[:12]}"
+
+
+def best_model(store: AssetStore) -> Asset:
+    """Return, of the models trained on the newest one's split, the one with the best growth-F1 on validation fires."""
+    models = store.assets(KIND)
+    if not models:
+        raise ValueError(f"no {KIND} is below {store.root}; train one with millrace run wildfire, or name a --model")
+    split = _input(models[0], "fire_split")
+    return max(
+        (model for model in models if _input(model, "fire_split") == split),
+        key=lambda model: model.manifest.metrics.get("growth_f1", -1.0),
+    )
+
+
+def _input(model: Asset, kind: str) -> str:
+    return next(record.key for record in model.manifest.inputs if record.kind == kind)
+
+
+def _acquaintance(store: AssetStore, model: Asset, cache: Asset, fire: int) -> str:
+    """Return, where it is known, whether the model has met the fire before: then its scores say little."""
+    if model.manifest.kind != KIND or _input(model, "fire_cache") != cache.key:
+        return ""
+    split = store.asset("fire_split", _input(model, "fire_split"))
+    if not split.folder.exists():
+        return ""
+    entry = FireSplit.load(split.folder).fires[fire]
+    return f", which was {PARTS[entry.part]} this fire" if entry.part else ", whose split leaves this fire out"
 
 
 def _files_of(archive: str) -> list[Path]:
@@ -83,4 +124,4 @@ def _cache_of(store: AssetStore, model: Asset) -> Asset:
     for record in model.manifest.inputs:
         if record.kind == "fire_cache" and (asset := store.asset(record.kind, record.key)).folder.exists():
             return asset
-    raise ValueError(f"the data that {model} was trained on is gone; name an archive with --archive")
+    raise ValueError(f"the data that {_name(model)} was trained on is gone; name an archive with --archive")

@@ -11,13 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from configs.base import Config
-from configs.load import apply_override, load_config, profile_path, read_profile
+from configs.load import apply_override, load_config, parse_override, profile_path, read_profile
 from flows.pipelines import Pipeline, find_pipeline
 from flows.runner import plan, run
 from flows.runs import RunRecord
@@ -146,12 +145,10 @@ def _parse_command(sweep: Sweep) -> argparse.Namespace:
 def _parse_overrides(sweep: Sweep, overrides: Sequence[str]) -> dict[str, Any]:
     values = {}
     for override in overrides:
-        name, sign, text = override.partition("=")
-        if not sign or not name:
-            raise ValueError(f"--set {override!r} must look like field.subfield=value")
+        name, value = parse_override(override)
         if name in sweep.space:
             raise ValueError(f"--set {name}: sweep {sweep.name} searches this field; take it out of one of the two")
-        values[name] = yaml.safe_load(text)
+        values[name] = value
     return _as_json(values)
 
 

@@ -15,13 +15,18 @@ from tasks.units import Workers
 REPOSITORY = Path(__file__).parent.parent
 
 
+def shared_data(name: str) -> Path:
+    """Return real data in `shared/data` beside the repository, or where MILLRACE_SHARED_DATA says; else skip the test."""
+    place = Path(os.environ.get("MILLRACE_SHARED_DATA", REPOSITORY.parent / "shared" / "data")) / name
+    if not place.is_dir():
+        pytest.skip(f"there is no real data at {place}; set MILLRACE_SHARED_DATA to the folder that holds {name}/")
+    return place
+
+
 @pytest.fixture(scope="session")
 def era5_data() -> Path:
-    """Real ERA5 files, in `shared/data/era5` beside the repository or where MILLRACE_SHARED_DATA says."""
-    place = Path(os.environ.get("MILLRACE_SHARED_DATA", REPOSITORY.parent / "shared" / "data")) / "era5"
-    if not place.is_dir():
-        pytest.skip(f"real ERA5 files are not at {place}; set MILLRACE_SHARED_DATA to the folder that holds era5/")
-    return place
+    """Real ERA5 files."""
+    return shared_data("era5")
 
 
 @pytest.fixture

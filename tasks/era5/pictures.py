@@ -24,13 +24,6 @@ MISSING, VALID, PRELIMINARY = 0, 1, 2
 COVERAGE_COLUMNS = 1200  # pixels of time in the coverage chart
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; equal figures give equal bytes."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
-    plt.close(figure)
-
-
 def draw_coverage(store: WindowStore, prepared: TrainingSet) -> Figure:
     """Draw time x channel: valid, missing, preliminary (ERA5T), with the splits above."""
     state = np.where(store.side("valid"), np.where(store.side("expver") == 5, PRELIMINARY, VALID), MISSING)

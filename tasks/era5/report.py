@@ -11,7 +11,8 @@ def era5_report(job: Job, *, store: Asset, training_set: Asset) -> StageResult:
     """Draw a coverage chart, maps of a few windows per channel, and a table of statistics."""
     from storage.training_set import TrainingSet  # plans do without matplotlib and torch
     from storage.window_store import WindowStore
-    from tasks.era5.pictures import draw_coverage, draw_windows, save_figure, write_statistics
+    from tasks.era5.pictures import draw_coverage, draw_windows, write_statistics
+    from tasks.figures import save_figure
 
     windows = WindowStore.open(store.folder)
     prepared = TrainingSet.load(training_set.folder)

@@ -29,13 +29,6 @@ LEFT_OUT = "#c07f3a"
 SHOWN = 4
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; equal figures give equal bytes."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
-    plt.close(figure)
-
-
 def choose_fires(cache: TokenCache) -> list[int]:
     """Return a few fires, from the shortest to the longest; of equal length, a large one whose crop has holes."""
     telling = [(1 - float(cache.domain(f).mean())) * int(cache.frames(f)[-1].sum()) for f in range(len(cache))]

@@ -10,11 +10,12 @@ import numpy as np
 
 from configs.fire_evaluation import EvaluationConfig
 from storage.files import atomic_path
+from tasks.figures import save_figure
 from tasks.fire.evaluation import Judged
 from tasks.fire.evaluation_tables import Model, summarise, write_json, write_tables
 from tasks.fire.figures_attention import collect_attention, draw_attention
 from tasks.fire.figures_maps import draw_predictions
-from tasks.fire.figures_scores import draw_by_step, draw_precision_recall, draw_reliability, draw_rollout, save_figure
+from tasks.fire.figures_scores import draw_by_step, draw_precision_recall, draw_reliability, draw_rollout
 from tasks.fire.latency import measure_latency
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -18,7 +18,11 @@ from matplotlib.patches import Patch
 
 from tasks.fire import palette
 from tasks.fire.evaluation import Judged, fires_of_different_size, load_batch
+from tasks.fire.rollout import Probability
 from tasks.fire.scores import Mask
+
+if TYPE_CHECKING:
+    from tasks.fire.dataset import FireDataset
 
 Picture = NDArray[np.float64]
 
@@ -120,16 +124,43 @@ def draw_predictions(main: Judged, baseline: Judged, count: int, names: Sequence
     return figure
 
 
+def draw_samples(predict: Probability, samples: FireDataset, indices: Sequence[int], threshold: float = 0.5) -> Figure:
+    """Draw a few samples: truth, probability and errors; for a look at a model in training."""
+    figure, rows = plt.subplots(
+        len(indices), 3, figsize=(8.5, 2.75 * len(indices)), squeeze=False, layout="constrained"
+    )
+    for axes, index in zip(rows, indices, strict=True):
+        domain, last, target, probability = _predicted(predict, samples, index)
+        pictures = [
+            state_picture(last, target, domain),
+            probability_picture(probability, last, domain),
+            error_picture(probability >= threshold, last, target, domain),
+        ]
+        for column, picture in zip(axes, pictures, strict=True):
+            _show(column, picture)
+        fire, step = samples.samples[index]
+        axes[0].set_ylabel(f"{samples.cache.names[fire]}\nstep {step} to {step + 1}", fontsize=8)
+        axes[2].set_xlabel(_growth_f1(probability >= threshold, last, target, domain), fontsize=8)
+    for axes, title in zip(rows[0], ("last frame and truth", "probability", "hits, misses, false alarms"), strict=True):
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
 def _predict(judged: Judged, fire: int, step: int) -> tuple[Mask, Mask, Mask, NDArray[Any]]:
+    """Return domain, last frame, truth and probability of a test sample."""
+    samples = judged.contender.samples("test")
+    return _predicted(judged.contender.predict, samples, samples.samples.index((fire, step)))
+
+
+def _predicted(predict: Probability, samples: FireDataset, index: int) -> tuple[Mask, Mask, Mask, NDArray[Any]]:
     """Return domain, last frame, truth and probability, cut to a square around the fire."""
     import torch
 
-    samples = judged.contender.samples("test")
-    batch = load_batch(samples, [samples.samples.index((fire, step))])
+    batch = load_batch(samples, [index])
     with torch.inference_mode():
-        probability = judged.contender.predict(batch)[0].float().cpu().numpy()
+        probability = predict(batch)[0].float().cpu().numpy()
     domain, target = batch.domain[0].numpy(), (batch.target & batch.domain)[0].numpy()
-    box = _around(target)
+    box = _around(target | batch.burnt[0].numpy())
     return domain[box], batch.burnt[0].numpy()[box], target[box], probability[box]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -14,17 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from configs.fire_evaluation import EvaluationConfig
-from storage.files import atomic_path
 from tasks.fire.evaluation_tables import Model, groups
 from tasks.fire.palette import predictor_colours
 from tasks.fire.scores import precision_recall, reliability
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; equal figures give equal bytes."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
-    plt.close(figure)
 
 
 def tidy(axes: Axes, title: str, across: str, up: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from storage.files import atomic_path, write_atomic
 from tasks.fire.evaluation import load_batch
 from tasks.fire.rollout import Probability, advance
-from tasks.fire.scores import Mask, Scorer, measures
+from tasks.fire.scores import CALIBRATION_BINS, Mask, Scorer, measures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,17 +148,17 @@ def _next(samples: FireDataset, where: dict[int, int], batch: FireBatch, burnt: 
     return advance(batch, burnt, wind, known, patch=samples.spec.patch, history=samples.history, target=target)
 
 
-def write_predictions(predictions: Sequence[Prediction], place: Place, folder: Path, calibration_bins: int) -> Path:
+def write_predictions(predictions: Sequence[Prediction], place: Place, folder: Path) -> Path:
     """Write a GeoTIFF and a PNG per prediction and one JSON of scores; return the path of the JSON."""
+    from tasks.figures import save_figure
     from tasks.fire.figures_overlay import draw_overlay
-    from tasks.fire.figures_scores import save_figure
 
     for prediction in predictions:
         write_geotiff(prediction, place, folder / f"{prediction.name}.tif")
         save_figure(draw_overlay(prediction, place), folder / f"{prediction.name}.png")
     first = predictions[0]
     path = folder / f"{first.fire}_from_{first.start:03d}.json"
-    facts = [prediction_facts(prediction, place, calibration_bins) for prediction in predictions]
+    facts = [prediction_facts(prediction, place) for prediction in predictions]
     write_atomic(path, json.dumps(facts, indent=1, allow_nan=False) + "\n")
     return path
 
@@ -190,7 +190,7 @@ def write_geotiff(prediction: Prediction, place: Place, path: Path) -> None:
         file.update_tags(fire=prediction.fire, start=prediction.start, frame=prediction.frame)
 
 
-def prediction_facts(prediction: Prediction, place: Place, calibration_bins: int) -> dict[str, Any]:
+def prediction_facts(prediction: Prediction, place: Place) -> dict[str, Any]:
     """Return burnt areas in hectares and, where the truth is known, the scores of the predicted frame."""
     hectares = place.cell_metres**2 / 1e4
     facts: dict[str, Any] = {
@@ -209,7 +209,7 @@ def prediction_facts(prediction: Prediction, place: Place, calibration_bins: int
             prediction.burnt.astype(np.float32), prediction.truth, prediction.before, prediction.domain,
             fire=0, step=prediction.start,
         )  # fmt: skip
-        found = measures(scorer.histograms(), 0.5, calibration_bins)
+        found = measures(scorer.histograms(), 0.5, CALIBRATION_BINS)
         names = ("f1", "iou", "growth_f1", "growth_precision", "growth_recall")
         scores = {name: float(found[name][0]) for name in names}
         facts["true_hectares"] = float((prediction.truth & prediction.domain).sum() * hectares)

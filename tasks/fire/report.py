@@ -16,7 +16,8 @@ def fire_data_report(job: Job, *, cache: Asset, split: Asset) -> StageResult:
     """Draw a few fires with their tokens, the lengths of fires, and a map of the parts; write a table of bands."""
     from storage.fire_split import FireSplit  # plans do without matplotlib
     from storage.token_cache import TokenCache
-    from tasks.fire.data_pictures import draw_fires, draw_lengths, draw_map, save_figure, write_bands
+    from tasks.figures import save_figure
+    from tasks.fire.data_pictures import draw_fires, draw_lengths, draw_map, write_bands
 
     fires = TokenCache.open(cache.folder)
     parts = FireSplit.load(split.folder)

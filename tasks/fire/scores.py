@@ -30,6 +30,8 @@ Mask = NDArray[np.bool_]
 
 BINS = 256
 """Bins of probability; a power of two, so that probability * BINS is exact and a threshold k / BINS splits no bin."""
+CALIBRATION_BINS = 16
+"""Bins of the expected calibration error, where no configuration says otherwise."""
 BEFORE, GROWTH = 0, 1
 """Areas of a sample: pixels that had burnt in the last frame, and domain pixels that had not."""
 

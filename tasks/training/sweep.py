@@ -170,13 +170,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def wandb_sweep_config(sweep: Sweep, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the configuration for `wandb.sweep`, with further parameters fixed (such as an earlier phase's best)."""
-    content = json.loads(json.dumps(sweep.content))
-    content["parameters"] |= {name: {"value": v} for name, v in (fixed or {}).items() if name not in sweep.space}
-    return content
-
-
 def as_overrides(parameters: Mapping[str, Any]) -> list[str]:
     """Return parameters as `a.b=value`, the way `--set` takes them."""
     texts = {

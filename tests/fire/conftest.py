@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from storage.assets import Asset, AssetStore
-from tests.conftest import REPOSITORY
+from tests.conftest import shared_data
 
 
 @pytest.fixture(scope="session")
 def fire_data() -> Path:
-    """Simulated fires on a real landscape, in `shared/data/fire` or where MILLRACE_SHARED_DATA says."""
-    place = Path(os.environ.get("MILLRACE_SHARED_DATA", REPOSITORY.parent / "shared" / "data")) / "fire"
-    if not place.is_dir():
-        pytest.skip(f"the fire archive is not at {place}; set MILLRACE_SHARED_DATA to the folder that holds fire/")
-    return place
+    """Simulated fires on a real landscape."""
+    return shared_data("fire")
 
 
 @pytest.fixture(scope="session")

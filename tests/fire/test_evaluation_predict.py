@@ -41,7 +41,7 @@ def test_a_pixel_lies_where_the_landscape_has_it(
     archive = next(fires[0].parents[1].glob("fire_sample/*/archive/landscape/Input_Geotiff.tif"))
     for fire in samples.fires[:3]:
         place, predictions = predict_fire(grow, samples, fire, start=0, ahead=1, threshold=0.5)
-        write_predictions(predictions, place, tmp_path, 16)
+        write_predictions(predictions, place, tmp_path)
         crop = TokenCache.open(fires[0]).crops[fire]
         with rasterio.open(archive) as landscape, rasterio.open(tmp_path / f"{predictions[0].name}.tif") as file:
             assert file.crs == landscape.crs
@@ -60,7 +60,7 @@ def test_bands_hold_the_prediction(samples: FireDataset, longest: int, tmp_path:
     index = samples.samples.index((longest, 1))
     batch = load_batch(samples, [index])
     place, predictions = predict_fire(grow, samples, longest, start=1, ahead=1, threshold=0.5)
-    write_predictions(predictions, place, tmp_path, 16)
+    write_predictions(predictions, place, tmp_path)
     inside = batch.domain[0].numpy()[: place.height, : place.width]
     with rasterio.open(tmp_path / f"{predictions[0].name}.tif") as file:
         probability, burnt, before = file.read()
@@ -70,14 +70,14 @@ def test_bands_hold_the_prediction(samples: FireDataset, longest: int, tmp_path:
     assert np.array_equal(before[inside] == 1, batch.burnt[0].numpy()[: place.height, : place.width][inside])
     picture = (tmp_path / f"{predictions[0].name}.png").read_bytes()
     assert picture[1:4] == b"PNG"
-    write_predictions(predictions, place, tmp_path, 16)
+    write_predictions(predictions, place, tmp_path)
     assert (tmp_path / f"{predictions[0].name}.png").read_bytes() == picture
 
 
 def test_scores_appear_where_the_truth_is_known(samples: FireDataset, longest: int, tmp_path: Path) -> None:
     last = samples.cache.steps[longest] - 1
     place, predictions = predict_fire(grow, samples, longest, start=last - 2, ahead=4, threshold=0.5)
-    facts = json.loads(write_predictions(predictions, place, tmp_path, 16).read_text())
+    facts = json.loads(write_predictions(predictions, place, tmp_path).read_text())
     assert [f["frame"] for f in facts] == [last - 1, last, last + 1, last + 2]
     assert [f["scores"] is not None for f in facts] == [True, True, False, False]
     assert [f["wind"] == "measured" for f in facts] == [True, True, False, False]

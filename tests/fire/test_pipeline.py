@@ -19,7 +19,9 @@ import pytest
 import rasterio
 import yaml
 
-from storage.assets import Asset, AssetStore
+from flows.predict_fire import best_model, describe
+from storage.assets import Asset, AssetStore, InputRecord
+from storage.fire_split import FireSplit
 from tests.command import millrace
 from tests.conftest import REPOSITORY
 from tests.training.wandb_files import wandb_records
@@ -151,7 +153,13 @@ def test_a_plan_imports_no_heavy_library(finished, profile):
 
 def test_scores_release_curves_and_report(finished, profile, tmp_path):
     model, report = only(finished, "fire_model"), only(finished, "fire_evaluation_report")
-    assert {f.path for f in model.manifest.files} >= {"model.safetensors", "config.json", "history.json", "curves.png"}
+    assert {f.path for f in model.manifest.files} >= {
+        "model.safetensors",
+        "config.json",
+        "history.json",
+        "curves.png",
+        "previews/validation.png",
+    }
     scores = json.loads((report.folder / "scores.json").read_text())
     names = scores["models"].keys()
     assert "emberformer" in names
@@ -212,7 +220,10 @@ def test_a_prediction_lies_where_the_fire_is_and_an_archive_gives_the_same(finis
     common = ["predict-fire", FIRE, "--from", "0", "--ahead", "2", "-o"]
     told = millrace(*common, str(own), root=finished)
     assert told.returncode == 0, told.stderr
-    assert re.search(r"frame 1: [\d.]+ ha burnt; growth-F1 [\d.]+, IoU [\d.]+", told.stdout)
+    assert re.search(r"frame 1: [\d.]+ ha burnt; growth-F1 ([\d.]+|undefined), IoU [\d.]+", told.stdout)
+    part = next(f.part for f in FireSplit.load(only(finished, "fire_split").folder).fires if f.name == "sequence_001")
+    words = {"train": "was trained on", "validation": "was chosen by", "test": "was never shown", None: "leaves this"}
+    assert words[part] in told.stdout
     again = millrace(*common, str(other), "--archive", str(archive_of(finished)), root=finished)
     assert again.returncode == 0, again.stderr
     names = sorted(path.name for path in own.iterdir())
@@ -235,6 +246,26 @@ def test_a_prediction_lies_where_the_fire_is_and_an_archive_gives_the_same(finis
     facts = json.loads((own / "sequence_001_from_000.json").read_text())
     assert [entry["frame"] for entry in facts] == [1, 2]
     assert all(0 <= entry["scores"]["iou"] <= 1 for entry in facts)
+
+
+def test_a_fire_that_stands_still_has_no_growth_score(finished):
+    facts = {"frame": 4, "predicted_hectares": 2.0, "scores": {"growth_f1": None, "iou": 1.0}}
+    assert describe(facts) == "frame 4: 2.0 ha burnt; growth-F1 undefined, IoU 1.000"
+    assert describe(facts | {"scores": None}).endswith("beyond the record")
+
+
+def test_the_model_with_the_best_validation_is_taken_unless_one_is_named(finished, tmp_path):
+    store, manifest = AssetStore(tmp_path), only(finished, "fire_model").manifest
+    with pytest.raises(ValueError, match="no fire_model is below"):
+        best_model(store)
+    for age, (key, split, score) in enumerate((("c" * 24, "new", 0.4), ("b" * 24, "new", 0.7), ("a" * 24, "old", 0.9))):
+        split_record = InputRecord(name="split", kind="fire_split", key=split, fingerprint="f")
+        changed = manifest.model_copy(update={"key": key, "inputs": (split_record,), "metrics": {"growth_f1": score}})
+        path = store.asset("fire_model", key).folder / "manifest.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(changed.model_dump_json())
+        os.utime(path, (2000 - age, 2000 - age))
+    assert best_model(store).key == "b" * 24
 
 
 def test_faults_of_predict_fire_are_one_sentence(finished, tmp_path, monkeypatch, capsys):

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -27,7 +26,6 @@ from tasks.training.sweep import (
     read_sweep,
     run_study,
     sweep_overrides,
-    wandb_sweep_config,
 )
 from tests.conftest import REPOSITORY
 from tests.training.wandb_files import wandb_records
@@ -35,7 +33,8 @@ from tests.training.wandb_server import SweepServer
 
 EMBERFORMER = REPOSITORY / "configs" / "sweeps" / "emberformer.yaml"
 PHASES = ["1_architecture", "2_learning_rates", "3_regularisation", "4_data"]
-SCHEMA = json.loads((Path(__file__).parent / "wandb_sweep_schema.json").read_text())  # of W&B's `sweeps` 0.3.0, MIT
+KEYS = {"name", "program", "command", "metric", "method", "run_cap", "early_terminate", "parameters"}
+"""What W&B documents for the top of a sweep file, so far as these use it; it refuses others."""
 
 
 def write(path: Path, method: str, parameters: str, **rest: Any) -> Path:
@@ -51,8 +50,8 @@ def test_the_sweeps_are_valid_for_wandb_and_their_parameters_for_the_pipeline(ph
 
     assert phases(EMBERFORMER) == PHASES
     sweep = read_sweep(EMBERFORMER, phase)
-    content = wandb_sweep_config(sweep)
-    jsonschema.Draft7Validator(SCHEMA).validate(content)
+    content = json.loads(json.dumps(sweep.content))
+    assert content.keys() <= KEYS
     path = EMBERFORMER if phase is None else EMBERFORMER.with_suffix("") / f"{phase}.yaml"
     assert load_sweep_config(str(path)) == content
     assert _validate_config_and_fill_distribution(content)["parameters"].keys() == content["parameters"].keys()
