@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def shared_data(name: str) -> Path:
-    """Return real data in `shared/data` beside the repository, or where MILLRACE_SHARED_DATA says; else skip the test."""
+    """Return real data in `shared/data` beside the repository, or where MILLRACE_SHARED_DATA says, or skip the test."""
     place = Path(os.environ.get("MILLRACE_SHARED_DATA", REPOSITORY.parent / "shared" / "data")) / name
     if not place.is_dir():
         pytest.skip(f"there is no real data at {place}; set MILLRACE_SHARED_DATA to the folder that holds {name}/")
