@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from configs.base import Config
+from configs.image_text import ImageTextConfig
 from configs.weather import WeatherConfig
 from configs.wildfire import WildfireConfig
 from flows.pipelines import PIPELINES, Pipeline
@@ -53,3 +54,15 @@ def weather(config: WeatherConfig) -> State:
 def wildfire(config: WildfireConfig) -> State:
     """Raw fire archives to trained and judged spread models."""
     return run_in_flow(PIPELINES["wildfire"], config)
+
+
+@flow(name="microvlm", persist_result=False)
+def microvlm(config: ImageTextConfig) -> State:
+    """Image URLs with captions to verified WebDataset shards."""
+    return run_in_flow(PIPELINES["microvlm"], config)
+
+
+@flow(name="trm_vlm", persist_result=False)
+def trm_vlm(config: ImageTextConfig) -> State:
+    """Image URLs with questions to verified WebDataset shards."""
+    return run_in_flow(PIPELINES["trm_vlm"], config)

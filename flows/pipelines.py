@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.base import Config
+from configs.image_text import ImageTextConfig
 from configs.weather import WeatherConfig
 from configs.wildfire import WildfireConfig
+from flows.image_text import image_text
 from flows.weather import weather
 from flows.wildfire import wildfire
 
@@ -28,6 +30,8 @@ PIPELINES = {
     for pipeline in [
         Pipeline("weather", "Raw ERA5 NetCDF to verified training windows", WeatherConfig, weather),
         Pipeline("wildfire", "Raw fire archives to trained and judged spread models", WildfireConfig, wildfire),
+        Pipeline("microvlm", "Image URLs with captions to verified WebDataset shards", ImageTextConfig, image_text),
+        Pipeline("trm_vlm", "Image URLs with questions to verified WebDataset shards", ImageTextConfig, image_text),
     ]
 }
 

@@ -29,7 +29,7 @@ class Silent:
     def begins(self, outcome: Outcome) -> None:
         """Say nothing."""
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
         """Say nothing."""
 
     def message(self, text: str) -> None:
@@ -56,12 +56,14 @@ class Terminal:
             soft_wrap=True,
         )
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
         """Move the bar."""
         if not self._console.is_terminal:
             if done == total or time.monotonic() - self._printed > 5:
                 self._printed = time.monotonic()
-                self._console.print(f"        {stage}: {done}/{total}", highlight=False, soft_wrap=True)
+                self._console.print(
+                    f"        {stage}: {done}/{total}  {words}".rstrip(), highlight=False, soft_wrap=True
+                )
             return
         if self._bar is None:
             self._bar = Progress(
@@ -70,13 +72,14 @@ class Terminal:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[words]}", style="dim"),
                 console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(stage, total=total)
+            self._task = self._bar.add_task(stage, total=total, words=words)
         assert self._task is not None
-        self._bar.update(self._task, completed=done, total=total, description=stage)
+        self._bar.update(self._task, completed=done, total=total, description=stage, words=words)
         if done == total:
             self._close_bar()
 
@@ -121,10 +124,10 @@ class Both:
         for reporter in self._reporters:
             reporter.begins(outcome)
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
         """Tell all."""
         for reporter in self._reporters:
-            reporter.progress(stage, done, total)
+            reporter.progress(stage, done, total, words)
 
     def message(self, text: str) -> None:
         """Tell all."""

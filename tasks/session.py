@@ -50,8 +50,8 @@ class Reporter(Protocol):
     def begins(self, outcome: Outcome) -> None:
         """A stage starts to work; `outcome` says why."""
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """So many of its units are finished."""
+    def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
+        """So much of it is finished; `words` say more, e.g. how fast it goes."""
 
     def message(self, text: str) -> None:
         """Something that a person would want to know."""

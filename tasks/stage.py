@@ -84,9 +84,9 @@ class Job:
         """Tell whoever watches."""
         self.session.reporter.message(text)
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, words: str = "") -> None:
         """Move the bar of whoever watches."""
-        self.session.reporter.progress(self.title, done, total)
+        self.session.reporter.progress(self.title, done, total, words)
 
     def unit(self, name: str, identity: Any, payload: Any = None) -> Unit:
         """Return a unit; `identity` (JSON) is everything besides the stage's code that shapes its bytes."""
@@ -98,12 +98,14 @@ class Job:
         units: Sequence[Unit],
         rename: Callable[[str, Unit], str] | None = None,
         fan_out_from: int = 2,
+        watch: Callable[[Mapping[str, UnitRecord]], None] | None = None,
     ) -> list[UnitRecord]:
         """Do all units that are not done yet and return every unit's record, in order.
 
         Units in the ledger are kept, units with an unchanged key are taken over from older assets of this stage by
         hard link (`rename` maps their file names), and the rest runs on the session's workers; fewer than
-        `fan_out_from` units are not worth the start of worker processes.
+        `fan_out_from` units are not worth the start of worker processes. `watch` moves the bar instead of the count of
+        units: it gets the finished units whenever one ends, and every second while local processes work.
         """
         self.workspace.expect(len(units))
         wanted = {unit.id: unit for unit in units}
@@ -119,12 +121,18 @@ class Job:
             done |= {record.id: record for record in adopted}
         pending = [u for u in units if u.id not in done]
 
+        def look() -> None:
+            if watch:
+                watch(done)
+
         def note(record: UnitRecord) -> None:
             done[record.id] = record
-            self.progress(len(done), len(units))
+            if watch is None:
+                self.progress(len(done), len(units))
+            look()
 
         workers = self.session.workers if len(pending) >= fan_out_from else Workers("inline")
-        map_units(function, self.workspace, pending, workers, note)
+        map_units(function, self.workspace, pending, workers, note, look)
         return [done[unit.id] for unit in units]
 
 
@@ -359,10 +367,10 @@ class Dashboard:
         _logger().info("%s %s: %s", outcome.label, outcome.stage, outcome.reason)
         self._move(outcome.stage, 0.0, outcome.reason)
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
         """Move the progress artifact, at most once a second."""
         if done == total or time.monotonic() - self._updated > 1:
-            self._move(stage, 100.0 * done / total, f"{stage}: {done}/{total} units")
+            self._move(stage, 100.0 * done / total, f"{stage}: {done}/{total} {words}".rstrip())
 
     def _move(self, stage: str, percent: float, words: str) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact

@@ -70,18 +70,20 @@ def map_units(
     units: Sequence[Unit],
     workers: Workers,
     on_done: Callable[[UnitRecord], None],
+    on_tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `function(folder, unit)` for every unit and enter each into the workspace's ledger as it ends.
 
     The process that did a unit writes its ledger entry, so a kill loses only units in flight. The first error stops
     the rest and is raised here; a killed worker is a `ChildProcessError`. `function` must be importable by name; on
-    Dask the workspace's folder must be on a file system that the workers share.
+    Dask the workspace's folder must be on a file system that the workers share. `on_tick` is called about every second
+    while local processes work.
     """
     run = _RunUnit(function, workspace.folder)
     if workers.kind == "inline" or not units:
         records: Iterable[UnitRecord] = map(run, units)
     elif workers.kind == "processes":
-        records = _in_processes(run, units, min(workers.processes, len(units)))
+        records = _in_processes(run, units, min(workers.processes, len(units)), on_tick)
     else:
         records = _on_dask(run, units, workers.address)
     for record in records:
@@ -100,7 +102,9 @@ class _RunUnit:
         return Workspace(self.folder).record(unit, output.files, output.result)
 
 
-def _in_processes(run: _RunUnit, units: Sequence[Unit], count: int) -> Iterator[UnitRecord]:
+def _in_processes(
+    run: _RunUnit, units: Sequence[Unit], count: int, on_tick: Callable[[], None]
+) -> Iterator[UnitRecord]:
     pool = ProcessPoolExecutor(
         count, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),)
     )
@@ -108,7 +112,8 @@ def _in_processes(run: _RunUnit, units: Sequence[Unit], count: int) -> Iterator[
     running: set[Future[UnitRecord]] = {pool.submit(run, unit) for unit in islice(waiting, 2 * count)}
     try:
         while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
+            done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+            on_tick()
             running |= {pool.submit(run, unit) for unit in islice(waiting, len(done))}
             for future in done:
                 yield future.result()

@@ -83,7 +83,7 @@ class _Teller:
     def begins(self, outcome: Any) -> None:
         self._bench.say(f"{outcome.stage}: {outcome.label}, {outcome.reason}")
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
         pass
 
     def message(self, text: str) -> None:

@@ -98,7 +98,7 @@ def _task(reader: str, path: Path, data: RawData) -> dict[str, Any]:
 
 
 def _python(reader: str) -> Path | None:
-    return peer_python() if reader.startswith("xbatcher") else None
+    return peer_python("xbatcher") if reader.startswith("xbatcher") else None
 
 
 def _positions(data: RawData, random: np.random.Generator, count: int) -> list[list[int]]:
@@ -129,7 +129,7 @@ def _figures(bench: Bench, data: RawData, results: dict[str, list[Any]], seconds
         "window": WINDOW,
         "strides": STRIDES,
         "seconds_per_round": seconds,
-        "peers": PEERS[0],
+        "peers": PEERS["xbatcher"].packages[0],
     }
     figure = partial(_figure, bench, rate, {"rounds": results, **settings})
     return [figure(name, peer) for name, peer in peers.items()]

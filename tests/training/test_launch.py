@@ -143,7 +143,7 @@ class Listener(Silent):
     def message(self, text: str) -> None:
         self.messages.append(text)
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
         self.steps.append((done, total))
 
 

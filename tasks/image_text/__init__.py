@@ -1,0 +1,1 @@
+"""Stages of image-text data: lists, fetching, shards, index, report."""

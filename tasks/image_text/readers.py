@@ -1,0 +1,41 @@
+"""One way to read lists of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from configs.image_text import Columns
+from tasks.image_text.row import Moved, Rows
+from tasks.image_text.sources import ListFile, is_image
+from tasks.image_text.tables import read_parquet
+from tasks.image_text.tars import read_tar
+from tasks.image_text.text_lists import read_captions, read_tsv, vote
+
+
+class OpenList(NamedTuple):
+    """A list and its rows, still to be read."""
+
+    file: ListFile
+    rows: Rows
+    order: str = ""
+    """Of the columns, where they have no names."""
+
+
+def read_lists(files: Sequence[ListFile], reading: Mapping[str, Any], moved: Moved) -> Iterator[OpenList]:
+    """Yield each list, in order; `reading` is what `sources.reading` says of the source."""
+    match reading["kind"]:
+        case "tsv":
+            for file in files:
+                order = vote(file.path) if reading["order"] == "auto" else reading["order"]
+                yield OpenList(file, read_tsv(file.path, order, moved), order)
+        case "parquet":
+            columns = Columns.model_validate(reading["columns"])
+            yield from (OpenList(file, read_parquet(file.path, columns, moved)) for file in files)
+        case "webdataset":
+            yield from (OpenList(file, read_tar(file, reading["caption_field"], moved)) for file in files)
+        case "folder":
+            images = {file.name: file for file in files if is_image(file)}
+            yield from (OpenList(f, read_captions(f.path, images, moved)) for f in files if not is_image(f))
+        case kind:
+            raise AssertionError(f"unknown kind of list {kind}")
