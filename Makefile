@@ -12,6 +12,10 @@ demo: setup  ## Run every pipeline with its demo profile on data it generates, t
 	$(BIN)/millrace report weather --root $(ROOT)
 	$(BIN)/millrace run wildfire --profile demo --root $(ROOT)
 	$(BIN)/millrace report wildfire --root $(ROOT)
+	$(BIN)/millrace run microvlm --profile demo --root $(ROOT)
+	$(BIN)/millrace report microvlm --root $(ROOT)
+	$(BIN)/millrace run trm_vlm --profile demo --root $(ROOT)
+	$(BIN)/millrace report trm_vlm --root $(ROOT)
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest

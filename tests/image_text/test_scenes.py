@@ -20,7 +20,7 @@ from configs.image_text_sample import SampleScenes
 from storage.assets import Asset, AssetStore
 from storage.shard_set import STATUSES
 from tasks.progress import Silent
-from tasks.samples.scene_drawing import draw_scene, encode
+from tasks.samples.scene_drawing import FORMATS, JPEGS, draw_scene, encode, file_format
 from tasks.samples.scene_model import COLOURS, Scene, Thing, make_scene
 from tasks.samples.scene_questions import questions
 from tasks.samples.scene_texts import long_caption, short_caption
@@ -127,10 +127,9 @@ def test_shapes_are_what_they_are_called(shape, filled, hole):
     assert box.mean() == pytest.approx(filled, abs=0.06)
     assert (not box[box.shape[0] // 2, box.shape[1] // 2]) == hole
     assert np.abs(box[:, ::-1] ^ box).mean() < 0.05, "all shapes are symmetrical"
-    widths = box.mean(1)
-    assert (widths[: len(box) // 4].mean() < widths[-len(box) // 4 :].mean()) == (shape == "triangle") or shape in (
-        "circle", "square", "ring", "cross", "diamond", "heart", "star",
-    )  # fmt: skip
+    if shape in ("triangle", "diamond"):
+        top, bottom = box[: len(box) // 4].mean(), box[-len(box) // 4 :].mean()
+        assert (bottom > 2 * top) == (shape == "triangle")
 
 
 @pytest.mark.parametrize("pattern", ["striped", "dotted", "checkered"])
@@ -141,8 +140,6 @@ def test_patterns_alternate_the_colour_with_a_lighter_one(pattern):
     assert 0.3 < blue.mean() < 0.85
     edges = np.abs(np.diff(blue, axis=1)).sum() / len(blue)
     assert edges > 1.5, "it changes along every line"
-    straight = np.abs(np.diff(blue[::12, 6::12].astype(int))).mean()
-    assert straight > 0
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -276,26 +273,20 @@ def test_the_site_misbehaves_in_its_share_and_every_way_has_a_known_outcome(tmp_
 
 
 def test_files_are_of_all_kinds_that_the_web_has():
-    scene, copy = make_scene(0, 3), make_scene(0, 13)
-    kinds = Counter()
-    for data in [encode(draw_scene(make_scene(0, k), 0, k, 100), kind) for k, kind in enumerate(ALL_KINDS)]:
+    kinds = set()
+    for index in range(200):
+        scene = make_scene(0, index)
+        data = encode(draw_scene(scene, 0, index, 64), file_format(scene, 0, index))
         with Image.open(io.BytesIO(data)) as image:
-            kinds[image.format, image.mode, image.getexif().get(0x0112, 1)] += 1
+            kinds.add((image.format, image.mode, image.getexif().get(0x0112, 1)))
     assert {kind[:2] for kind in kinds} == {
         ("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("GIF", "P"),
         ("WEBP", "RGB"),
     }  # fmt: skip
     assert {kind[2] for kind in kinds} == {1, 3, 6, 8}
-    assert copy.colourless != scene.colourless
 
 
-ALL_KINDS = (
-    "jpeg", "jpeg_fine", "jpeg_half", "jpeg_low", "jpeg_copy", "progressive", "grey", "cmyk", "turned_3", "turned_6",
-    "turned_8", "png", "png_alpha", "palette", "gif", "webp",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", sorted({*FORMATS, *JPEGS}))
 def test_every_kind_of_file_shows_the_picture_upright(kind):
     index = next(k for k in range(100) if make_scene(0, k).colourless == (kind == "grey"))
     picture = draw_scene(make_scene(0, index), 0, index, 160)
