@@ -113,7 +113,7 @@ def test_a_bad_parameter_is_refused_before_the_run_with_field_and_bound(served):
 
 
 def test_a_nightly_schedule_for_era5_exists_and_is_off_until_asked_for(served):
-    (full,) = [d for d in served.post("deployments/filter", {}) if d["name"] == "full"]
+    (full,) = [d for d in served.post("deployments/filter", {}) if {"weather", "full"} <= set(d["tags"])]
     (schedule,) = full["schedules"]
     assert schedule["schedule"]["cron"] == "30 3 * * *"
     assert schedule["active"] is False
