@@ -90,7 +90,7 @@ def _reasons(keys: np.ndarray, group: np.ndarray) -> np.ndarray:
     conflict = (keys["sha256"] != 0) & (keys["sha256"] != expected[group])
     order = np.lexsort((keys["row"], conflict, keys["texts"], group))
     reasons = np.empty(len(keys), np.uint8)
-    reasons[order] = ~_changes(group[order], keys["texts"][order], conflict[order])
+    reasons[order] = ~_changes(group[order], keys["texts"][order])
     reasons[conflict] = REASONS.index("sha256_conflict")
     return reasons
 

@@ -70,6 +70,8 @@ class Page(BaseModel):
     location: str = ""
     retry_after: str = ""
     """Value of Retry-After; `date` stands for a date two seconds from now."""
+    delay: float = 0.0
+    """Seconds before the file is served."""
     headers: dict[str, str] = {}
     """Further headers, e.g. X-Robots-Tag."""
 
@@ -207,6 +209,8 @@ class WebSite(asyncio.Protocol):
             self._send(200, HTML, page.content_type or "text/html")
         elif page.behaviour == "empty":
             self._send(200, b"", "image/jpeg")
+        elif page.delay:
+            asyncio.get_running_loop().call_later(page.delay, self._serve_file, page)
         else:
             self._serve_file(page)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from configs.image_text import Columns, Questions, Selection, TsvLists
 from storage.shard_set import LIST_SCHEMA
-from tasks.image_text import gathering, intake
+from tasks.image_text import gathering, intake, row_keys
 from tasks.progress import Silent
 from tests.image_text.lists import dropped, facts, numbered, parquet, read, rows, tsv
 from tests.image_text.sites import files_of
@@ -25,6 +25,7 @@ QA = Columns(url="image_url", sha256="image_sha256", question="question", answer
 def test_rows_far_apart_are_gathered_whatever_fits_into_memory(tmp_path_factory, monkeypatch, lines, most):
     monkeypatch.setattr(intake, "BATCH_ROWS", 7)
     monkeypatch.setattr(gathering, "GROUP_ROWS", 4)
+    monkeypatch.setattr(row_keys, "SLICE", 5)
     folder = tmp_path_factory.mktemp("far")
     source = tsv(folder / "a.tsv", *(f"http://a.org/{url}\tcaption {text}" for url, text in lines))
     asset = read(folder, source, images_per_shard=2, select=Selection(mode="images", max_images=most))

@@ -183,7 +183,9 @@ def test_renamed_images_are_another_input_and_moved_folders_are_not(tmp_path):
     shutil.copytree(folder, tmp_path / "moved")
     moved = ImageFolder(path=str(tmp_path / "moved"), captions=str(tmp_path / "moved/captions.tsv"))
     assert read(tmp_path, moved).key == asset.key
-    (folder / "0.jpg").rename(folder / "x.jpg")
+    (folder / "0.jpg").rename(folder / "00.jpg")
+    with pytest.raises(ValueError, match=r"none of 1 rows can be used \(no_such_file 1\)"):
+        read(tmp_path, source)
     (folder / "1.jpg").rename(folder / "0.jpg")
     assert rows(read(tmp_path, source))[0]["sha256"] == sha256(noisy(1))
 
