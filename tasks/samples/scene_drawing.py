@@ -8,19 +8,22 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageDraw, ImageFont
 
 from tasks.samples.scene_model import COLOURS, GRID, Scene, Thing, scene_random
 
 OVERSAMPLING = 3
-RADII = {"small": 0.24, "large": 0.42}
+RIM = 4
+"""Width of the rim around a pattern, in oversampled pixels."""
+RADII = {"small": 0.28, "large": 0.42}
 """Radius of a thing as a share of its cell's shorter side."""
 JITTER = 0.06
 JPEGS: dict[str, dict[str, Any]] = {
     "jpeg": {"quality": 88},
     "jpeg_fine": {"quality": 95, "subsampling": "4:4:4"},
     "jpeg_half": {"quality": 85, "subsampling": "4:2:2"},
-    "jpeg_low": {"quality": 60},
+    "jpeg_low": {"quality": 60, "subsampling": "4:4:4"},
     "jpeg_copy": {"quality": 75},
     "progressive": {"quality": 88, "progressive": True},
     "grey": {"quality": 88},
@@ -38,9 +41,9 @@ FORMATS = (
 )  # fmt: skip
 """Kinds of files, as often as they stand here; `grey` is for scenes without colours, `jpeg_copy` for copies."""
 SUFFIXES = {"png": ".png", "png_alpha": ".png", "palette": ".png", "gif": ".gif", "webp": ".webp"}
-PALE = (182, 236)
+PALE = (184, 241)
 """Brightness of the ground; it varies so much that scenes which hold the same things do not pass for duplicates."""
-TINT = 19
+TINT = 14
 GRAIN = 12
 """How much lighter or darker specks are, at most."""
 SPECK = 2
@@ -105,8 +108,16 @@ def _draw_thing(image: Image.Image, thing: Thing, x: float, y: float, radius: fl
     _paint(image, colour, mask, corner)
     if thing.pattern != "plain":
         lighter = tuple(round(0.35 * c + 0.65 * 255) for c in colour)
-        holes = _pattern(thing.pattern, size) & (np.asarray(mask) > 0)
+        holes = _pattern(thing.pattern, size) & _within(mask)
         _paint(image, lighter, Image.fromarray(holes.astype(np.uint8) * 255), corner)
+
+
+def _within(mask: Image.Image) -> NDArray[np.bool_]:
+    """Return the inside of a shape, without the rim that keeps its outline clear."""
+    import cv2
+
+    rim = np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8)
+    return cv2.erode(np.asarray(mask), rim, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
 
 
 def _paint(image: Image.Image, colour: tuple[int, ...], mask: Image.Image, corner: tuple[int, int]) -> None:
@@ -115,9 +126,9 @@ def _paint(image: Image.Image, colour: tuple[int, ...], mask: Image.Image, corne
     image.paste(Image.new("RGB", small.size, colour), corner, small)
 
 
-def _pattern(name: str, size: int) -> np.ndarray:
+def _pattern(name: str, size: int) -> NDArray[np.bool_]:
     """Return where a pattern leaves the thing's colour for a lighter one, (size, size)."""
-    step = max(4, size // 7)
+    step = max(4 * OVERSAMPLING, size // 7)
     y, x = np.indices((size, size))
     if name == "striped":
         return (x + y) // step % 2 == 1
@@ -133,7 +144,7 @@ def _polygon(points: Callable[[], Points]) -> Callable[[ImageDraw.ImageDraw, flo
 
 def _star() -> Points:
     angles = [math.pi * (k / 5 - 0.5) for k in range(10)]
-    return [(math.cos(a) * (1 - 0.6 * (k % 2)), math.sin(a) * (1 - 0.6 * (k % 2))) for k, a in enumerate(angles)]
+    return [(math.cos(a) * (1 - 0.52 * (k % 2)), math.sin(a) * (1 - 0.52 * (k % 2))) for k, a in enumerate(angles)]
 
 
 def _heart() -> Points:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import zlib
@@ -39,7 +40,7 @@ def write_trouble_files(folder: Path) -> None:
         "bomb.png": _bomb(20_000, 20_000),
         "page.pdf": b"%PDF-1.7\n%...",
         "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        "large.bmp": _file(grey.resize((1000, 900)), "BMP"),
+        "packed.jpg": gzip.compress(_file(grey, "JPEG"), mtime=0),
     }
     for name, content in files.items():
         write_atomic(folder / FOLDER / name, content)
@@ -49,7 +50,7 @@ def troubles(good: str) -> dict[str, Trouble]:
     """Return every kind of trouble by its name; `good` is the file of a good image, which some of them end in."""
     own = {
         name: f"{FOLDER}/{name}"
-        for name in ("small.jpg", "long.jpg", "bomb.png", "page.pdf", "drawing.svg", "large.bmp")
+        for name in ("small.jpg", "long.jpg", "bomb.png", "page.pdf", "drawing.svg", "packed.jpg")
     }
     redirects = {
         "circle": Trouble(Page(behaviour="redirect", location="/circle"), "redirect_blocked"),
@@ -83,7 +84,6 @@ def troubles(good: str) -> dict[str, Trouble]:
         "svg": Trouble(Page(file=own["drawing.svg"], content_type="image/svg+xml"), "not_image"),
         "empty": Trouble(Page(behaviour="empty"), "not_image"),
         "huge": Trouble(Page(behaviour="huge", file=good), "too_big"),
-        "large": Trouble(Page(file=own["large.bmp"], content_type="image/bmp"), "too_big"),
         "endless": Trouble(Page(behaviour="endless", file=good), "too_big"),
         "small": Trouble(Page(file=own["small.jpg"]), "too_small"),
         "long": Trouble(Page(file=own["long.jpg"]), "aspect"),
@@ -91,9 +91,7 @@ def troubles(good: str) -> dict[str, Trouble]:
             Page(headers={"X-Robots-Tag": "otherbot: all, millrace: noindex"}, file=good), "robots_optout"
         ),
         "noai_for_others": Trouble(Page(headers={"X-Robots-Tag": "otherbot: noai"}, file=good), "ok"),
-        "gzip": Trouble(
-            Page(file=own["page.pdf"], content_type="image/jpeg", headers={"Content-Encoding": "gzip"}), "not_image"
-        ),
+        "gzip": Trouble(Page(file=own["packed.jpg"], headers={"Content-Encoding": "gzip"}), "not_image"),
         **redirects,
     }
 

@@ -210,7 +210,7 @@ class WebSite(asyncio.Protocol):
         elif page.behaviour == "empty":
             self._send(200, b"", "image/jpeg")
         elif page.delay:
-            asyncio.get_running_loop().call_later(page.delay, self._serve_file, page)
+            self._go_on(self._serve_late(page))
         else:
             self._serve_file(page)
 
@@ -252,6 +252,12 @@ class WebSite(asyncio.Protocol):
     def _go_on(self, sending: Coroutine[Any, Any, None]) -> None:
         """Send more by and by; further requests wait for the end."""
         self._busy = asyncio.create_task(sending)
+
+    async def _serve_late(self, page: Page) -> None:
+        await asyncio.sleep(page.delay)
+        self._busy = None
+        self._serve_file(page)
+        self._answer_all()
 
     async def _drip(self, body: bytes) -> None:
         """Send so little at a time that every read succeeds and the whole comes late."""

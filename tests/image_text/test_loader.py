@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from storage.image_decoding import Fit, decode_square
 from storage.image_text_dataset import ImageTextDataset
 from storage.sampling import KeyedBatchSampler, LoaderState
 from storage.shard_index import INDEX, LocalBytes, SplitIndex
@@ -51,14 +52,17 @@ def damage(folders: ShardFolders, key: str, member: str = "jpg", *, begin: int =
     raise AssertionError(key)
 
 
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_every_text_row_comes_with_its_image(written: ShardFolders, split: str) -> None:
-    dataset = opened(written, split)
+@pytest.mark.parametrize(
+    ("split", "fit"), [("train", "crop"), ("train", "pad"), ("validation", "crop"), ("test", "crop")]
+)
+def test_every_text_row_comes_with_its_image(written: ShardFolders, split: str, fit: Fit) -> None:
+    dataset = opened(written, split, fit=fit)
     wanted = written.rows(split)
     assert len(dataset) == len(wanted)
     for index, (sample, (image, text)) in enumerate(zip(dataset, wanted, strict=True)):
         assert sample["image"].dtype == torch.uint8
         assert sample["image"].shape == (3, SIDE, SIDE)
+        assert np.array_equal(sample["image"].permute(1, 2, 0), decode_square(image["jpeg"], SIDE, fit))
         found = {name: sample[name] for name in ("caption", "question", "answer", "templated", "row")}
         assert found == {name: text[name] for name in found}
         assert (sample["key"], sample["index"], sample["replacement"]) == (image["key"], index, False)

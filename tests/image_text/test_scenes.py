@@ -87,6 +87,15 @@ def test_every_part_of_a_picture_has_its_colour_and_place_in_every_kind_of_file(
         assert colours_by_cell(upright(data)) == {(part["column"], part["row"]): part["colour"] for part in parts}
 
 
+@pytest.mark.parametrize("kind", ["palette", "gif", "jpeg_low", "cmyk", "webp"])
+def test_no_kind_of_file_changes_the_colours_of_small_things(kind):
+    for index in range(120):
+        scene = make_scene(4, index)
+        if any(thing.size == "small" and thing.pattern != "plain" for thing in scene.things):
+            seen = colours_by_cell(upright(encode(draw_scene(scene, 4, index, 320), kind)))
+            assert seen == {(part.column, part.row): part.colour for part in scene.parts}
+
+
 def colours_by_cell(pixels: np.ndarray) -> dict[tuple[int, int], str]:
     """Return the colour that prevails in each cell which has more than the ground's."""
     found = {}
@@ -116,7 +125,7 @@ def test_as_many_things_are_drawn_as_are_counted():
 
 @pytest.mark.parametrize(
     ("shape", "filled", "hole"),
-    [("circle", 0.785, False), ("square", 1.0, False), ("triangle", 0.5, False), ("star", 0.31, False),
+    [("circle", 0.785, False), ("square", 1.0, False), ("triangle", 0.5, False), ("star", 0.4, False),
      ("ring", 0.55, True), ("heart", 0.66, False), ("cross", 0.51, False), ("diamond", 0.5, False)],
 )  # fmt: skip
 def test_shapes_are_what_they_are_called(shape, filled, hole):
@@ -306,4 +315,4 @@ def test_copies_are_equal_or_nearly_equal_and_others_are_not(captioned):
     exact = {(a, b) for a, b in copies if images[a] == images[b]}
     assert exact == {(a, b) for a, b in copies if b % COPIES_EVERY == 0}
     assert len(near & copies) >= 0.8 * len(copies)
-    assert len(near - copies) <= 0.001 * len(images) ** 2 / 2
+    assert len(near - copies) <= 1

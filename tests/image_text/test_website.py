@@ -32,6 +32,7 @@ PAGES = {
     "/hangs_up": Page(behaviour="flaky", status=0, failures=1, file="good.jpg"),
     "/reset": Page(behaviour="reset"),
     "/drip": Page(behaviour="drip", file="few.jpg"),
+    "/late.jpg": Page(file="good.jpg", delay=0.2),
     "/truncated": Page(behaviour="truncated", file="good.jpg"),
     "/cut": Page(behaviour="cut", file="good.jpg"),
     "/html": Page(behaviour="html"),
@@ -90,7 +91,7 @@ def test_a_connection_serves_many_requests_even_when_they_come_at_once(site):
             assert connection.sock is not None, f"{path} ended the connection"
     request = b"GET %b HTTP/1.1\r\nHost: pictures.test\r\n\r\n"
     with socket.create_connection((site.host, site.port), timeout=20) as raw:
-        raw.sendall(b"".join(request % path for path in (b"/good.jpg", b"/drip", b"/moved", b"/cut")))
+        raw.sendall(b"".join(request % path for path in (b"/late.jpg", b"/drip", b"/moved", b"/cut")))
         received = b"".join(iter(lambda: raw.recv(2**16), b""))
     wanted = [PICTURE, b"dripping", b"Location: ", PICTURE[: len(PICTURE) // 2]]
     places = [received.index(part) for part in wanted[:3]] + [received.rindex(wanted[3])]
