@@ -16,6 +16,7 @@ PACKAGES = ("tasks", "models", "storage")
 INFRASTRUCTURE = frozenset({
     "tasks", "storage", "models",
     "tasks.stage", "tasks.units", "tasks.code", "tasks.reasons", "tasks.session", "tasks.progress",
+    "tasks.image_text.hosts", "tasks.image_text.live", "tasks.samples.site_process",
     "tasks.training.events", "tasks.training.sweep", "tasks.training.torchrun", "tasks.training.tracking",
     "storage.assets", "storage.files", "storage.hashing", "storage.locks", "storage.raw",
 })  # fmt: skip

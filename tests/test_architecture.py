@@ -64,3 +64,10 @@ def test_what_shapes_weights_is_in_the_code_digest_of_a_training_and_logging_is_
     assert {f"tasks.training.{name}" for name in shaping} <= reached
     assert {"models.emberformer", "tasks.fire.objective", "tasks.fire.dataset"} <= reached
     assert not reached & {f"tasks.training.{name}" for name in ("events", "torchrun", "tracking", "sweep")}
+
+
+def test_what_shapes_shards_is_in_the_code_digest_and_neither_progress_nor_the_sample_site_is():
+    reached = Code().reached("tasks.image_text.shards").keys()
+    assert {f"tasks.image_text.{name}" for name in ("fetch", "crawl", "picture", "packing", "retry")} <= reached
+    assert not reached & {"tasks.image_text.live", "tasks.image_text.hosts"}
+    assert not [name for name in reached if name.startswith("tasks.samples.")]

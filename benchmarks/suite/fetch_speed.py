@@ -28,7 +28,8 @@ from benchmarks.environment import PEERS, peer_python
 from benchmarks.figure import Figure
 from benchmarks.process import Program
 from benchmarks.suite.loader_read import shared_photographs
-from tasks.samples.website import Certificate, Page, RunningSite, serve, write_site
+from tasks.samples.site_process import Certificate, RunningSite, serve
+from tasks.samples.website import Page, write_site
 
 SHARD, WORKERS, CONNECTIONS = 500, 2, 64
 MIX: list[tuple[str, int, dict[str, Any]]] = [

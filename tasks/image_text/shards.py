@@ -111,7 +111,7 @@ def _web_site(images: Asset | RawInput | None) -> Iterator[Mapping[str, Endpoint
         yield {}
         return
     from tasks.image_text.addresses import Endpoint
-    from tasks.samples.website import serve
+    from tasks.samples.site_process import serve
 
     with serve(images.folder) as site:
         yield {SAMPLE_HOST: Endpoint(site.host, site.port)}

@@ -11,30 +11,24 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import ssl
 import struct
-import subprocess
-import sys
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from storage.files import write_atomic
+from tasks.samples.site_process import REQUESTS, Certificate
 from tasks.units import die_with_parent
 
 SITE = "site.json"
-REQUESTS = "/.well-known/requests"
-"""Answers with a JSON object of how often every path was asked for."""
 TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 HTML = b"<!doctype html><title>Sorry</title><p>The picture has moved.</p>"
 DRIP_SECONDS = 0.05
@@ -88,52 +82,6 @@ def write_site(folder: Path, pages: Pages) -> None:
 def load_site(folder: Path) -> dict[str, Page]:
     """Return the pages of a folder."""
     return {path: Page.model_validate(page) for path, page in json.loads((folder / SITE).read_bytes()).items()}
-
-
-class Certificate(NamedTuple):
-    """PEM files for https."""
-
-    certificate: Path
-    key: Path
-
-
-@dataclass(frozen=True, slots=True)
-class RunningSite:
-    """A web site that runs in a process of its own."""
-
-    host: str
-    port: int
-    https: bool
-
-    @property
-    def address(self) -> str:
-        """The site's URL, without a path."""
-        return f"http{'s' * self.https}://{self.host}:{self.port}"
-
-    def requests(self) -> dict[str, int]:
-        """Return how often every path was asked for."""
-        context = ssl._create_unverified_context() if self.https else None
-        with urllib.request.urlopen(f"{self.address}{REQUESTS}", context=context, timeout=20) as answer:
-            return json.load(answer)
-
-
-@contextlib.contextmanager
-def serve(folder: Path, certificate: Certificate | None = None) -> Iterator[RunningSite]:
-    """Run the web site of a folder on a free port while the block runs; it ends with this process at the latest."""
-    command = [sys.executable, "-m", __name__, str(folder), "--parent", str(os.getpid())]
-    if certificate:
-        command += ["--certificate", str(certificate.certificate), "--key", str(certificate.key)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent.parent)
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        if not line.startswith("listening "):
-            raise RuntimeError(f"the web site of {folder} did not start; its message stands above")
-        yield RunningSite("127.0.0.1", int(line.split()[1]), certificate is not None)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 class Bodies:

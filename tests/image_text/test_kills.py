@@ -15,7 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from storage.assets import Asset, Workspace, verify
-from tasks.samples.website import Page, serve, write_site
+from tasks.samples.site_process import serve
+from tasks.samples.website import Page, write_site
 from tests.conftest import REPOSITORY
 from tests.image_text.crawler import IMAGES_PER_SHARD
 from tests.image_text.sites import files_of, noisy

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.samples.website import Certificate, Page, RunningSite, load_site, serve, write_site
+from tasks.samples.site_process import Certificate, RunningSite, serve
+from tasks.samples.website import Page, load_site, write_site
 from tests.conftest import REPOSITORY
 from tests.image_text.pictures import encoded, scenery
 
@@ -243,7 +244,7 @@ def test_the_list_of_pages_comes_back_and_knows_no_other_words(folder, tmp_path)
 def test_the_site_ends_with_whoever_started_it(folder):
     program = f"""
 import os, pathlib
-from tasks.samples.website import serve
+from tasks.samples.site_process import serve
 with serve(pathlib.Path({str(folder)!r})) as site:
     print(site.port, flush=True)
     os.kill(os.getpid(), 9)
