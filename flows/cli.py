@@ -43,7 +43,14 @@ Overrides = Annotated[
     typer.Option("--set", "-s", help="Override a field, e.g. --set source.days=10. May be repeated.", metavar="A.B=C"),
 ]
 Root = Annotated[
-    Path | None, typer.Option("--root", "-r", help="Where assets live.", envvar="MILLRACE_ROOT", show_default="assets")
+    str | None,
+    typer.Option(
+        "--root",
+        "-r",
+        help="Where assets live: a folder, or s3://bucket/prefix.",
+        envvar="MILLRACE_ROOT",
+        show_default="assets",
+    ),
 ]
 Deep = Annotated[bool, typer.Option("--deep", help="Compare every byte (SHA-256), not only existence and size.")]
 AssetName = Annotated[
@@ -338,16 +345,16 @@ def _configure(pipeline: str, profile: str, overrides: Sequence[str] | None) -> 
     return chosen, load_config(chosen.config, path, overrides or ()), name
 
 
-def _root(root: Path | None) -> Path:
-    from flows.runner import default_root
+def _root(root: str | None) -> Path:
+    from flows.runner import default_root, root_folder
 
-    return root.expanduser().absolute() if root else default_root()
+    return root_folder(root) if root else default_root()
 
 
-def _store(root: Path | None) -> AssetStore:
-    from storage.assets import AssetStore
+def _store(root: str | None) -> AssetStore:
+    from storage.assets import open_store
 
-    return AssetStore(_root(root))
+    return open_store(_root(root))
 
 
 def _print_plan(outcomes: Sequence[Outcome]) -> None:

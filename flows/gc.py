@@ -59,7 +59,10 @@ def _remove(console: Console, store: AssetStore, folder: Path) -> int:
                 return 0
             locks.enter_context(lock)
         size = exclusive_size(folder)
-        remove_tree(folder)
+        if folder == asset.folder:
+            store.remove(asset)
+        else:
+            remove_tree(folder)
     return size
 
 
@@ -75,7 +78,7 @@ def reachable(store: AssetStore) -> set[Path]:
     reached, since the new one takes over its unchanged units. A profile that was used before but cannot be planned
     now is a `ValueError`: its assets could not be told from garbage.
     """
-    queue = [Asset(store.root / name) for name in store.pins()]
+    queue = [store.asset(*name.split("/")) for name in store.pins()]
     for pipeline, path, runs in _profiles(store):
         try:
             config = load_config(pipeline.config, path)
@@ -89,7 +92,7 @@ def reachable(store: AssetStore) -> set[Path]:
             continue
         values = config.model_dump(mode="json")
         last = next((run for run in runs if run.config == values and run.state == "Completed"), None)
-        before = {stage.stage: Asset(store.root / stage.asset) for stage in last.stages} if last else {}
+        before = {stage.stage: store.asset(*stage.asset.split("/")) for stage in last.stages} if last else {}
         queue += [asset for o in outcomes if (asset := o.asset or before.get(o.stage))]
     found: set[Path] = set()
     while queue:

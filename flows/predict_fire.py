@@ -41,6 +41,7 @@ def predict_sequence(
     from tasks.fire.released import load_fire_model
 
     asset = store.find(model) if model else best_model(store)
+    asset.fetch()
     release = load_fire_model(asset.folder)
     session = Session(store, Terminal(console), workers=Workers.parse("auto"))
     with session.active():
@@ -122,6 +123,7 @@ def _files_of(archive: str) -> list[Path]:
 def _cache_of(store: AssetStore, model: Asset) -> Asset:
     """Return the token cache that a model was trained on."""
     for record in model.manifest.inputs:
-        if record.kind == "fire_cache" and (asset := store.asset(record.kind, record.key)).folder.exists():
+        if record.kind == "fire_cache" and store.published(asset := store.asset(record.kind, record.key)):
+            asset.fetch()
             return asset
     raise ValueError(f"the data that {_name(model)} was trained on is gone; name an archive with --archive")

@@ -22,7 +22,7 @@ def write_report(store: AssetStore, pipeline: Pipeline, output: Path | None = No
     latest = next((run for run in runs if run.state == "Completed"), None)
     if latest is None:
         raise ValueError(
-            f"no finished run of {pipeline.name} below {store.root}: millrace run {pipeline.name} comes first"
+            f"no finished run of {pipeline.name} below {store.name}: millrace run {pipeline.name} comes first"
         )
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text())
     html = template.render(
@@ -41,8 +41,9 @@ def write_report(store: AssetStore, pipeline: Pipeline, output: Path | None = No
 def _stage(store: AssetStore, record: StageRecord) -> dict[str, Any]:
     kind, _, key = record.asset.partition("/")
     asset = store.asset(kind, key)
-    if not asset.folder.exists():
+    if not store.published(asset):
         return {"record": record, "gone": True}
+    asset.fetch(lambda name: name.endswith((".png", ".csv")))
     manifest = asset.manifest
     return {
         "record": record,

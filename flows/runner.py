@@ -9,7 +9,7 @@ from typing import Literal
 from configs.base import Config
 from flows.pipelines import Pipeline
 from flows.runs import RunRecord, StageRecord
-from storage.assets import AssetStore
+from storage.assets import open_store
 from tasks.progress import Silent
 from tasks.session import Outcome, Reporter, Session
 from tasks.units import Workers
@@ -19,12 +19,21 @@ DEFAULT_ROOT = "assets"
 
 def default_root() -> Path:
     """Return where assets live: MILLRACE_ROOT, or `assets` in the working directory."""
-    return Path(os.environ.get("MILLRACE_ROOT", DEFAULT_ROOT)).expanduser().absolute()
+    return root_folder(os.environ.get("MILLRACE_ROOT", DEFAULT_ROOT))
+
+
+def root_folder(root: str) -> Path:
+    """Return the folder of a root: itself, or for one on an object store (`s3://…`) its working folder here."""
+    if "://" in root:
+        from storage.remote import working_folder
+
+        return working_folder(root)
+    return Path(root).expanduser().absolute()
 
 
 def plan(pipeline: Pipeline, config: Config, root: Path, *, deep: bool = False) -> list[Outcome]:
     """Walk the pipeline's stages without running any; say for each what would happen and why."""
-    session = Session(AssetStore(root), Silent(), planning=True, deep=deep)
+    session = Session(open_store(root), Silent(), planning=True, deep=deep)
     with session.active():
         pipeline.wire(config)
     return session.outcomes
@@ -61,7 +70,7 @@ def run(
         record.save(root)
 
     session = Session(
-        AssetStore(root), reporter, workers=Workers.parse(workers), engine=engine, deep=deep, on_outcome=note
+        open_store(root), reporter, workers=Workers.parse(workers), engine=engine, deep=deep, on_outcome=note
     )
     try:
         with session.active():

@@ -20,7 +20,7 @@ from configs.load import apply_override, load_config, parse_override, profile_pa
 from flows.pipelines import Pipeline, find_pipeline
 from flows.runner import plan, run
 from flows.runs import RunRecord
-from storage.assets import Asset, AssetStore
+from storage.assets import Asset, AssetStore, open_store
 from tasks.progress import Terminal
 from tasks.session import Outcome
 from tasks.training.launch import TrainingError
@@ -201,7 +201,7 @@ def _try(console: Console, target: Target, sweep: Sweep, parameters: Mapping[str
             profile=str(target.profile),
             workers=target.workers,
         )
-        return validation_metrics(trained_models(AssetStore(target.root), record))
+        return validation_metrics(trained_models(open_store(target.root), record))
     except TrainingError:
         raise
     except ValueError as error:
@@ -234,7 +234,7 @@ def validation_metrics(models: Sequence[Asset]) -> dict[str, float]:
 
 def report_to_agent(root: Path, record: RunRecord) -> None:
     """Tell `wandb agent` the metrics of a run whose trainings were all found in the cache."""
-    store = AssetStore(root)
+    store = open_store(root)
     models = trained_models(store, record)
     worked = {stage.asset for stage in record.stages if stage.status != "HIT"}
     if models and not worked & {f"{model.kind}/{model.key}" for model in models}:

@@ -12,7 +12,6 @@ from rich.tree import Tree
 
 from flows.runs import load_runs
 from storage.assets import Asset, AssetStore, InputRecord, Workspace, describe_size
-from storage.assets import verify as verify_asset
 
 
 def _table(*columns: str) -> Table:
@@ -24,7 +23,7 @@ def _table(*columns: str) -> Table:
 
 def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
     """Print runs, assets by kind, workspaces and pins of a store."""
-    console.print(f"[bold]{escape(str(store.root))}[/]", highlight=False)
+    console.print(f"[bold]{escape(store.name)}[/]", highlight=False)
     history = _table("run", "pipeline", "state", "started", "seconds", "stages")
     for record in load_runs(store.root)[:runs]:
         state = "[red]killed (millrace reap)[/]" if record.is_orphan() else record.state
@@ -62,7 +61,7 @@ def print_asset(console: Console, store: AssetStore, name: str) -> None:
     facts = _table("", "")
     facts.show_header = False
     rows = {
-        "folder": asset.folder,
+        "folder": asset.place,
         "stage": f"{manifest.stage} (version {manifest.version}, code {manifest.code[:12]})",
         "made": f"{manifest.created_at:%Y-%m-%d %H:%M} UTC in {manifest.seconds:.1f} s, because: {manifest.reason}",
         "content": f"{len(manifest.files)} files, {describe_size(asset.size)}, {len(manifest.units)} units, "
@@ -91,14 +90,14 @@ def _grow(tree: Tree, store: AssetStore, asset: Asset, most_files: int = 12) -> 
                 branch.add(f"[dim]and {len(record.files) - most_files} more[/]")
             continue
         source = store.asset(record.kind, record.key)
-        branch = tree.add(f"{record.name}: [bold]{record.kind}[/]/{record.key[:12]}{_state(source, record)}")
-        if source.folder.exists():
+        there = store.published(source)
+        state = _state(source, record) if there else " [dim](removed since)[/]"
+        branch = tree.add(f"{record.name}: [bold]{record.kind}[/]/{record.key[:12]}{state}")
+        if there:
             _grow(branch, store, source, most_files)
 
 
 def _state(asset: Asset, record: InputRecord) -> str:
-    if not asset.folder.exists():
-        return " [dim](removed since)[/]"
     return "" if asset.fingerprint == record.fingerprint else " [red](content differs by now)[/]"
 
 
@@ -108,7 +107,7 @@ def print_verification(console: Console, store: AssetStore, name: str | None, *,
     whole = True
     for asset in assets:
         started = time.perf_counter()
-        damages = verify_asset(asset, deep=deep)
+        damages = store.verify(asset, deep=deep)
         seconds = time.perf_counter() - started
         if not damages:
             console.print(f"[green]whole  [/] {asset.kind}/{asset.key[:12]}  {seconds:.2f} s", highlight=False)
@@ -118,5 +117,5 @@ def print_verification(console: Console, store: AssetStore, name: str | None, *,
         for damage in damages:
             console.print(f"        {escape(str(damage))}", highlight=False)
     if not assets:
-        console.print(f"no assets below {store.root}", highlight=False)
+        console.print(f"no assets below {store.name}", highlight=False)
     return whole

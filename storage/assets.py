@@ -6,6 +6,7 @@ Layout below the root:
     <kind>/<key>.partial/     a workspace: files of finished units, and `.units/`, their ledger
     .locks/                   kernel locks: `build` (one writer per key), `use` (readers, against gc)
     .pins/                    assets that gc must keep
+    .remote                   the URL of the object store where published assets lie, if they do not lie here
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 LEDGER = ".units"
 SCRATCH = ".scratch"
+REMOTE = ".remote"
 KEY_LENGTH = 24  # hex digits of the SHA-256 that name a folder: 96 bits
 
 
@@ -45,6 +47,19 @@ class FileRecord(_Record):
     path: str
     size: int
     sha256: str
+
+    def damage(self, folder: Path, *, deep: bool = False) -> str | None:
+        """Return what is wrong with the file below a folder, in words; `deep` compares its SHA-256 as well."""
+        path = folder / self.path
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return "is missing"
+        if size != self.size:
+            return f"has {size} bytes where {self.size} were written"
+        if deep and file_sha256(path) != self.sha256:
+            return "has other content than was written (SHA-256 differs)"
+        return None
 
 
 class UnitRecord(_Record):
@@ -116,10 +131,20 @@ class Asset:
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest; `ValueError` when it is missing or damaged."""
-        manifest = _manifest_or_none(self.folder / MANIFEST)
+        manifest = read_manifest(self.folder / MANIFEST)
         if manifest is None or manifest.key != self.key:
             raise ValueError(f"{self.folder} has no {MANIFEST} that fits it: it is not a published asset, or damaged")
         return manifest
+
+    @property
+    def place(self) -> str:
+        """Where its files are, for people."""
+        return str(self.folder)
+
+    def fetch(
+        self, needs: Callable[[str], bool] = lambda name: True, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """See to it that the files that are needed lie in `folder`, where they do not lie already."""
 
     @property
     def fingerprint(self) -> str:
@@ -163,22 +188,9 @@ def verify(asset: Asset, *, deep: bool = False) -> list[Damage]:
     for extra in sorted(present - expected.keys()):
         damages.append(Damage(extra, "does not belong to the asset"))
     for path, record in expected.items():
-        if what := _damage(asset.folder, record, deep=deep):
+        if what := record.damage(asset.folder, deep=deep):
             damages.append(Damage(path, what))
     return damages
-
-
-def _damage(folder: Path, record: FileRecord, *, deep: bool) -> str | None:
-    path = folder / record.path
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        return "is missing"
-    if size != record.size:
-        return f"has {size} bytes where {record.size} were written"
-    if deep and file_sha256(path) != record.sha256:
-        return "has other content than was written (SHA-256 differs)"
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +251,10 @@ class Workspace:
             fsync(path)
             records.append(FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path)))
         record = UnitRecord(id=unit.id, key=unit.key, files=tuple(records), result=dict(result))
+        if (self.folder.parent.parent / REMOTE).exists():
+            from storage.remote import upload_unit
+
+            upload_unit(self.folder, records)
         self._write(record)
         return record
 
@@ -297,6 +313,7 @@ class Workspace:
     @staticmethod
     def _whole(asset: Asset, entry: UnitEntry, sizes: Mapping[str, FileRecord]) -> bool:
         try:
+            asset.fetch(entry.files.__contains__)
             return all((asset.folder / n).stat().st_size == sizes[n].size for n in entry.files)
         except FileNotFoundError:
             return False
@@ -311,15 +328,48 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def open_store(root: Path) -> AssetStore:
+    """Return the store of a root, be that a folder of assets or the working folder of an object store."""
+    if (root / REMOTE).exists():
+        from storage.remote import RemoteStore
+
+        return RemoteStore(root)
+    return AssetStore(root)
+
+
+def root_name(root: Path) -> str:
+    """Return what people call a root: the URL of its object store, or its path."""
+    try:
+        return (root / REMOTE).read_text().strip()
+    except FileNotFoundError:
+        return str(root)
+
+
 class AssetStore:
     """All assets below one root folder."""
 
+    where = ""
+    """What follows `verified by size`, for people."""
+
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
+        self.name = root_name(self.root)
 
     def asset(self, kind: str, key: str) -> Asset:
         """Return the handle of an asset, published or not."""
         return Asset(self.root / kind / key[:KEY_LENGTH])
+
+    def published(self, asset: Asset) -> bool:
+        """Whether there is such an asset, whole or damaged."""
+        return asset.folder.exists()
+
+    def verify(self, asset: Asset, *, deep: bool = False) -> list[Damage]:
+        """Compare an asset with its manifest."""
+        return verify(asset, deep=deep)
+
+    def remove(self, asset: Asset) -> None:
+        """Delete an asset."""
+        remove_tree(asset.folder)
 
     def workspace(self, asset: Asset) -> Workspace:
         """Return the workspace that becomes this asset."""
@@ -358,7 +408,7 @@ class AssetStore:
         if hits:
             raise ValueError(f"{name!r} means several assets: {', '.join(f'{a.kind}/{a.key[:12]}' for a in hits[:8])}")
         kinds = ", ".join(sorted({a.kind for a in everything})) or "none"
-        raise ValueError(f"no asset {name!r} below {self.root}; kinds there: {kinds}")
+        raise ValueError(f"no asset {name!r} below {self.name}; kinds there: {kinds}")
 
     def publish(self, asset: Asset, manifest: Manifest) -> Asset:
         """Turn the workspace into the asset: the manifest, then one rename of the whole folder."""
@@ -389,23 +439,26 @@ class AssetStore:
         workspace = self.workspace(asset)
         if not (workspace.folder / MANIFEST).exists():
             return
-        manifest = _manifest_or_none(workspace.folder / MANIFEST)
+        manifest = read_manifest(workspace.folder / MANIFEST)
         if manifest is None:
             remove_tree(workspace.folder)
             return
-        damaged = {f.path for f in manifest.files if _damage(workspace.folder, f, deep=True)}
+        damaged = {f.path for f in manifest.files if f.damage(workspace.folder, deep=True)}
         if not damaged:
             self._finish_publishing(asset, manifest)
             return
         workspace.restore(manifest, damaged)
         (workspace.folder / MANIFEST).unlink()
 
-    def demote(self, asset: Asset) -> None:
-        """Turn a damaged asset back into a workspace that keeps every unit whose files are still right."""
+    def demote(self, asset: Asset, *, deep: bool = False) -> None:
+        """Turn a damaged asset back into a workspace that keeps every unit whose files are still right.
+
+        `deep` says that it was found damaged by content, for stores that do not compare content anyway.
+        """
         workspace = self.workspace(asset)
         remove_tree(workspace.folder)
         asset.folder.replace(workspace.folder)
-        manifest = _manifest_or_none(workspace.folder / MANIFEST)
+        manifest = read_manifest(workspace.folder / MANIFEST)
         if manifest is not None:
             for name in set(walk_files(workspace.folder)) - {f.path for f in manifest.files} - {MANIFEST}:
                 (workspace.folder / name).unlink()
@@ -424,7 +477,8 @@ class AssetStore:
         (self.root / ".pins" / asset.kind / asset.key).unlink(missing_ok=True)
 
 
-def _manifest_or_none(path: Path) -> Manifest | None:
+def read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest in a file; None when it is missing or damaged."""
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -20,23 +20,20 @@ FEW = 1.5
 
 
 def decode_square(jpeg: bytes | memoryview, side: int, fit: Fit) -> Pixels:
-    """Return RGB planes (3, side, side); `ValueError` for bytes with any defect that the decoder notices.
+    """Return RGB pixels (side, side, 3); `ValueError` for bytes with any defect that the decoder notices.
 
     `crop` scales the shorter side to `side` and keeps the middle; `pad` scales the longer side and centres the image
     on black. Smaller images are enlarged.
     """
-    planes = np.empty((3, side, side), np.uint8)
     if fit == "crop":
-        _split(_scaled(_middle(_decode(jpeg, side, side)), side, side), planes)
-        return planes
+        return _scaled(_middle(_decode(jpeg, side, side)), side, side)
     height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
     scale = side / max(height, width)
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    planes[:] = 0
+    square = np.zeros((side, side, 3), np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
-    pixels = _scaled(_decode(jpeg, height, width), height, width)
-    _split(pixels, planes[:, top : top + height, left : left + width])
-    return planes
+    square[top : top + height, left : left + width] = _scaled(_decode(jpeg, height, width), height, width)
+    return square
 
 
 def _decode(jpeg: bytes | memoryview, height: int, width: int) -> Pixels:
@@ -60,7 +57,3 @@ def _scaled(pixels: Pixels, height: int, width: int) -> Pixels:
     reduction = min(pixels.shape[0] / height, pixels.shape[1] / width)
     interpolation = cv2.INTER_LINEAR if reduction < FEW else cv2.INTER_AREA
     return cast(Pixels, cv2.resize(pixels, (width, height), interpolation=interpolation))
-
-
-def _split(pixels: Pixels, planes: Pixels) -> None:
-    cv2.split(pixels, list(planes))

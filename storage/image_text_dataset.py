@@ -28,7 +28,7 @@ class ImageTextDataset(Dataset[dict[str, Any]]):
 
     A sample is a dict:
 
-        image        uint8 tensor (3, side, side), RGB
+        image        uint8 tensor (3, side, side), RGB; a view of pixels with colours last, which stacking copies
         caption, question, answer   str, empty where absent
         templated    bool: the question was made from a template, and the answer is a caption
         key          str, the image's name in its tar
@@ -117,7 +117,7 @@ class ImageTextDataset(Dataset[dict[str, Any]]):
             found = json.loads(facts)
             text = found["rows"][entry.text]
             return {
-                "image": torch.from_numpy(decode_square(jpeg, self._side, self._fit)),
+                "image": torch.from_numpy(decode_square(jpeg, self._side, self._fit)).permute(2, 0, 1),
                 "caption": text["caption"],
                 "question": text["question"],
                 "answer": text["answer"],

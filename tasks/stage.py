@@ -32,7 +32,6 @@ from storage.assets import (
     fingerprint,
     now,
     software_versions,
-    verify,
 )
 from storage.files import is_temporary, walk_files
 from storage.hashing import digest, file_sha256, jsonable
@@ -205,10 +204,10 @@ class Stage:
 
     def _look(self, session: Session, request: Request, asset: Asset, title: str) -> Outcome:
         """Say what has to be done for an asset, and why, without doing it."""
-        if asset.folder.exists():
-            damages = verify(asset, deep=session.deep)
+        if session.store.published(asset):
+            damages = session.store.verify(asset, deep=session.deep)
             if not damages:
-                check = "by content" if session.deep else "by size"
+                check = f"by {'content' if session.deep else 'size'}{session.store.where}"
                 return Outcome(title, "HIT", f"{len(asset.manifest.files)} files verified {check}", asset)
             more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
             return Outcome(title, "RUN", f"{damages[0]}{more}")
@@ -239,10 +238,10 @@ class Stage:
             outcome = self._look(session, request, asset, title)
             if outcome.status != "HIT":
                 session.reporter.begins(outcome)
-                if asset.folder.exists():
-                    session.store.demote(asset)
-                if asset.folder.exists():  # whole again without the files that did not belong
-                    outcome.asset = Asset(asset.folder)
+                if session.store.published(asset):
+                    session.store.demote(asset, deep=session.deep)
+                if session.store.published(asset):  # whole again without the files that did not belong
+                    outcome.asset = session.store.asset(asset.kind, asset.key)
                 else:
                     self._work(session, request, arguments, asset, outcome, started)
         outcome.seconds = time.perf_counter() - started
@@ -263,6 +262,9 @@ class Stage:
         workspace.folder.mkdir(parents=True, exist_ok=True)
         predecessors = session.store.assets(self.kind)
         job = Job(self.name, outcome.stage, workspace, session, predecessors, f"{self.version} {request.code}")
+        for value in request.inputs.values():
+            if isinstance(value, Asset):
+                value.fetch(tell=session.reporter.message)
         result = self.function(job, **arguments)
         units, files = _inventory(workspace)
         manifest = Manifest(

@@ -54,8 +54,8 @@ def test_it_mixes() -> None:
 
 def test_windows_are_shuffled_differently() -> None:
     order = BlockPermutation(64 * 160, 1, 2, 10, 16).take(np.arange(64 * 160)).reshape(64, 160)
-    ranks = order.argsort(axis=1)
-    assert len({tuple(row) for row in ranks.tolist()}) == 64
+    places = order % 10  # within blocks, all turned by the same number
+    assert len({tuple(row) for row in places.tolist()}) == 64
 
 
 def test_epochs_and_seeds_differ_in_order_and_in_borders() -> None:

@@ -48,6 +48,15 @@ def _millrace(task: dict[str, Any], side: int = STORED) -> Iterator[Sample]:
                 yield sample["key"], sample["caption"], sample["image"]
 
 
+def _millrace_224(task: dict[str, Any]) -> Iterator[Sample]:
+    """The same at the size of a training, copied into planes one by one as stacking a batch would."""
+    import torch
+
+    torch.set_num_threads(1)  # as in the processes of a DataLoader
+    for key, caption, image in _millrace(task, SMALL):
+        yield key, caption, image.contiguous()
+
+
 def _webdataset(task: dict[str, Any]) -> Iterator[Sample]:
     """The usual pipeline, tar after tar in stored order, which is its quickest."""
     import webdataset
@@ -63,7 +72,7 @@ def _webdataset_224(task: dict[str, Any]) -> Iterator[Sample]:
     import torch
     from PIL import Image
 
-    torch.set_num_threads(1)  # as in the processes of a DataLoader
+    torch.set_num_threads(1)
     for key, caption, image in _webdataset(task):
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -106,7 +115,7 @@ READERS: dict[str, Callable[[dict[str, Any]], Iterator[Sample]]] = {
     "millrace": _millrace,
     "webdataset": _webdataset,
     "litdata": _litdata,
-    "millrace_224": lambda task: _millrace(task, SMALL),
+    "millrace_224": _millrace_224,
     "webdataset_224": _webdataset_224,
 }
 

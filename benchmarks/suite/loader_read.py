@@ -8,11 +8,10 @@ and, at full size, the same pixels to the bit.
 Ours reads in a full shuffle, a new one each epoch. `webdataset` reads the same tars in stored order, which is its
 quickest, with `.decode("pilrgb").to_tuple("jpg", "json")`.
 
-- `loader_vs_webdataset`: images as they are stored. Both decode every pixel; ours gives uint8 planes, webdataset a
-  loaded PIL image. Four fifths of our time are libjpeg-turbo's, which is in both, so that about twice is the most that
-  anything around it can gain.
+- `loader_vs_webdataset`: images as they are stored. Both decode every pixel; ours gives a uint8 tensor of the middle
+  square, webdataset a loaded PIL image. More than nine tenths of our time are those of libjpeg-turbo, which both use.
 - `loader_224_vs_webdataset`: what a training gets, a contiguous uint8 tensor (3, 224, 224) of the middle square.
-  webdataset is followed by Pillow's resize, ours has cv2's between decoding and planes.
+  webdataset is followed by Pillow's bilinear resize, ours resizes with cv2.
 - `loader_vs_streaming`: LitData in its own format (converted before the clock starts), shuffled. Its decoder is
   torchvision's, which does not load beside the CPU build of torch, so it returns bytes and simplejpeg decodes them, as
   in ours. mosaicml-streaming cannot be compared: it does not install beside our pinned versions, and with its own
