@@ -15,6 +15,8 @@ AGES = 3
 """Ages that have a channel of their own; the last one also counts everything older."""
 WIND_CHANNELS = 8
 """Channels of the wind of one sample: see `wind_vectors`."""
+STRIP = 2**14
+"""Pixels that are read out at a time where nothing is kept for a gradient: what lies between then stays in the cache."""
 
 
 @dataclass
@@ -22,7 +24,7 @@ class PixelStack:
     """The inputs of a pixel model; zero outside the domain."""
 
     maps: Tensor
-    """(B, C, H, W) float."""
+    """(B, C, H, W) float, channels last, as convolutions want it."""
     wind: Tensor
     """(B, 8) float: the same for all pixels of a sample."""
     domain: Tensor
@@ -54,8 +56,9 @@ class PixelInputs(nn.Module):
     def forward(self, batch: FireBatch) -> PixelStack:
         """Return maps (B, C, H, W), wind (B, 8) and the domain."""
         wind = wind_vectors(batch, self.wind_scale)
-        maps = torch.cat([fire_maps(batch), *self._terrain(batch, wind), *self._classes(batch)], 1)
-        return PixelStack(maps, wind, batch.domain)
+        parts = [fire_maps(batch), *self._terrain(batch, wind), *self._classes(batch)]
+        maps = torch.cat([part.permute(0, 2, 3, 1) for part in parts], -1)
+        return PixelStack(maps.permute(0, 3, 1, 2), wind, batch.domain)
 
     def _terrain(self, batch: FireBatch, wind: Tensor) -> list[Tensor]:
         valid = batch.terrain_valid & batch.domain[:, None]
@@ -105,8 +108,8 @@ class PixelStem(nn.Module):
 
     def forward(self, stack: PixelStack) -> tuple[Tensor, Tensor]:
         """Return (B, width, H / stride, W / stride), non-negative, and its (B, 1, ...) mask."""
-        x = self.maps(stack.maps).contiguous(memory_format=torch.channels_last)
-        x = F.relu(x + self.wind(stack.wind)[:, :, None, None])
+        x = self.maps(stack.maps).add_(self.wind(stack.wind)[:, :, None, None])
+        x = F.relu_(x).contiguous(memory_format=torch.channels_last)
         return x, stem_mask(stack.domain, self.stride, x.dtype)
 
 
@@ -127,5 +130,18 @@ class PixelReadout(nn.Module):
 
     def forward(self, x: Tensor, stack: PixelStack) -> Tensor:
         """Return (B, features, H, W), non-negative."""
-        x = F.pixel_shuffle(self.expand(x), self.stride) + self.maps(stack.maps)
-        return F.relu(self.mix(F.relu(x + self.wind(stack.wind)[:, :, None, None])))
+        wind = self.wind(stack.wind)[:, :, None, None]
+        if torch.is_grad_enabled():
+            return self._read(x, stack.maps, wind)
+        shape = len(wind), wind.shape[1], *stack.maps.shape[-2:]
+        features = torch.empty(shape, dtype=wind.dtype, device=wind.device, memory_format=torch.channels_last)
+        rows = max(STRIP // (self.stride * shape[-1]), 1)
+        fine = rows * self.stride
+        strips = zip(x.split(rows, 2), stack.maps.split(fine, 2), features.split(fine, 2), strict=True)
+        for coarse, maps, strip in strips:
+            strip.copy_(self._read(coarse, maps, wind))
+        return features
+
+    def _read(self, x: Tensor, maps: Tensor, wind: Tensor) -> Tensor:
+        x = F.pixel_shuffle(self.expand(x), self.stride).add_(self.maps(maps)).add_(wind)
+        return F.relu_(self.mix(F.relu_(x)))

@@ -46,7 +46,7 @@ class SpreadFront(nn.Module):
 
     def arrivals(self, features: Tensor, batch: FireBatch) -> tuple[Tensor, Tensor]:
         """Return when fire arrives, in frames after the last one, and the sharpness of the logit, both (B, H, W)."""
-        outputs = self.speeds(features).float()
+        outputs = self.speeds(features).float().contiguous()
         leave, enter, sharpness = outputs[:, : len(STEPS)], outputs[:, -2], outputs[:, -1]
         times = travel_times(leave, enter, batch.burnt & batch.domain, batch.burnable, self.reach)
         return times, 3.0 * F.softplus(sharpness)
@@ -62,41 +62,30 @@ def travel_times(leave: Tensor, enter: Tensor, burnt: Tensor, open_to_fire: Tens
 
     `leave` (B, 8, H, W) is the logarithm of the time that fire takes from a pixel to its neighbour in each of `STEPS`,
     for a neighbour at distance 1; `enter` (B, H, W) is added for the pixel entered. Only pixels `open_to_fire`
-    (B, H, W) are entered. `reach` rounds of relaxation find every quickest path of so many edges, and many longer ones.
+    (B, H, W) are entered, and only those whose row and column are at most `reach` from a burnt one's. `reach` rounds of
+    relaxation find every quickest path of so many edges, and many longer ones.
     """
-    times = edge_times(leave, enter, open_to_fire)
+    height, width = burnt.shape[-2:]
+    near_rows, near_columns = _near(burnt.any(2), reach), _near(burnt.any(1), reach)
+    rows, columns = _extent(near_rows), _extent(near_columns)
+    near = near_rows[:, rows, None] & near_columns[:, None, columns]
+    burnt = burnt[:, rows, columns]
+    times = edge_times(leave[..., rows, columns], enter[:, rows, columns], open_to_fire[:, rows, columns] & near)
     with torch.no_grad():
         directions = quickest_paths(times, burnt, reach)
-    return path_sums(times, directions, burnt, reach)
+    arrivals = path_sums(times, directions, burnt, reach)
+    around = (columns.start, width - columns.stop, rows.start, height - rows.stop)
+    return F.pad(arrivals, around, value=HORIZON)
 
 
 def edge_times(leave: Tensor, enter: Tensor, open_to_fire: Tensor) -> Tensor:
     """Return (B, 8, H, W): for each pixel, the time of the edge by which `STEPS[d]` enters it."""
-    incoming = torch.stack([_came_from(leave[:, d], step) for d, step in enumerate(STEPS)], 1)
+    height, width = enter.shape[-2:]
+    padded = F.pad(leave, (1, 1, 1, 1), value=math.log(CLOSED))
+    incoming = [padded[:, d, 1 - r : 1 - r + height, 1 - c : 1 - c + width] for d, (r, c) in enumerate(STEPS)]
     lengths = leave.new_tensor([math.log(math.hypot(*step)) for step in STEPS]).view(1, 8, 1, 1)
-    times = (incoming + enter[:, None] + lengths).clamp(-7.0, 5.0).exp()
+    times = torch.stack(incoming, 1).add_(enter[:, None]).add_(lengths).clamp(-7.0, 5.0).exp()
     return times.masked_fill(~open_to_fire[:, None], CLOSED)
-
-
-def _came_from(values: Tensor, step: tuple[int, int]) -> Tensor:
-    """Return for each pixel of (B, H, W) the value of the pixel from which `step` leads to it."""
-    (rows, columns), (height, width) = step, values.shape[-2:]
-    padded = F.pad(values, (1, 1, 1, 1), value=math.log(CLOSED))
-    return padded[:, 1 - rows : 1 - rows + height, 1 - columns : 1 - columns + width]
-
-
-def quickest_paths(times: Tensor, burnt: Tensor, reach: int) -> Tensor:
-    """Return (B, H, W) int64: the direction in which the quickest path enters each pixel, -1 where none does.
-
-    Only pixels whose row and column are at most `reach` from a burnt one's are looked at.
-    """
-    rows, columns = _near(burnt.any(2), reach), _near(burnt.any(1), reach)
-    near = rows[:, :, None] & columns[:, None, :]
-    box = (slice(None), _extent(rows), _extent(columns))
-    edges = times.masked_fill(~near[:, None], CLOSED).transpose(0, 1)[:, *box].contiguous()
-    directions = torch.full_like(burnt, -1, dtype=torch.int64)
-    directions[box] = _relax(edges, burnt[box], reach)
-    return directions
 
 
 def _near(lines: Tensor, reach: int) -> Tensor:
@@ -110,12 +99,14 @@ def _extent(lines: Tensor) -> slice:
     return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 1)
 
 
-def _relax(edges: Tensor, burnt: Tensor, reach: int) -> Tensor:
-    """Bellman-Ford on the whole grid at once, in place: after k rounds, all paths of k edges have been tried.
+def quickest_paths(times: Tensor, burnt: Tensor, reach: int) -> Tensor:
+    """Return (B, H, W) int64: the direction in which the quickest path enters each pixel, -1 where none does.
 
-    `edges` is (8, B, H, W). More rounds than a sample needs change nothing about it, so batch mates do not matter.
+    Bellman-Ford on the whole grid at once, in place: after k rounds, all paths of k edges have been tried. More rounds
+    than a sample needs change nothing about it, so batch mates do not matter.
     """
     height, width = burnt.shape[-2:]
+    edges = times.transpose(0, 1).contiguous()
     arrival = F.pad(torch.where(burnt, 0.0, HORIZON).to(edges.dtype), (1, 1, 1, 1), value=HORIZON)
     inner = arrival[:, 1:-1, 1:-1]
     sources = [arrival[:, 1 - r : 1 - r + height, 1 - c : 1 - c + width] for r, c in STEPS]
@@ -128,12 +119,12 @@ def _relax(edges: Tensor, burnt: Tensor, reach: int) -> Tensor:
         if before is not None and torch.equal(before, inner):
             break
     best = torch.full_like(through, HORIZON)
-    directions = torch.full_like(burnt, -1, dtype=torch.int64)
+    directions = torch.full_like(burnt, -1, dtype=torch.int8)
     for d, (source, edge) in enumerate(zip(sources, edges, strict=True)):
         torch.add(source, edge, out=through)
-        directions.masked_fill_((through < best) & ~burnt, d)
+        directions.masked_fill_(through < best, d)
         torch.minimum(best, through, out=best)
-    return directions
+    return directions.masked_fill_(burnt, -1).long()
 
 
 def path_sums(times: Tensor, directions: Tensor, burnt: Tensor, reach: int) -> Tensor:
