@@ -16,7 +16,7 @@ AGES = 3
 WIND_CHANNELS = 8
 """Channels of the wind of one sample: see `wind_vectors`."""
 STRIP = 2**14
-"""Pixels that are read out at a time where nothing is kept for a gradient: what lies between then stays in the cache."""
+"""Pixels that are read out at a time where no gradient is kept, so that what lies between stays in the cache."""
 
 
 @dataclass
