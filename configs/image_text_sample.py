@@ -8,6 +8,9 @@ from pydantic import Field
 
 from configs.base import Config
 
+SAMPLE_HOST = "pictures.test"
+"""The host in the URLs of generated images; while they are fetched, a web site on this machine stands behind it."""
+
 
 class SampleScenes(Config):
     """Scenes that the pipeline renders itself, listed by URL and fetched from a web site that also misbehaves."""

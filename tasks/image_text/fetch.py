@@ -24,6 +24,8 @@ ROBOTS_WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "m
 TRANSIENT = frozenset({"timeout", "dns", "connect", "http_429", "http_5xx", "short_body"})
 """Failures that another attempt may mend."""
 RESOLVER_THREADS = 64
+KEEP_ALIVE = 2.0
+"""Seconds that an idle connection waits for its host's next image; lists name so many hosts that more would pile up."""
 CHUNK = 2**18
 
 
@@ -54,6 +56,7 @@ class Fetcher:
             ssl=ssl.create_default_context(),
             resolver=VettingResolver(private=self._rules.private_addresses, hosts=self._hosts),
             ttl_dns_cache=600,
+            keepalive_timeout=KEEP_ALIVE,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,

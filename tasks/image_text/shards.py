@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.image_text import Crawling, Fetching, ImageFormat, Retry
+from configs.image_text_sample import SAMPLE_HOST
 from storage.assets import Asset, Unit, UnitRecord
 from storage.files import write_atomic
 from storage.hashing import file_sha256
@@ -18,9 +19,6 @@ from tasks.stage import Job, StageResult, stage
 
 if TYPE_CHECKING:
     from tasks.image_text.addresses import Endpoint
-
-SAMPLE_HOST = "pictures.test"
-"""The host in the URLs of generated images; while they are fetched, a web site on this machine stands behind it."""
 
 
 @stage("image_text_shards")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.image_text_sample import SampleScenes
+from configs.image_text_sample import SAMPLE_HOST, SampleScenes
 from storage.assets import Unit
 from storage.files import write_atomic
 from storage.hashing import file_sha256
@@ -28,7 +28,7 @@ from tasks.units import UnitOutput
 if TYPE_CHECKING:
     from tasks.samples.website import Page
 
-HOST = "http://pictures.test"
+SITE = f"http://{SAMPLE_HOST}"
 IMAGES_PER_UNIT = 50
 COPIES_EVERY = 40
 """Of so many images one has the very bytes of another, and one nearly its pixels."""
@@ -135,12 +135,12 @@ def _write_list(folder: Path, source: SampleScenes, entries: Sequence[Entry], ha
 
     if source.layout == "cc12m":
         captions = [short_caption(_scene(source, entry), source.seed, n) for n, entry in enumerate(entries)]
-        lines = [f"{HOST}{entry.path}\t{caption}\n" for entry, caption in zip(entries, captions, strict=True)]
+        lines = [f"{SITE}{entry.path}\t{caption}\n" for entry, caption in zip(entries, captions, strict=True)]
         write_atomic(folder / "list.tsv", "".join(lines))
         return len(lines)
     rows: list[dict[str, Any]] = []
     for number, entry in enumerate(entries):
-        scene, url = _scene(source, entry), f"{HOST}{entry.path}"
+        scene, url = _scene(source, entry), f"{SITE}{entry.path}"
         if source.layout == "pixmo_cap":
             spoken = [short_caption(scene, source.seed, 3 * number + k) for k in range(3)]
             rows.append({"image_url": url, "caption": long_caption(scene, source.seed, number), "transcripts": spoken})
@@ -164,7 +164,7 @@ def _write_truth(path: Path, source: SampleScenes, entries: Sequence[Entry], has
         path,
         [
             {
-                "url": f"{HOST}{entry.path}",
+                "url": f"{SITE}{entry.path}",
                 "path": entry.path,
                 "file": entry.page.file,
                 "sha256": hashes.get(entry.page.file, ""),

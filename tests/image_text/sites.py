@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from configs.image_text_sample import SAMPLE_HOST
 from storage.assets import Asset
 from storage.files import walk_files, write_atomic
 from storage.shard_set import LIST_SCHEMA, parquet_bytes
-from tasks.image_text.shards import SAMPLE_HOST
 from tasks.samples.trouble import Trouble, troubles, write_trouble_files
 from tasks.samples.website import Page, write_site
 from tasks.stage import Job, StageResult, stage
