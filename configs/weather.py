@@ -1,4 +1,4 @@
-"""Configuration of the `weather` pipeline: raw ERA5 to verified training windows."""
+"""Configuration of weather data: raw ERA5 to verified training windows."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ class SampleSource(Config):
     """`cds`: as the new Climate Data Store delivers (monthly; ZIPs named .nc with instant and accum members);
     `classic`: int16-packed NetCDF-3, monthly; `single`: one variable and one time step per file."""
 
+    wordings: int = Field(1, ge=1, le=16)
+    """Captions of each day and region, each in other words."""
     preliminary: bool = False
     """Mark the newest third of the last month's steps as ERA5T, as the Climate Data Store does."""
 
@@ -284,18 +286,3 @@ class SplitConfig(Config):
         if self.validation_share + self.test_share >= 1:
             raise ValueError("validation_share + test_share must leave something for training (below 1)")
         return self
-
-
-class WeatherConfig(Config):
-    """Raw ERA5 to a verified window store with statistics and splits."""
-
-    source: Source = SampleSource()
-    """Where raw files come from."""
-    recipe: Recipe = Recipe()
-    """Which channels are stored and how."""
-    store: StoreLayout = StoreLayout()
-    """Chunks and shards of the store."""
-    windows: WindowConfig = WindowConfig()
-    """Training windows."""
-    splits: SplitConfig = SplitConfig()
-    """Training, validation and test periods."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from configs.ablation import Ablation, check_names, with_ablations
 from configs.base import Config
 from configs.fire_data import Decoding, FireArchive, FireSplits, Tokens
 from configs.fire_evaluation import EvaluationConfig
 from configs.fire_models import EmberFormerConfig, FireModel, LossConfig
 from configs.fire_sample import SampleFires
-from configs.load import apply_override, describe
 from configs.training import Execution, TrainingConfig
 
 Source = Annotated[SampleFires | FireArchive, Field(discriminator="kind")]
@@ -54,17 +54,6 @@ class FireRecipe(Config):
         return self
 
 
-class Ablation(Config):
-    """A model that differs from another in a few settings."""
-
-    of: str
-    """Name of the model in `models`."""
-    set: dict[str, Any] = Field(min_length=1)
-    """Settings that differ, by their path in the recipe, e.g. `inputs.wind: false`."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1)
-    """Seeds of this variation; those of all models when absent."""
-
-
 class WildfireConfig(Config):
     """Raw fire archives to trained and judged spread models."""
 
@@ -89,29 +78,10 @@ class WildfireConfig(Config):
 
     @model_validator(mode="after")
     def _resolvable(self) -> Self:
-        if clash := self.models.keys() & self.ablations.keys():
-            raise ValueError(f"{', '.join(sorted(clash))} names both a model and an ablation; rename one")
-        for name in [*self.models, *self.ablations]:
-            if not name.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(f"the model name {name!r} may hold letters, digits, - and _ only")
+        check_names(self.models, self.ablations)
         self.trainings()
         return self
 
     def trainings(self) -> list[tuple[str, int, FireRecipe]]:
         """Return name, seed and recipe of every training, ablations resolved."""
-        runs = [(name, seed, recipe) for name, recipe in self.models.items() for seed in self.seeds]
-        for name, ablation in self.ablations.items():
-            recipe = self._vary(name, ablation)
-            runs += [(name, seed, recipe) for seed in ablation.seeds or self.seeds]
-        return runs
-
-    def _vary(self, name: str, ablation: Ablation) -> FireRecipe:
-        if ablation.of not in self.models:
-            raise ValueError(f"ablation {name} varies {ablation.of!r}; models has {', '.join(self.models) or 'none'}")
-        values = self.models[ablation.of].model_dump(mode="json")
-        for path, value in ablation.set.items():
-            apply_override(values, path, value)
-        try:
-            return FireRecipe.model_validate(values)
-        except ValidationError as error:
-            raise ValueError(f"ablation {name}: {describe(error)}") from None
+        return with_ablations(self.models, self.ablations, self.seeds)

@@ -322,6 +322,48 @@ def predict_fire(
 
 
 @app.command()
+def narrate(
+    day: Annotated[str, typer.Option("--date", help="UTC date, e.g. 2024-03-15.", show_default=False)],
+    region: Annotated[
+        str | None, typer.Option(help="Tell about this region only; about every known one in sight when absent.")
+    ] = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(help="Which step's date names a window: first, middle or last; as in training when absent."),
+    ] = None,
+    max_samples: Annotated[int, typer.Option(min=1, max=512, help="Most texts.")] = 6,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Mass of the tokens that are drawn from.")] = 0.9,
+    max_new_tokens: Annotated[int, typer.Option(min=4, max=4096, help="Longest text.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same texts.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A trained narrator: asset, key or folder; the newest data's likeliest when absent."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("narratives"),
+    root: Root = None,
+) -> None:
+    """Tell the weather of a date in words: a text per region with its map, checked against the fields.
+
+    For example: millrace narrate --date 2024-03-15 --region "North Sea".
+    """
+    from configs.weather_lm import NarrationEvaluation
+    from flows.narrate import narrate_date, parse_date
+    from tasks.narration.narrate import Request
+
+    if anchor not in (None, "first", "middle", "last"):
+        raise ValueError(f"--anchor {anchor!r} must be first, middle or last")
+    narrate_date(
+        console,
+        _store(root),
+        model=model,
+        request=Request(parse_date(day), region, anchor, max_samples),  # type: ignore[arg-type]
+        writing=NarrationEvaluation(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
+        output=output,
+    )
+
+
+@app.command()
 def report(
     pipeline: PipelineName,
     root: Root = None,

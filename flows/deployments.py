@@ -10,7 +10,7 @@ from prefect.states import Completed, Failed
 
 from configs.base import Config
 from configs.image_text import ImageTextConfig
-from configs.weather import WeatherConfig
+from configs.weather_pipeline import WeatherConfig
 from configs.wildfire import WildfireConfig
 from flows.pipelines import PIPELINES, Pipeline
 from flows.runner import default_root, run

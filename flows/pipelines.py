@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.base import Config
 from configs.image_text import ImageTextConfig
-from configs.weather import WeatherConfig
+from configs.weather_pipeline import WeatherConfig
 from configs.wildfire import WildfireConfig
 from flows.image_text import image_text
 from flows.weather import weather

@@ -1,20 +1,30 @@
-"""The `weather` pipeline: raw ERA5 to a verified window store with statistics and splits."""
+"""The `weather` pipeline: raw ERA5 to a verified window store, and to models that tell its weather in words."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-from configs.weather import ArcoSource, CdsSource, FilesSource, SampleSource, WeatherConfig
+from configs.weather import ArcoSource, CdsSource, FilesSource, SampleSource
+from configs.weather_lm import CaptionFiles, LanguageRecipe, SampleCaptions, SampleText
+from configs.weather_pipeline import WeatherConfig
 from storage.raw import find_files
+from tasks.captions.gather import caption_files, named_columns, weather_captions
 from tasks.era5.download import as_of, era5_arco, era5_cds
 from tasks.era5.ingest import era5_windows
 from tasks.era5.inputs import may_be_netcdf
 from tasks.era5.prepare import era5_training_set
 from tasks.era5.report import era5_report
 from tasks.era5.scan import era5_catalog
-from tasks.samples.generate import era5_sample
-from tasks.stage import raw_input
+from tasks.mae.report import mae_report
+from tasks.mae.training import mae_training
+from tasks.narration.language import language_training
+from tasks.narration.report import narration_report
+from tasks.narration.training import narrator_training
+from tasks.samples.generate import era5_sample, weather_text_sample
+from tasks.samples.weather_regions import REGIONS
+from tasks.stage import Label, raw_input
 
 
 def weather(config: WeatherConfig) -> Any:
@@ -25,7 +35,74 @@ def weather(config: WeatherConfig) -> Any:
     windows = era5_windows(raw=raw, catalog=catalog, recipe=config.recipe, layout=config.store)
     training_set = era5_training_set(store=windows, windows=config.windows, splits=config.splits)
     era5_report(store=windows, training_set=training_set)
-    return training_set
+    if config.mae is None:
+        return training_set
+    mae = mae_training(store=windows, training_set=training_set, recipe=config.mae, execution=config.execution)
+    mae_report(store=windows, training_set=training_set, model=mae, windows=config.mae.report_windows)
+    if not config.trainings():
+        return mae
+    captions = weather_captions(**_captions(config, raw))
+    return _narrators(config, store=windows, training_set=training_set, captions=captions, mae=mae)
+
+
+def _narrators(config: WeatherConfig, **data: Any) -> Any:
+    """Train the language models that are to be trained here, then every narrator, and judge them."""
+    assert config.captions is not None
+    trainings = config.trainings()
+    used = {recipe.language: config.languages[recipe.language] for _, _, recipe in trainings}
+    languages = {name: _language(config, name, recipe, data) for name, recipe in used.items() if recipe.text}
+    narrators = {
+        label: narrator_training(
+            **data,
+            language=languages.get(recipe.language),
+            join=config.captions.join,
+            language_recipe=used[recipe.language],
+            recipe=recipe,
+            seed=seed,
+            execution=config.execution,
+            label=Label(label),
+        )
+        for name, seed, recipe in trainings
+        for label in [f"{name}-{seed}"]
+    }
+    return narration_report(
+        **data,
+        join=config.captions.join,
+        evaluation=config.evaluation,
+        languages={f"{name}-{seed}": recipe.language for name, seed, recipe in trainings},
+        **{f"language {name}": asset for name, asset in languages.items()},
+        **narrators,
+    )
+
+
+def _language(config: WeatherConfig, name: str, recipe: LanguageRecipe, data: Mapping[str, Any]) -> Any:
+    """Train a language model on the captions of the training period, or on texts about other generated weather."""
+    assert recipe.text is not None
+    captions, training_set = data["captions"], data["training_set"]
+    if isinstance(recipe.text.text, SampleText):
+        texts = weather_text_sample(source=recipe.text.text.weather)
+        captions, training_set = weather_captions(raw=texts, names={}, columns={}, boxes=REGIONS), None
+    return language_training(
+        captions=captions,
+        training_set=training_set,
+        recipe=recipe,
+        execution=config.execution,
+        label=Label(name),
+    )
+
+
+def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
+    """Return what the captions stage is called with: the sample's own files, or the configured ones."""
+    assert config.captions is not None
+    match config.captions.source:
+        case SampleCaptions():
+            return {"raw": raw, "names": {}, "columns": {}, "boxes": REGIONS}
+        case CaptionFiles() as source:
+            files = raw_input("caption_files", find_files(source.paths, lambda path: path.suffix.lower() == ".csv"))
+            call = {"raw": files, "names": caption_files(files), "columns": named_columns(source), "boxes": {}}
+            if source.regions:
+                call["regions"] = raw_input("region_boxes", find_files([source.regions], lambda path: True))
+            return call
 
 
 def raw_files(config: WeatherConfig, today: date) -> Any:

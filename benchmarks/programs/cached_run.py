@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from configs.load import load_config, profile_path
-from configs.weather import WeatherConfig
+from configs.weather_pipeline import WeatherConfig
 from flows.pipelines import find_pipeline
 from flows.runs import RunRecord
 from tasks.progress import Silent

@@ -19,6 +19,14 @@ def era5_sample(job: Job, *, source: SampleSource) -> StageResult:
     return StageResult(counts={"files": sum(len(r.files) for r in records), "days": source.days})
 
 
+@stage("weather_text_sample")
+def weather_text_sample(job: Job, *, source: SampleSource) -> StageResult:
+    """Generate captions alone, as texts to train a language model on."""
+    chosen = [unit for unit in sample_units(source) if unit.kind == "captions"]
+    records = job.map(_generate, [job.unit(unit.id, [source, unit.id], (source, unit)) for unit in chosen])
+    return StageResult(counts={"files": sum(len(r.files) for r in records), "days": source.days})
+
+
 def _generate(folder: Path, unit: Unit) -> UnitOutput:
     source, sample = unit.payload
     write_sample_unit(source, sample, folder, preliminary=source.preliminary)

@@ -23,8 +23,8 @@ class DayCaptions:
     """What is said about one UTC day."""
 
     day: date
-    descriptions: dict[str, str]
-    """Region -> text."""
+    descriptions: dict[str, list[str]]
+    """Region -> texts, each in other words."""
     statistics: dict[str, Values]
     """Region -> the numbers that the text was made from."""
 
@@ -36,9 +36,17 @@ def day_captions(config: SampleSource, unit: SampleUnit) -> Iterator[DayCaptions
     for day in unit.dates():
         today = day_statistics(config, day)
         statistics = with_changes(today, before) if before else today
-        texts = {region: describe(values, Dice(config.seed, day, region)) for region, values in statistics.items()}
+        texts = {
+            region: [describe(values, dice) for dice in _dice(config, day, region)]
+            for region, values in statistics.items()
+        }
         yield DayCaptions(day, texts, statistics)
         before = today
+
+
+def _dice(config: SampleSource, day: date, region: str) -> Iterator[Dice]:
+    yield Dice(config.seed, day, region)
+    yield from (Dice(config.seed, day, region, number) for number in range(1, config.wordings))
 
 
 def write_captions(config: SampleSource, unit: SampleUnit, folder: Path) -> None:
@@ -50,7 +58,9 @@ def write_captions(config: SampleSource, unit: SampleUnit, folder: Path) -> None
     captions: list[tuple[Any, ...]] = [("date", "event description")]
     truth: list[tuple[Any, ...]] = [("date", "region", "variable", "statistic", "value", "unit")]
     for said in day_captions(config, unit):
-        events = [{"region": region, "description": text} for region, text in said.descriptions.items()]
+        events = [
+            {"region": region, "description": text} for region, texts in said.descriptions.items() for text in texts
+        ]
         captions.append((said.day, json.dumps(events, ensure_ascii=False)))
         truth.extend(truth_rows(said.day, said.statistics))
     for name, rows in zip(unit.files, (captions, truth), strict=True):

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from configs.weather import ArcoSource, WeatherConfig
+from configs.weather import ArcoSource
+from configs.weather_pipeline import WeatherConfig
 from flows.weather import weather
 from storage.assets import AssetStore
 from tasks.era5 import arco

@@ -1,0 +1,57 @@
+"""Variations of a recipe: a few settings changed, everything else as in the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from configs.base import Config
+from configs.load import apply_override, describe
+
+Recipe = TypeVar("Recipe", bound=Config)
+
+
+class Ablation(Config):
+    """A recipe that differs from another in a few settings."""
+
+    of: str
+    """Name of the recipe that is varied."""
+    set: dict[str, Any] = Field(min_length=1)
+    """Settings that differ, by their path in the recipe, e.g. `inputs.wind: false`."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1)
+    """Seeds of this variation; those of all recipes when absent."""
+
+
+def check_names(recipes: Mapping[str, Any], ablations: Mapping[str, Ablation]) -> None:
+    """Refuse names that are used twice, or that make no file name."""
+    if clash := recipes.keys() & ablations.keys():
+        raise ValueError(f"{', '.join(sorted(clash))} names both a model and an ablation; rename one")
+    for name in [*recipes, *ablations]:
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise ValueError(f"the model name {name!r} may hold letters, digits, - and _ only")
+
+
+def with_ablations(
+    recipes: Mapping[str, Recipe], ablations: Mapping[str, Ablation], seeds: tuple[int, ...]
+) -> list[tuple[str, int, Recipe]]:
+    """Return name, seed and recipe of every training, ablations resolved."""
+    runs = [(name, seed, recipe) for name, recipe in recipes.items() for seed in seeds]
+    for name, ablation in ablations.items():
+        recipe = _vary(name, ablation, recipes)
+        runs += [(name, seed, recipe) for seed in ablation.seeds or seeds]
+    return runs
+
+
+def _vary(name: str, ablation: Ablation, recipes: Mapping[str, Recipe]) -> Recipe:
+    if ablation.of not in recipes:
+        raise ValueError(f"ablation {name} varies {ablation.of!r}, but there is only {', '.join(recipes) or 'none'}")
+    original = recipes[ablation.of]
+    values = original.model_dump(mode="json")
+    for path, value in ablation.set.items():
+        apply_override(values, path, value)
+    try:
+        return type(original).model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"ablation {name}: {describe(error)}") from None

@@ -1,0 +1,70 @@
+"""Configuration of the `weather` pipeline: raw ERA5 to training windows, and to narratives of the weather."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from configs.ablation import Ablation, check_names, with_ablations
+from configs.base import Config
+from configs.training import Execution
+from configs.weather import Recipe, SampleSource, Source, SplitConfig, StoreLayout, WindowConfig
+from configs.weather_lm import (
+    CaptionConfig,
+    LanguageRecipe,
+    MaeRecipe,
+    NarrationEvaluation,
+    NarratorRecipe,
+    SampleCaptions,
+)
+
+
+class WeatherConfig(Config):
+    """Raw ERA5 to a verified window store, and to models that tell its weather in words."""
+
+    source: Source = SampleSource()
+    """Where raw files come from."""
+    recipe: Recipe = Recipe()
+    """Which channels are stored and how."""
+    store: StoreLayout = StoreLayout()
+    """Chunks and shards of the store."""
+    windows: WindowConfig = WindowConfig()
+    """Training windows."""
+    splits: SplitConfig = SplitConfig()
+    """Training, validation and test periods."""
+    captions: CaptionConfig | None = None
+    """Texts by date and region; none stops after the vision model."""
+    mae: MaeRecipe | None = None
+    """The masked autoencoder; none stops after the data."""
+    languages: dict[str, LanguageRecipe] = Field({})
+    """Language models, by a name of your own."""
+    narrators: dict[str, NarratorRecipe] = Field({})
+    """Adapters to train and compare, by a name of your own; they need captions, mae and languages."""
+    ablations: dict[str, Ablation] = Field({})
+    """Further adapters, each a variation of one in `narrators`."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    """Every adapter is trained once with each seed."""
+    evaluation: NarrationEvaluation = NarrationEvaluation()
+    """How narrators are judged."""
+    execution: Execution = Execution()
+    """How trainings are carried out; changes no result, and no key."""
+
+    @model_validator(mode="after")
+    def _resolvable(self) -> Self:
+        check_names(self.narrators, self.ablations)
+        trainings = self.trainings()
+        if trainings and (self.captions is None or self.mae is None):
+            raise ValueError("narrators need captions and mae; add both, or leave narrators out")
+        for name, _, recipe in trainings:
+            if recipe.language not in self.languages:
+                known = ", ".join(self.languages) or "none"
+                raise ValueError(f"narrator {name} is built on {recipe.language!r}, but languages has {known}")
+        of_sample = self.captions is not None and isinstance(self.captions.source, SampleCaptions)
+        if of_sample and not isinstance(self.source, SampleSource):
+            raise ValueError("captions.source is the sample's, but source is not; name caption files")
+        return self
+
+    def trainings(self) -> list[tuple[str, int, NarratorRecipe]]:
+        """Return name, seed and recipe of every adapter, ablations resolved."""
+        return with_ablations(self.narrators, self.ablations, self.seeds)

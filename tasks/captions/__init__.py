@@ -1,0 +1,1 @@
+"""Captions of weather: reading them, the places, numbers and events they name, and scores of generated ones."""

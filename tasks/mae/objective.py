@@ -1,0 +1,138 @@
+"""What SatSwinMAE is trained towards: hidden parts of a window, from the rest of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from configs.weather_lm import MaeRecipe
+from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, reconstruction_sums
+from models.swin3d import Grid, as_grid
+from storage.window_dataset import WindowDataset
+from tasks.mae.released import release_config
+from tasks.training.objective import Objective
+from tasks.training.share import Share
+
+Batch = dict[str, Tensor]
+BATCH = 16
+"""Windows of one forward pass of an evaluation."""
+CONTEXT = ("time", "latitude", "longitude")
+
+
+class MaskedWindows:
+    """Windows with a mask each; a window's mask comes from the seed that it is asked for with."""
+
+    def __init__(self, windows: WindowDataset, units: Grid, ratio: float, most: int | None = None):
+        self._windows, self._units, self._ratio = windows, units, ratio
+        n = len(windows)
+        count = n if most is None else min(n, most)
+        self.chosen = (np.arange(count) * n // max(count, 1)).tolist()
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def sample(self, index: int, seed: int) -> Batch:
+        """Return a window of `WindowDataset`, with `mask` (units,), true where hidden."""
+        generator = torch.Generator().manual_seed(seed)
+        mask = draw_masks(1, self._units, self._ratio, generator)[0]
+        return {**self._windows[self.chosen[index]], "mask": mask}
+
+
+def collate(samples: Sequence[Batch]) -> Batch:
+    """Stack windows."""
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+class MaeObjective(Objective):
+    """Masked reconstruction, configured by `store` and `training_set` (folders) and `recipe`."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._folders = Path(config["store"]), Path(config["training_set"])
+        self.recipe = MaeRecipe.model_validate(config["recipe"])
+        self.windows = WindowDataset(*self._folders, "train")
+        grid = self.windows.training_set.grid
+        self.window = grid.shape
+        self.channels = self.windows.store.channels
+        self.units = as_grid(-(-n // cell) for n, cell in zip(self.window, self.recipe.model.cell, strict=True))
+        self.coefficients = dict.fromkeys(self.channels, 1 / len(self.channels))
+
+    def build(self) -> nn.Module:
+        """Return the model."""
+        return SatSwinMAE(self.recipe.model, len(self.channels), self.window)
+
+    def source(self, part: str) -> MaskedWindows:
+        """Return the training windows, or up to `validation_windows` of another part."""
+        windows = self.windows if part == "train" else WindowDataset(*self._folders, part)
+        most = None if part == "train" else self.recipe.validation_windows
+        return MaskedWindows(windows, self.units, self.recipe.mask_ratio, most)
+
+    @staticmethod
+    def collate(samples: Sequence[Batch]) -> Batch:
+        """Stack windows."""
+        return collate(samples)
+
+    def weights(self, batch: Batch) -> dict[str, float]:
+        """Return, per channel, the weight of what is hidden and valid."""
+        _, weight = self._sums(batch["data"], batch)
+        return dict(zip(self.channels, weight.tolist(), strict=True))
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return, per channel, the weighted sum of squared errors over what is hidden and valid."""
+        sums, _ = self.reconstruct(model, batch)
+        return dict(zip(self.channels, sums, strict=True))
+
+    def reconstruct(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return sums of squared errors and of weights by channel, (C,) each."""
+        prediction = model(batch["data"], batch["mask"], **{name: batch[name] for name in CONTEXT})
+        return self._sums(prediction, batch)
+
+    def _sums(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        latitude = batch["latitude"] if self.recipe.latitude_weighting else None
+        return reconstruction_sums(prediction, batch["data"], self._hidden(batch), batch["valid"], latitude)
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        return pixel_mask(batch["mask"], self.units, self.recipe.model.cell, self.window)
+
+    def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
+        """Return the mean squared error of hidden validation values, normalised, and that of the channels' means."""
+        totals = torch.zeros(3, len(self.channels), dtype=torch.float64)
+        for batch in share.batches(self.source("validation"), collate, batch_size=BATCH):
+            sums, weights = self.reconstruct(model, batch)
+            means, _ = self._sums(torch.zeros_like(batch["data"]), batch)
+            totals += torch.stack([sums, weights, means]).double().cpu()
+        errors, weights, means = share.sum(totals)
+        by_channel = (errors / weights).tolist()
+        return {
+            "masked_mse": _mean(errors / weights),
+            "masked_mse_of_means": _mean(means / weights),
+            **{f"masked_mse_{name}": value for name, value in zip(self.channels, by_channel, strict=True)},
+        }
+
+    def preview(self, model: nn.Module) -> dict[str, bytes]:
+        """Return maps of two validation windows: truth, what was shown, what the model made of it, its error."""
+        from tasks.figures import png_of
+        from tasks.mae.pictures import draw_reconstructions
+
+        source = self.source("validation")
+        if not len(source):
+            return {}
+        batch = collate([source.sample(index, index) for index in sorted({0, len(source) // 2})])
+        device = next(model.parameters()).device
+        on_device = {name: value.to(device) for name, value in batch.items()}
+        prediction = model(on_device["data"], on_device["mask"], **{name: on_device[name] for name in CONTEXT})
+        hidden = self._hidden(batch)
+        return {"validation": png_of(draw_reconstructions(self.windows, batch, prediction.float().cpu(), hidden))}
+
+    def release_config(self) -> dict[str, Any]:
+        """Return the recipe, and the shape and statistics of the data."""
+        return release_config(self.recipe, self.windows)
+
+
+def _mean(by_channel: Tensor) -> float:
+    """Mean over the channels that have any value."""
+    return float(by_channel.nanmean())

@@ -1,0 +1,56 @@
+"""The stage that compares a pretrained vision model with its baselines, on windows of the test period."""
+
+from __future__ import annotations
+
+import json
+
+from storage.assets import Asset
+from storage.files import write_atomic
+from tasks.stage import Job, StageResult, stage
+
+
+@stage("weather_mae_report")
+def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, windows: int) -> StageResult:
+    """Draw reconstructions, and errors by channel and by share of hidden cells beside those of the baselines."""
+    from storage.window_dataset import WindowDataset  # plans do without matplotlib and torch
+    from tasks.figures import save_figure
+    from tasks.mae.evaluation import (
+        INTERPOLATION,
+        MODEL,
+        RATIOS,
+        channel_errors,
+        masked_errors,
+        mean_error,
+        reconstruct,
+    )
+    from tasks.mae.pictures import draw_errors, draw_reconstructions
+    from tasks.mae.released import load_mae
+
+    release = load_mae(model.folder)
+    dataset = WindowDataset(store.folder, training_set.folder, "test")
+    release.check(dataset)
+    if not len(dataset):
+        raise ValueError("the test period has no usable windows to judge on; raise splits.test_share")
+    ratios = sorted({*RATIOS, release.recipe.mask_ratio})
+
+    sums = {}
+    for at, ratio in enumerate(ratios):
+        most = windows if ratio == release.recipe.mask_ratio else max(1, windows // 4)
+        sums[ratio] = masked_errors(release, dataset, most, ratio)
+        job.progress(at + 1, len(ratios))
+    at_training = sums[release.recipe.mask_ratio]
+    by_channel = {name: channel_errors(values, release.channels) for name, values in at_training.items()}
+    by_ratio = {name: {f"{r:g}": mean_error(sums[r][name]) for r in ratios} for name in at_training}
+    write_atomic(job.folder / "errors.json", json.dumps({"by_channel": by_channel, "by_ratio": by_ratio}, indent=1))
+    save_figure(draw_errors(by_channel, by_ratio), job.folder / "errors.png")
+    shown = reconstruct(release, dataset, release.recipe.mask_ratio)
+    save_figure(draw_reconstructions(dataset, *shown), job.folder / "reconstructions.png")
+    errors = {name: mean_error(values) for name, values in at_training.items()}
+    return StageResult(
+        counts={"windows": int(at_training[MODEL].shape[1]), "mask_ratio": release.recipe.mask_ratio},
+        metrics={
+            **{f"error_{name}": value for name, value in errors.items()},
+            "vs_interpolation": errors[MODEL] / errors[INTERPOLATION],
+        },
+        pictures=["reconstructions.png", "errors.png"],
+    )

@@ -1,0 +1,1 @@
+"""From windows to words: the join with captions, text models, adapters, and how they are judged."""

@@ -1,0 +1,128 @@
+"""What a language model is trained towards here: the next token of texts about the weather."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs.weather_lm import LanguageRecipe
+from models.language_models import HrmActLM, build_language_model
+from tasks.narration.documents import Document, load_documents
+from tasks.narration.tokens import Tokens, padded, prompt_for
+from tasks.training.objective import Objective
+from tasks.training.share import Share
+
+Batch = dict[str, Tensor]
+BATCH = 32
+"""Documents of one forward pass of an evaluation."""
+IGNORED = -100
+
+
+class Documents:
+    """Token ids of documents; the order of a document's wordings is drawn anew each time."""
+
+    def __init__(self, documents: Sequence[Document], tokens: Tokens, length: int, prompt: str) -> None:
+        self._length = length
+        self._wordings = [
+            [tokens.encode(prompt_for(prompt, d.region, d.date), text)[0] for text in d.texts] for d in documents
+        ]
+
+    def __len__(self) -> int:
+        return len(self._wordings)
+
+    def sample(self, index: int, seed: int) -> list[int]:
+        """Return up to `length` token ids."""
+        wordings = self._wordings[index]
+        order = torch.randperm(len(wordings), generator=torch.Generator().manual_seed(seed)).tolist()
+        return [token for k in order for token in wordings[k]][: self._length]
+
+
+def collate(samples: Sequence[list[int]]) -> Batch:
+    """Pad documents; `labels` are the tokens one place further, -100 where there is none."""
+    tokens, attended = padded(samples)
+    following = attended[:, 1:]
+    return {
+        "tokens": tokens[:, :-1],
+        "attended": attended[:, :-1],
+        "labels": tokens[:, 1:].masked_fill(~following, IGNORED),
+    }
+
+
+class LanguageObjective(Objective):
+    """Next tokens, configured by `recipe`, `tokenizer` (folder) and `documents` (file).
+
+    HRM-ACTv1 is trained as published, by deep supervision: every ACT step of a batch has a loss of its own, which
+    includes that of its halting values, and hands its state on without a gradient.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.recipe = LanguageRecipe.model_validate(config["recipe"])
+        assert self.recipe.text is not None
+        self.tokens = Tokens.load(config["tokenizer"])
+        self._documents = load_documents(Path(config["documents"]))
+        self._deep = self.recipe.model.kind == "hrm_act_v1"
+
+    def build(self) -> nn.Module:
+        """Return the language model."""
+        return build_language_model(self.recipe.model, len(self.tokens))
+
+    def source(self, part: str) -> Documents:
+        """Return the documents of a part."""
+        assert self.recipe.text is not None
+        chosen = [document for document in self._documents if document.part == part]
+        return Documents(chosen, self.tokens, self.recipe.text.length, self.recipe.prompt)
+
+    @staticmethod
+    def collate(samples: Sequence[list[int]]) -> Batch:
+        """Pad documents."""
+        return collate(samples)
+
+    def weights(self, batch: Batch) -> dict[str, float]:
+        """Return the number of tokens to predict, or of sequences for deep supervision."""
+        if self._deep:
+            return {"act": float(len(batch["labels"]))}
+        return {"nll": float((batch["labels"] != IGNORED).sum())}
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the sum over tokens of -log p in nats, or the sum over sequences of the mean loss of an ACT step."""
+        if self._deep:
+            return {"act": self._act_loss(model, batch)}
+        return {"nll": self._nll(model, batch)}
+
+    def _nll(self, model: Any, batch: Batch) -> Tensor:
+        logits = model(model.embed_tokens(batch["tokens"]), batch["attended"]).float()
+        labels = batch["labels"].flatten()
+        return F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED, reduction="sum")
+
+    def _act_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(model, HrmActLM)
+        hrm, steps = model.hrm, model.hrm.config.max_steps
+        embedded = hrm.embed_tokens(batch["tokens"])
+        carry, total = hrm.initial_carry(embedded), embedded.new_zeros(())
+        generator = torch.Generator().manual_seed(self.moment.step * steps + self.moment.micro_batch)
+        for _ in range(steps):
+            step = hrm.act_loss(carry, embedded, batch["labels"], batch["attended"], generator=generator)
+            carry, total = step.carry, total + step.loss
+            if step.carry.halted.all():
+                break
+        return total / steps * len(batch["labels"])
+
+    def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
+        """Return nats per token of held-out documents, and those of a uniform guess, ln V."""
+        sums = torch.zeros(2, dtype=torch.float64)
+        for batch in share.batches(self.source("validation"), collate, batch_size=BATCH):
+            nll = self._nll(model, batch).double().cpu()
+            sums += torch.stack([nll, (batch["labels"] != IGNORED).sum().double().cpu()])
+        nll_sum, count = share.sum(sums).tolist()
+        nats = nll_sum / count if count else math.nan
+        return {"nll": nats, "perplexity": math.exp(min(nats, 50.0)), "uniform_nll": math.log(len(self.tokens))}
+
+    def release_config(self) -> dict[str, Any]:
+        """Return the recipe and the size of the vocabulary."""
+        return {"recipe": self.recipe.model_dump(mode="json"), "vocabulary": len(self.tokens)}

@@ -1,0 +1,99 @@
+"""Pictures of what narrators write, and of what they need the window for."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from storage.window_dataset import WindowDataset
+from tasks.captions.region_table import Box
+
+SHOWN = ("t2m", "msl", "tp", "wind")
+"""What maps show first, where the store has it."""
+
+
+def draw_told(windows: WindowDataset, told: Sequence[tuple[int, Box | None, str, Sequence[str]]]) -> Figure:
+    """Draw a row for each (window, region's box, text, captions): maps of the window's last step, then the texts."""
+    kinds = _shown(windows)
+    figure, axes = plt.subplots(
+        len(told), len(kinds) + 1, figsize=(2.4 * len(kinds) + 6, 2.3 * len(told)), squeeze=False,
+        layout="constrained", width_ratios=[1] * len(kinds) + [2.4],
+    )  # fmt: skip
+    for row, (window, box, text, captions) in enumerate(told):
+        sample = windows[window]
+        fields = windows.physical(sample["data"], sample["valid"])[:, -1].numpy()
+        latitude, longitude = np.asarray(sample["latitude"]), np.asarray(sample["longitude"])
+        extent = (float(longitude[0]), float(longitude[-1]), float(latitude[-1]), float(latitude[0]))
+        for axis, kind in zip(axes[row], kinds, strict=False):
+            picture = axis.imshow(_field(windows, fields, kind), extent=extent, aspect="auto")
+            figure.colorbar(picture, ax=axis, shrink=0.8, pad=0.01).ax.tick_params(labelsize=5)
+            axis.set_title(kind, fontsize=7)
+            axis.tick_params(labelsize=5)
+            _outline(axis, box, extent)
+        moment = np.datetime64(int(sample["time"]), "s").astype("datetime64[h]")
+        _write(axes[row][-1], f"{moment} UTC", text, captions)
+    return figure
+
+
+def _shown(windows: WindowDataset) -> list[str]:
+    names = windows.store.channels
+    has = {**dict.fromkeys(names, True), "wind": {"u10", "v10"} <= set(names)}
+    chosen = [kind for kind in SHOWN if has.get(kind)]
+    return chosen or list(names[:3])
+
+
+def _field(windows: WindowDataset, fields: Any, kind: str) -> Any:
+    names = windows.store.channels
+    if kind == "wind":
+        return np.hypot(fields[names.index("u10")], fields[names.index("v10")])
+    return fields[names.index(kind)]
+
+
+def _outline(axis: plt.Axes, box: Box | None, extent: tuple[float, float, float, float]) -> None:
+    if box is None:
+        return
+    north, west, south, east = box
+    west += 360 * round((extent[0] - west) / 360)
+    axis.add_patch(plt.Rectangle((west, south), (east - west) % 360, north - south, fill=False, color="red", lw=1.2))
+    axis.set_xlim(extent[0], extent[1])
+    axis.set_ylim(extent[2], extent[3])
+
+
+def _write(axis: plt.Axes, title: str, text: str, captions: Sequence[str]) -> None:
+    axis.axis("off")
+    lines = [title, "written: " + (text or "(nothing)"), *(f"caption: {caption}" for caption in captions[:2])]
+    wrapped = "\n".join(textwrap.fill(line.replace("$", r"\$"), 78) for line in lines)
+    axis.text(0, 1, wrapped, va="top", fontsize=7, transform=axis.transAxes)
+
+
+def draw_likelihoods(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw nats per caption token of each narrator, and how much more they are without the right window."""
+    names = list(tables)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 1.4 + 0.45 * len(names)), layout="constrained", width_ratios=(2, 1)
+    )
+    places = np.arange(len(names))
+    for k, (condition, colour) in enumerate({"true": "#2e7d4f", "shuffled": "#d9534f", "blind": "#777777"}.items()):
+        nats = [tables[name]["nats_per_token"][condition] for name in names]
+        left.barh(places + 0.27 * (k - 1), nats, 0.25, color=colour, label=f"{condition} window")
+    left.set_yticks(places, names, fontsize=8)
+    left.invert_yaxis()
+    left.set_xlabel("nats per caption token")
+    left.legend(fontsize=7)
+    gaps = [tables[name]["gap_to_shuffled"] for name in names]
+    values = np.array([gap["value"] for gap in gaps])
+    reach = np.array([[gap["value"] - gap["low"], gap["high"] - gap["value"]] for gap in gaps]).T
+    right.errorbar(values, places, xerr=np.maximum(reach, 0), fmt="o", color="#2e7d4f", capsize=3)
+    right.axvline(0, color="#777777", linewidth=0.8)
+    right.set_yticks(places, [""] * len(names))
+    right.invert_yaxis()
+    right.set_xlabel("shuffled minus true, 95 %")
+    return figure

@@ -1,0 +1,96 @@
+"""The stage that judges narrators on windows of the test period."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from configs.weather_lm import JoinConfig, NarrationEvaluation
+from storage.assets import Asset
+from storage.files import write_atomic
+from tasks.stage import Job, StageResult, stage
+
+COLUMNS = (
+    "narrator", "nats true", "nats shuffled", "nats blind", "gap", "gap low", "gap high", "BLEU", "chrF", "ROUGE-L",
+    "CIDEr-D", "values right", "values right, shuffled", "event F1",
+)  # fmt: skip
+
+
+@stage("weather_narration_report")
+def narration_report(
+    job: Job,
+    *,
+    store: Asset,
+    training_set: Asset,
+    captions: Asset,
+    mae: Asset,
+    join: JoinConfig,
+    evaluation: NarrationEvaluation,
+    languages: Mapping[str, str],
+    **assets: Asset,
+) -> StageResult:
+    """Compare narrators: likelihood and texts with true and other windows, values against the fields; show texts.
+
+    `assets` are narrators by name, and language models as `language NAME`; `languages` says which narrator is built on
+    which of them.
+    """
+    from tasks.figures import save_figure
+    from tasks.narration.dataset import PairFolders
+    from tasks.narration.evaluation import evaluate_narrator
+    from tasks.narration.pictures import draw_likelihoods, draw_told
+    from tasks.narration.released import load_narrator
+
+    folders = PairFolders(store.folder, training_set.folder, captions.folder)
+    narrators = {name: asset for name, asset in assets.items() if name in languages}
+    tables: dict[str, Any] = {}
+    for done, (name, asset) in enumerate(narrators.items()):
+        job.progress(done, len(narrators))
+        language = assets.get(f"language {languages[name]}")
+        release = load_narrator(asset.folder, mae.folder, language.folder if language else None)
+        pairs = folders.samples("test", join, release.tokens, release.language, release.recipe.max_caption_tokens)
+        release.mae.check(pairs.windows)
+        if not len(pairs):
+            raise ValueError("no window of the test period has a caption to judge by; raise splits.test_share")
+        tables[name], told = evaluate_narrator(release, pairs, evaluation)
+        shown = [told[k * len(told) // evaluation.pictures] for k in range(min(evaluation.pictures, len(told)))]
+        rows = [(t.window, pairs.pairs[t.index].box, t.text, pairs.pairs[t.index].texts) for t in shown]
+        save_figure(draw_told(pairs.windows, rows), job.folder / f"{name}.png")
+        write_atomic(job.folder / f"{name}.json", json.dumps(_texts(pairs.pairs, told), indent=1, ensure_ascii=False))
+    job.progress(len(narrators), len(narrators))
+    write_atomic(job.folder / "scores.json", json.dumps(tables, indent=1))
+    write_atomic(job.folder / "scores.csv", _csv(tables))
+    save_figure(draw_likelihoods(tables), job.folder / "likelihoods.png")
+    first = next(iter(tables.values()))
+    return StageResult(
+        counts={"narrators": len(tables), "captions": first["captions"], "days": first["days"]},
+        metrics={f"vision_gap_{name}": table["gap_to_shuffled"]["value"] for name, table in tables.items()},
+        pictures=["likelihoods.png", *(f"{name}.png" for name in tables)],
+    )
+
+
+def _texts(pairs: Any, told: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "date": f"{pairs[t.index].date}",
+            "region": pairs[t.index].region,
+            "written": t.text,
+            "captions": pairs[t.index].texts,
+        }
+        for t in told
+    ]
+
+
+def _csv(tables: Mapping[str, Any]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, table in tables.items():
+        nats, gap, true = table["nats_per_token"], table["gap_to_shuffled"], table["true"]
+        values = [nats["true"], nats["shuffled"], nats["blind"], gap["value"], gap["low"], gap["high"]]
+        values += [true[metric] for metric in ("BLEU", "chrF", "ROUGE-L", "CIDEr-D", "value_accuracy")]
+        values += [table["shuffled"]["value_accuracy"], true["event_f1"]]
+        writer.writerow([name, *(f"{value:.4g}" for value in values)])
+    return text.getvalue()
