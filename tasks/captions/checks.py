@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from tasks.captions.metrics import Pair
 from tasks.captions.numbers import quantities
 from tasks.captions.quantities import Key, Kind
 from tasks.captions.regions import Gazetteer
+
+Number = TypeVar("Number", int, float)
 
 SAMPLE_KEYS: dict[str, Key] = {
     "t_max": ("temperature", "maximum"),
@@ -90,8 +93,8 @@ class ValueCounts:
         return self.absolute_error[kind] / self.checked[kind] if self.checked.get(kind) else float("nan")
 
 
-def _added[Number: (int, float)](a: Mapping[Kind, Number], b: Mapping[Kind, Number]) -> dict[Kind, Number]:
-    return {kind: a.get(kind, 0) + b.get(kind, 0) for kind in a | b}
+def _added(a: Mapping[Kind, Number], b: Mapping[Kind, Number]) -> dict[Kind, Number]:
+    return {kind: a.get(kind, 0) + b.get(kind, 0) for kind in {**a, **b}}
 
 
 def sample_truth(values: Mapping[str, float]) -> dict[Key, float]:

@@ -57,7 +57,7 @@ def _similarity(hypothesis: Tokens, text: Tokens, idf: dict[tuple[str, ...], flo
     a, b = (weight * np.array([counts[gram] for gram in grams]) for counts in (ours, theirs))
 
     def by_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(order, values, ORDERS + 1)[1:]
+        return np.bincount(order, values, ORDERS + 1)[1:].astype(np.float64)
 
     if not grams:
         return 0.0

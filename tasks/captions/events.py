@@ -8,7 +8,10 @@ _EVENTS: dict[str, str] = {
     "heat": r"heat\b|heat[ -]?waves?|hot\b|hotter|hottest|scorching|sweltering",
     "warmer": r"warm(?:er|ing)\b|above[ -](?:normal|average) temperatures?|milder",
     "colder": r"cold(?:er)\b|cool(?:er|ing)\b|below[ -](?:normal|average) temperatures?",
-    "cold": r"cold (?:wave|snap|air|spell|outbreak|blast)s?|arctic (?:air|blast|outbreak)|bitter(?:ly)? cold|freez(?:e|ing)\b",
+    "cold": (
+        r"cold (?:wave|snap|air|spell|outbreak|blast)s?|arctic (?:air|blast|outbreak)|bitter(?:ly)? cold|"
+        r"freez(?:e|ing)\b"
+    ),
     "frost": r"frosts?\b|frosty|freez(?:e|es)\b|sub-?zero",
     "rain": r"rain\w*|drizzl\w*|showers?|showery|precipitation|downpours?|monsoon\w*|wet\b|deluge",
     "heavy rain": (
@@ -26,8 +29,13 @@ _EVENTS: dict[str, str] = {
     "gale": r"gales?\b|gale-force|(?:storm|hurricane)-force winds|windstorms?",
     "storm": r"storms?\b|stormy|windstorms?|snowstorms?|derechos?",
     "tropical cyclone": r"tropical (?:cyclone|storm|system|depression)s?|hurricanes?|typhoons?|cyclones?",
-    "low": r"low[ -]pressure|(?:a|deep|tropical) low\b|lows? named|depressions?|pressure fell|falling pressure|troughs?",
-    "high": r"high[ -]pressure|(?:a|strong) high\b|anti-?cyclones?|heat dome|pressure rose|rising pressure|pressure as high",
+    "low": (
+        r"low[ -]pressure|(?:a|deep|tropical) low\b|lows? named|depressions?|pressure fell|falling pressure|troughs?"
+    ),
+    "high": (
+        r"high[ -]pressure|(?:a|strong) high\b|anti-?cyclones?|heat dome|pressure rose|rising pressure|"
+        r"pressure as high"
+    ),
     "fog": r"fog\w*|mist\w*|haz[ey]\w*",
     "dry": (
         r"dry\b|dryness|drier|arid|no (?:significant )?(?:rain|rainfall|precipitation)\b|"

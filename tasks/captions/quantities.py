@@ -80,9 +80,12 @@ _BEFORE = re.compile(
     (?P<change>\b(?:\w+ing|rose|fell|dropped|increased|decreased|warmed|cooled)\ by\b
         |\ba\ (?:fall|rise|drop|increase|decrease)\ of\b)
     |(?P<minimum>\bminim\w+|\blows?\b(?![\s-]*pressure)|\blowest\b|\bdown\ to\b|\bas\ low\ as\b|\bcentral\ pressure\b
-        |\b(?:nowhere|never)\ fell\ below\b|\b(?:fell|fall|falling|drop\w*|dip\w*|plung\w*|sank)\ to\b|\bdeepen\w*\ to\b)
-    |(?P<maximum>\bmaxim\w+|\bmaxima\b|\bhighs?\b(?![\s-]*pressure)|\bhighest\b|\bno\ more\ than\b|\bat\ most\b|\bup\ to\b
-        |\bas\ high\ as\b|\bnot\ exceed\w*|\bpeak\w*|\breach\w*|\brecord\w*|\bhit\b|\b(?:climb|soar)\w*TO|\b(?:rose|rise|rising)\ to\b)
+        |\b(?:nowhere|never)\ fell\ below\b
+        |\b(?:fell|fall|falling|drop\w*|dip\w*|plung\w*|sank)\ to\b|\bdeepen\w*\ to\b)
+    |(?P<maximum>\bmaxim\w+|\bmaxima\b|\bhighs?\b(?![\s-]*pressure)|\bhighest\b|\bno\ more\ than\b
+        |\bat\ most\b|\bup\ to\b
+        |\bas\ high\ as\b|\bnot\ exceed\w*|\bpeak\w*|\breach\w*|\brecord\w*|\bhit\b
+        |\b(?:climb|soar)\w*TO|\b(?:rose|rise|rising)\ to\b)
     |(?P<threshold>\bexceed\w*|\bmore\ than\b|\bless\ than\b|\bat\ least\b|\btopp\w+|\bsurpass\w*|\bupwards\ of\b
         |\b(?:above|over|below|under|beyond|past)\s+(?:about\s+)?$)
     |(?P<mean>\bmean\b|\baverag\w*
