@@ -25,7 +25,7 @@ lint: setup  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## Run every benchmark and renew docs/benchmarks.md (about forty minutes, nothing else should run)
+bench: setup  ## Run every benchmark and renew docs/benchmarks.md (about an hour, nothing else should run)
 	$(BIN)/python -m benchmarks
 
 setup: $(READY)
