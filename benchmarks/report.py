@@ -24,7 +24,7 @@ times stand in the notes. `x` means: so many times the peer. Raw numbers of ever
 
 _REPEAT = """## Repeating them
 
-    make bench                                  # all but fire_skill, about forty minutes; nothing else should run
+    make bench                                  # all but fire_skill, about an hour; nothing else should run
     .venv/bin/python -m benchmarks window_read  # one benchmark
     .venv/bin/python -m benchmarks fire_skill   # trains the wildfire models on the shared archive: an hour or more
     .venv/bin/python -m benchmarks --quick      # tiny sizes, to see that it works; records nothing

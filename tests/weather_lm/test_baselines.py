@@ -1,0 +1,54 @@
+"""Guesses of hidden values that need no model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.mae.baselines import interpolation, persistence
+
+
+def hide(shape: tuple[int, ...], *boxes: tuple[slice, ...]) -> np.ndarray:
+    visible = np.ones(shape, bool)
+    for box in boxes:
+        visible[box] = False
+    return visible
+
+
+def test_interpolation_restores_a_field_that_is_linear_in_time_and_space():
+    t, y, x = np.meshgrid(np.arange(6.0), np.arange(8.0), np.arange(7.0), indexing="ij")
+    data = np.stack([2 * t - y + 0.5 * x, 3 - t]).astype(np.float32)
+    visible = hide(data.shape, (slice(None), slice(2, 4), slice(2, 5), slice(1, 4)))
+    found = interpolation(np.where(visible, data, 99), visible, np.zeros_like(data))
+    np.testing.assert_allclose(found, data, atol=1e-3)
+
+
+def test_channels_with_values_of_their_own_missing_are_interpolated_apart():
+    t, y, x = np.meshgrid(np.arange(4.0), np.arange(6.0), np.arange(6.0), indexing="ij")
+    data = np.stack([t + y, y + x]).astype(np.float32)
+    visible = hide(data.shape, (slice(None), 1, 2, 2), (1, slice(None), slice(3, 5), slice(3, 5)))
+    found = interpolation(np.where(visible, data, 1e6), visible, np.zeros_like(data))
+    np.testing.assert_allclose(found, data, atol=1e-3)
+
+
+def test_a_channel_without_enough_values_falls_back_to_the_climate():
+    data = np.ones((1, 2, 3, 3), np.float32)
+    visible = np.zeros(data.shape, bool)
+    visible[0, 0, 0, :2] = True
+    found = interpolation(data, visible, np.full_like(data, 7))
+    assert (found[~visible] == 7).all()
+    assert (found[visible] == 1).all()
+
+
+def test_persistence_takes_the_nearest_visible_step_and_of_two_the_earlier():
+    data = np.arange(5, dtype=np.float32).reshape(1, 5, 1, 1)
+    visible = np.array([True, False, False, False, True]).reshape(data.shape)
+    found = persistence(np.where(visible, data, -9), visible, np.full_like(data, 50))
+    assert found.ravel().tolist() == [0, 0, 0, 4, 4]
+
+
+def test_persistence_falls_back_to_the_climate_where_nothing_is_ever_visible():
+    data = np.zeros((1, 3, 1, 2), np.float32)
+    visible = hide(data.shape, (0, slice(None), 0, 1))
+    found = persistence(data, visible, np.full_like(data, 5))
+    assert (found[..., 0] == 0).all()
+    assert (found[..., 1] == 5).all()
