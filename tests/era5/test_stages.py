@@ -241,7 +241,7 @@ def test_real_indonesia_gives_windows_of_8_64_64(store, tmp_path, era5_data):
 
 def test_the_whole_flow_plans_and_runs_on_real_files(store, tmp_path, era5_data):
     """Iberia: classic, int16-packed, monthly, 39 % sea; the wiring as `millrace run` uses it."""
-    from configs.weather import WeatherConfig
+    from configs.weather_pipeline import WeatherConfig
 
     config = WeatherConfig.model_validate({
         "source": {"kind": "files", "paths": [str(era5_data / "classic" / "iberia_monthly_u10_d2m_t2m_24x91x141.nc")]},
