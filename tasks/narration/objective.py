@@ -89,7 +89,9 @@ class NarratorObjective(Objective):
 
     def _check_wiring(self, model: Narrator) -> None:
         """Refuse to train where no gradient of a caption reaches the adapter."""
-        model(collate([self._training.sample(0, 0)])).sum().backward()
+        nll = model(collate([self._training.sample(0, 0)])).sum()
+        if nll.requires_grad:
+            nll.backward()
         reached = [p.grad is not None and bool(p.grad.any()) for p in model.adapter.parameters()]
         model.zero_grad()
         if not any(reached):

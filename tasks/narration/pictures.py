@@ -70,8 +70,13 @@ def _outline(axis: plt.Axes, box: Box | None, extent: tuple[float, float, float,
 def _write(axis: plt.Axes, title: str, text: str, captions: Sequence[str]) -> None:
     axis.axis("off")
     lines = [title, "written: " + (text or "(nothing)"), *(f"caption: {caption}" for caption in captions[:2])]
-    wrapped = "\n".join(textwrap.fill(line.replace("$", r"\$"), 78) for line in lines)
+    wrapped = "\n".join(textwrap.fill(_drawable(line), 78) for line in lines)
     axis.text(0, 1, wrapped, va="top", fontsize=7, transform=axis.transAxes)
+
+
+def _drawable(line: str) -> str:
+    """Return a line without control characters, which a model may write and no font has, or math mode."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line).replace("$", r"\$")
 
 
 def draw_likelihoods(tables: Mapping[str, Mapping[str, Any]]) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,14 @@ LAYOUT = StoreLayout(chunk_time=4, chunk_space=16, shard_time=8, shard_chunks=(2
 START = np.datetime64("2024-01-01T00", "s")
 
 
-def geometry(channels: int, rows: int, cols: int, layout: StoreLayout = LAYOUT) -> Geometry:
+NAMES = ("u10", "v10", "t@850", "t@500")
+
+
+def geometry(
+    channels: int, rows: int, cols: int, layout: StoreLayout = LAYOUT, names: Sequence[str] = NAMES
+) -> Geometry:
     """A grid that goes around the globe."""
-    names = ("u10", "v10", "t@850", "t@500")[:channels]
-    return Geometry(names, np.linspace(60, 30, rows), np.arange(cols) * 360 / cols, layout)
+    return Geometry(tuple(names[:channels]), np.linspace(60, 30, rows), np.arange(cols) * 360 / cols, layout)
 
 
 def hourly(steps: int) -> NDArray[np.datetime64]:
@@ -36,15 +41,20 @@ def write_block(folder: Path, shape: Geometry, block: int, data: NDArray[np.floa
 
 
 def write_store(
-    folder: Path, data: NDArray[np.float32], layout: StoreLayout = LAYOUT, blocks_missing: tuple[int, ...] = ()
+    folder: Path,
+    data: NDArray[np.float32],
+    layout: StoreLayout = LAYOUT,
+    blocks_missing: tuple[int, ...] = (),
+    units: Mapping[str, str] | None = None,
 ) -> WindowStore:
-    """Write a whole store; `data` must be NaN in the missing blocks."""
+    """Write a whole store; `data` must be NaN in the missing blocks, `units` name its channels."""
     steps, channels, rows, cols = data.shape
-    shape = geometry(channels, rows, cols, layout)
+    units = units or dict.fromkeys(NAMES[:channels], "K")
+    shape = geometry(channels, rows, cols, layout, tuple(units))
     for block in range(-(-steps // layout.shard_time)):
         if block not in blocks_missing:
             write_block(folder, shape, block, data[block * layout.shard_time : (block + 1) * layout.shard_time])
-    write_metadata(folder, shape, hourly(steps), {"units": dict.fromkeys(shape.channels, "K"), "cadence": "1 h"})
+    write_metadata(folder, shape, hourly(steps), {"units": dict(units), "cadence": "1 h"})
     return WindowStore.open(folder)
 
 

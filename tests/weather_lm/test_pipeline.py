@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -11,71 +12,17 @@ import pytest
 
 from configs.weather_lm import JoinConfig, NarrationEvaluation
 from configs.weather_pipeline import WeatherConfig
-from flows.weather import weather
-from storage.assets import Asset, AssetStore
+from storage.assets import AssetStore
 from tasks.captions.checks import sample_truth
 from tasks.captions.placed import load_placed
-from tasks.narration.dataset import PairFolders
 from tasks.narration.narrate import Request, narrate
 from tasks.narration.pairs import Windows, join
 from tasks.narration.released import load_narrator
 from tasks.narration.truth import FieldTruth
-from tasks.progress import Silent
 from tasks.samples.weather_captions import day_captions
 from tasks.samples.weather_units import sample_units
-from tasks.session import Session
-from tasks.units import Workers
-
-TRAINING = {"epochs": 1, "steps_per_epoch": 3, "batch_size": 4}
-CONFIG = {
-    "source": {"kind": "sample", "days": 30, "step_hours": 6, "resolution": 2.0, "levels": []},
-    "recipe": {"variables": ["u10", "v10", "t2m", "msl", {"variable": "tp", "accumulation": "hourly"}]},
-    "store": {"chunk_time": 4, "chunk_space": 8, "shard_time": 24},
-    "windows": {"time": 4, "height": 8, "width": 8, "stride_time": 4, "stride_height": 4, "stride_width": 4,
-                "cover_edges": True},
-    "splits": {"validation_share": 0.2, "test_share": 0.2},
-    "captions": {"join": {"min_day_share": 1.0}},
-    "mae": {
-        "model": {"patch": [2, 2, 2], "window": [2, 2, 2], "width": 12, "depths": [1, 1], "heads": [2, 2],
-                  "decoder_width": 12, "decoder_heads": 2},
-        "validation_windows": 8, "report_windows": 4,
-        "training": {**TRAINING, "learning_rates": {"all": 1e-3}},
-    },
-    "languages": {
-        "small": {
-            "model": {"kind": "llama", "pretrained": None, "sizes": {
-                "hidden": 16, "layers": 1, "heads": 2, "kv_heads": 2, "intermediate": 16, "positions": 192}},
-            "text": {"vocabulary": 400, "length": 64, "held_out": 0.2,
-                     "training": {**TRAINING, "learning_rates": {"all": 1e-3}}},
-        }
-    },
-    "narrators": {
-        "adapter": {
-            "language": "small", "prefixer": {"tokens": 4, "heads": 2}, "validation_samples": 8,
-            "training": {**TRAINING, "learning_rates": {"adapter": 1e-3}},
-        }
-    },
-    "ablations": {"mean": {"of": "adapter", "set": {"prefixer.pooling": "mean"}}},
-    "evaluation": {"samples": 8, "texts": 4, "max_new_tokens": 8, "resamples": 100, "pictures": 2},
-    "execution": {"device": "cpu", "threads": 1, "wandb": {"mode": "disabled"}},
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[AssetStore, Asset]:
-    store = AssetStore(tmp_path_factory.mktemp("weather_lm") / "assets")
-    with Session(store, Silent(), workers=Workers("inline")).active():
-        return store, weather(WeatherConfig.model_validate(CONFIG))
-
-
-def only(store: AssetStore, kind: str) -> Asset:
-    (asset,) = store.assets(kind)
-    return asset
-
-
-def folders(store: AssetStore) -> PairFolders:
-    kinds = ("era5_windows", "era5_training_set", "weather_captions")
-    return PairFolders(*(only(store, kind).folder for kind in kinds))
+from tests.command import millrace
+from tests.weather_lm.tiny import CONFIG, folders, only
 
 
 def test_the_report_compares_every_narrator_with_its_controls(built):
@@ -138,8 +85,6 @@ def test_captions_that_cannot_be_placed_are_counted_not_paired(built):
     store, _ = built
     windows, _ = folders(store).pairs("train", JoinConfig())
     captions = load_placed(folders(store).captions)
-    from dataclasses import replace
-
     lost = [replace(c, box=None) for c in captions]
     places = Windows(windows.store, windows.training_set)
     dropped = join(places, lost, JoinConfig(), "train")
@@ -179,3 +124,20 @@ def test_an_unknown_region_is_answered_with_known_ones(built, tmp_path):
     store, _ = built
     with pytest.raises(ValueError, match="they know"):
         tell(store, tmp_path, Request(date(2024, 1, 5), "Atlantis"))
+
+
+def test_the_command_tells_a_date_and_says_what_exists(built, tmp_path):
+    store, _ = built
+    _, pairs = folders(store).pairs("test", JoinConfig(min_day_share=1.0))
+    pair = pairs.pairs[0]
+    asked = ("narrate", "--date", f"{pair.date}", "--max-samples", "2", "--temperature", "0.7", "--max-new-tokens", "8")
+    told = millrace(*asked, "-o", str(tmp_path), root=store.root)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count(f"{pair.date} ") == 2
+    assert len(json.loads((tmp_path / f"{pair.date}.json").read_text())) == 2
+    nothing = millrace("narrate", "--date", "1999-01-01", root=store.root)
+    assert nothing.returncode == 2
+    assert "No windows are anchored on 1999-01-01; there are windows of 2024-01-" in nothing.stderr
+    assert "Traceback" not in nothing.stderr
+    wrong = millrace("narrate", "--date", "soon", root=store.root)
+    assert "write it as 2024-03-15" in wrong.stderr

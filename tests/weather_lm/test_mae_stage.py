@@ -1,0 +1,96 @@
+"""Pretraining on real stores: what is hidden, what counts, and which windows a released model refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.sat_swin_mae import SatSwinMAE
+from storage.window_dataset import WindowDataset
+from tasks.mae.objective import CONTEXT, MaeObjective, MaskedWindows, collate
+from tasks.mae.released import MaeRelease, load_mae
+from tasks.training.share import Share
+from tests.weather_lm.tiny import CONFIG, folders, only
+
+
+@pytest.fixture
+def release(built) -> MaeRelease:
+    return load_mae(only(built[0], "weather_mae").folder)
+
+
+@pytest.fixture
+def windows(built) -> WindowDataset:
+    return folders(built[0]).windows("validation")
+
+
+@pytest.fixture
+def objective(built) -> MaeObjective:
+    parts = folders(built[0])
+    return MaeObjective({"store": parts.store, "training_set": parts.training_set, "recipe": CONFIG["mae"]})
+
+
+def test_a_store_with_other_channels_is_refused_by_name(release, windows):
+    sentence = r"Channel mismatch vs checkpoint: the store has 5 channels .*tp.* in_chans is 4"
+    with pytest.raises(ValueError, match=sentence):
+        replace(release, channels=release.channels[:-1]).check(windows)
+
+
+def test_windows_of_another_size_are_refused(release, windows):
+    other = replace(release, network=SatSwinMAE(release.recipe.model, 5, (2, 8, 8)))
+    with pytest.raises(ValueError, match=r"the windows are \(4, 8, 8\).*trained on \(2, 8, 8\)"):
+        other.check(windows)
+
+
+def test_windows_with_another_normalisation_are_refused(release, windows):
+    release.check(windows)
+    shifted = [{**s, "mean": s["mean"] + 3 * s["std"]} for s in release.statistics]
+    with pytest.raises(ValueError, match="statistics are not those that the encoder was trained with"):
+        replace(release, statistics=shifted).check(windows)
+
+
+def validation(objective: MaeObjective) -> list[dict[str, torch.Tensor]]:
+    return list(Share().batches(objective.source("validation"), collate, batch_size=1))
+
+
+def test_validation_masks_are_the_same_in_every_evaluation_and_differ_between_windows(objective):
+    first, second = ([batch["mask"].numpy().tobytes() for batch in validation(objective)] for _ in range(2))
+    assert first == second
+    assert len(set(first)) > 1
+
+
+def test_evaluation_is_the_mean_over_hidden_and_valid_values_by_channel(objective):
+    model = objective.build().eval()
+    size = objective.recipe.model.cell
+    errors: list[list[float]] = [[] for _ in objective.channels]
+    with torch.no_grad():
+        found = objective.evaluate(model, Share())
+        for batch in validation(objective):
+            rebuilt = model(batch["data"], batch["mask"], **{name: batch[name] for name in CONTEXT})[0].numpy()
+            gaps, valid = rebuilt - batch["data"][0].numpy(), batch["valid"][0].numpy()
+            for unit in np.argwhere(batch["mask"][0].reshape(objective.units).numpy()):
+                cell = tuple(slice(at * n, (at + 1) * n) for at, n in zip(unit, size, strict=True))
+                for channel, values in enumerate(errors):
+                    values += (gaps[channel][cell][valid[channel][cell]].astype(float) ** 2).tolist()
+    by_channel = [np.mean(values) for values in errors]
+    assert found["masked_mse"] == pytest.approx(np.mean(by_channel), rel=1e-5)
+    for name, value in zip(objective.channels, by_channel, strict=True):
+        assert found[f"masked_mse_{name}"] == pytest.approx(value, rel=1e-5)
+
+
+def test_training_masks_come_from_the_seed_alone(windows):
+    source = MaskedWindows(windows, (2, 2, 2), 0.75)
+    assert torch.equal(source.sample(0, 5)["mask"], source.sample(1, 5)["mask"])
+    assert not all(torch.equal(source.sample(0, 5)["mask"], source.sample(0, seed)["mask"]) for seed in range(6, 12))
+
+
+def test_the_report_judges_the_model_beside_its_baselines(built):
+    folder = only(built[0], "weather_mae_report").folder
+    errors = json.loads((folder / "errors.json").read_text())
+    who = {"SatSwinMAE", "linear interpolation", "persistence", "climatology"}
+    assert errors["by_channel"].keys() == errors["by_ratio"].keys() == who
+    assert all(len(by_ratio) == 4 for by_ratio in errors["by_ratio"].values())
+    assert {"errors.png", "reconstructions.png"} <= {path.name for path in folder.iterdir()}

@@ -1,0 +1,169 @@
+"""Which windows a caption belongs to, what the fields say of a day, and texts as tokens and documents."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.weather import SplitConfig, WindowConfig
+from configs.weather_lm import JoinConfig
+from storage.window_store import WindowStore
+from tasks.captions.placed import PlacedCaption
+from tasks.captions.region_table import Box
+from tasks.era5.training_set import build_training_set
+from tasks.narration.documents import load_documents, make_documents, write_documents
+from tasks.narration.pairs import BOTH, NO_PLACE, NO_VIEW, NO_WINDOW, Pairs, Windows, join
+from tasks.narration.tokens import Tokens, train_tokenizer
+from tasks.narration.truth import FieldTruth
+from tests.era5.stores import noise, write_store
+
+DAYS, ROWS, COLUMNS = 6, 16, 36
+"""Hourly, 60 to 30 degrees north in steps of 2, around the globe in steps of 10."""
+WEST: Box = (61.0, -5.0, 45.0, 35.0)
+"""What the north-western window shows."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> WindowStore:
+    return write_store(tmp_path_factory.mktemp("pairs") / "store", noise((24 * DAYS, 2, ROWS, COLUMNS)))
+
+
+def windows_of(store: WindowStore, splits: SplitConfig, **settings: Any) -> Windows:
+    sizes = {"time": 12, "height": 8, "width": 4, "stride_time": 12, "stride_height": 8, "stride_width": 4}
+    return Windows(store, build_training_set(store, WindowConfig(**sizes | settings), splits))
+
+
+def all_train(store: WindowStore, **settings: Any) -> Windows:
+    return windows_of(store, SplitConfig(validation_share=0, test_share=0), **settings)
+
+
+def caption(day: int, box: Box | None = WEST, text: str = "rain", region: str | None = "West") -> PlacedCaption:
+    return PlacedCaption(date(2024, 1, day), region, box, text, "a.csv:1")
+
+
+def joined(windows: Windows, *captions: PlacedCaption, split: str = "train", **settings: Any) -> Pairs:
+    return join(windows, captions, JoinConfig(**settings), split)
+
+
+def test_a_caption_belongs_to_the_windows_of_its_date_that_show_its_region(store):
+    windows = all_train(store)
+    found = joined(windows, caption(2), caption(2, text="wind"), caption(3))
+    assert [(pair.date.day, pair.texts) for pair in found.pairs] == 2 * [(2, ("rain", "wind"))] + 2 * [(3, ("rain",))]
+    for pair in found.pairs:
+        (box,) = (box for index, box, _ in windows.of("train")[pair.date] if index == pair.window)
+        assert box == WEST
+
+
+def test_the_anchor_step_says_which_date_a_window_is_of(store):
+    config = {"time_start": "2024-01-01T18:00"}
+    first = joined(all_train(store, anchor="first", **config), caption(1), min_day_share=0.1)
+    last = joined(all_train(store, anchor="last", **config), caption(1), min_day_share=0.1)
+    assert len(first) == 1, "its first step lies on the 1st"
+    assert len(last) == 0, "its last step lies on the 2nd"
+    assert last.unused == {NO_WINDOW: 1}
+
+
+def test_a_window_that_shows_too_little_of_the_date_has_no_caption(store):
+    windows = all_train(store, anchor="first", time_start="2024-01-01T18:00")
+    assert len(joined(windows, caption(1), min_day_share=0.5)) == 1
+    assert joined(windows, caption(1), min_day_share=0.6).unused == {NO_VIEW: 1}
+
+
+def test_regions_elsewhere_or_unknown_are_counted(store):
+    windows = all_train(store)
+    assert joined(windows, caption(2, box=(10.0, 0.0, 0.0, 10.0))).unused == {NO_VIEW: 1}
+    assert joined(windows, caption(2, box=None)).unused == {NO_PLACE: 1}
+    everywhere = joined(windows, caption(2, box=None), unplaced="everywhere")
+    assert len(everywhere) == len(windows.of("train")[date(2024, 1, 2)])
+
+
+def test_a_window_inside_of_a_large_region_is_told_about(store):
+    hemisphere: Box = (90.0, -90.0, 0.0, 90.0)
+    found = joined(all_train(store), caption(2, box=hemisphere))
+    assert found.pairs
+    thin: Box = (61.0, -5.0, 59.0, 180.0)
+    assert joined(all_train(store), caption(2, box=thin)).unused == {NO_VIEW: 1}
+
+
+def test_a_date_of_two_splits_belongs_to_neither(store):
+    """A split in the middle of a day: its morning trains, its evening tests."""
+    windows = windows_of(store, SplitConfig(validation_share=0, test_share=0.45), time=2, stride_time=2)
+    shared = {date(2024, 1, 4)}
+    assert shared == windows.shared_days("train") == windows.shared_days("test")
+    for split in ("train", "test"):
+        found = joined(windows, *(caption(day) for day in range(1, DAYS + 1)), split=split, min_day_share=0.0)
+        assert found.unused[BOTH] == 1
+        assert not {pair.date for pair in found.pairs} & shared
+
+
+def test_a_window_without_a_caption_is_an_error_where_every_window_needs_one(store):
+    with pytest.raises(ValueError, match="windows of train have no caption, the first on 2024-01-01"):
+        joined(all_train(store), caption(2), drop_if_no_caption=False)
+
+
+def test_the_truth_of_a_day_is_that_of_plain_numpy(tmp_path: Path):
+    random = np.random.default_rng(0)
+    data = random.normal(0, 8, (48, 5, ROWS, COLUMNS)).astype(np.float32)
+    data[:, 2] += 285
+    data[:, 3] = 101_000 + 300 * data[:, 3]
+    data[:, 4] = np.abs(data[:, 4]) / 4000
+    data[:, 2, 3, 1] = np.nan
+    units = {"u10": "m s**-1", "v10": "m s**-1", "t2m": "K", "msl": "Pa", "tp": "m"}
+    truth = FieldTruth(write_store(tmp_path / "store", data, units=units))
+    box: Box = (56.5, -15.0, 43.0, 25.0)  # rows 2 to 8; columns at -10, 0, 10 and 20
+    rows, columns = np.arange(2, 9), np.array([35, 0, 1, 2])
+    part = data[24:, :][:, :, rows][:, :, :, columns].astype(np.float64)
+    area = np.broadcast_to(np.cos(np.radians(60 - 2 * rows))[:, None], (24, len(rows), 4))
+
+    found = truth.day(date(2024, 1, 2), box)
+    celsius = part[:, 2] - 273.15
+    there = np.isfinite(celsius)
+    assert found["temperature", "maximum"] == pytest.approx(np.nanmax(celsius))
+    assert found["temperature", "minimum"] == pytest.approx(np.nanmin(celsius))
+    assert found["temperature", "mean"] == pytest.approx((celsius[there] * area[there]).sum() / area[there].sum())
+    assert found["wind", "maximum"] == pytest.approx(np.hypot(part[:, 0], part[:, 1]).max())
+    assert found["pressure", "minimum"] == pytest.approx(part[:, 3].min() / 100)
+    assert found["rain", "maximum"] == pytest.approx(1000 * part[:, 4].sum(0).max())
+    before = truth.day(date(2024, 1, 1), box)
+    assert found["pressure", "change"] == pytest.approx(found["pressure", "mean"] - before["pressure", "mean"])
+    assert ("pressure", "change") not in before
+    assert truth.day(date(2024, 1, 3), box) == {}
+
+
+def test_texts_come_back_from_their_tokens_and_digits_are_tokens(tmp_path):
+    texts = ["High of 23.5 °C, wind 12 m/s", "Низкое давление 982 гПа"]
+    train_tokenizer(texts, 400, tmp_path)
+    tokens = Tokens.load(tmp_path)
+    for text in texts:
+        assert tokens.text(tokens.ids(text)) == text
+    assert len(tokens.ids("98245")) == 5
+
+
+def test_a_text_is_cut_to_its_room_and_then_has_no_end(tmp_path):
+    train_tokenizer(["rain and wind"], 400, tmp_path)
+    tokens = Tokens.load(tmp_path)
+    ids, head = tokens.encode("Spain:", "rain and wind")
+    assert ids[0] == tokens.begin
+    assert ids[-1] == tokens.end
+    assert tokens.text(ids[head:]) == "rain and wind"
+    cut, _ = tokens.encode("Spain:", "rain and wind", longest=1)
+    assert cut == ids[: head + 1]
+
+
+def test_documents_hold_out_whole_days_and_keep_their_wordings(tmp_path):
+    captions = [caption(day, region=region, text=f"{region} {day} {k}")
+                for day in range(1, 29) for region in ("a", "b") for k in range(2)]  # fmt: skip
+    documents = make_documents(captions, held_out=0.3)
+    assert len(documents) == 56
+    assert all(document.texts == tuple(f"{document.region} {document.date.day} {k}" for k in range(2))
+               for document in documents)  # fmt: skip
+    days = {part: {d.date for d in documents if d.part == part} for part in ("train", "validation")}
+    assert days["train"]
+    assert days["validation"]
+    assert not days["train"] & days["validation"]
+    write_documents(tmp_path / "d.jsonl", documents)
+    assert load_documents(tmp_path / "d.jsonl") == documents
