@@ -9,36 +9,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.pipelines import session
 from benchmarks.process import REPOSITORY
 from configs.fire_data import Decoding, FireSplits, Tokens
 from configs.fire_sample import SampleFires
-from storage.assets import Asset, AssetStore
+from storage.assets import Asset
 from tasks.fire.archive import ASSET_FOLDER, INDICES, archive_files, archive_names
 from tasks.fire.cache import fire_cache
 from tasks.fire.records import fire_records
 from tasks.fire.split import fire_split
-from tasks.progress import Silent
 from tasks.samples.fire import UNBURNT, fire_sample
-from tasks.session import Session
 from tasks.stage import raw_input
-from tasks.units import Workers
 
 SHARED = "MILLRACE_SHARED_DATA"
 """Environment variable with the folder of shared data."""
-
-
-@contextmanager
-def session(root: Path, workers: str = "2") -> Iterator[None]:
-    """Let stages run in this process, with their assets below `root`."""
-    with Session(AssetStore(root), Silent(), workers=Workers.parse(workers)).active():
-        yield
 
 
 def shared_archive() -> Path | None:

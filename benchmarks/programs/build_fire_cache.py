@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fire_archives import session
+from benchmarks.pipelines import session
 from benchmarks.stopwatch import Stopwatch
 from configs.fire_data import Decoding, Tokens
 from tasks.fire.archive import archive_files, archive_names

@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.bench import Bench, interleave, rounded
 from benchmarks.figure import Figure
-from benchmarks.fire_archives import build_cache, generate, session
+from benchmarks.fire_archives import build_cache, generate
+from benchmarks.pipelines import session
 from benchmarks.process import run_program
 from configs.fire_sample import SampleFires
 from configs.load import load_config, profile_path

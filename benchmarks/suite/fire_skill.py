@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.bench import Bench, rounded
 from benchmarks.figure import Figure
 from benchmarks.fire_archives import SHARED, shared_archive
+from benchmarks.pipelines import run_pipeline
 from configs.load import load_config, profile_path
 from configs.wildfire import WildfireConfig
 from flows.runs import RunRecord
@@ -39,15 +40,11 @@ Scores = dict[str, Any]
 
 def run(bench: Bench) -> list[Figure]:
     """Run the pipeline, or find what it made, and read its scores; `RuntimeError` where the archive is absent."""
-    from flows.pipelines import find_pipeline
-    from flows.runner import run as run_pipeline
-
     config = _config(bench.quick)
     root = bench.work / "assets"
     if not bench.quick and (place := os.environ.get(ROOT)):
         root = Path(place).expanduser().absolute()
-    record = run_pipeline(find_pipeline("wildfire"), config, root, _Teller(bench), profile=PROFILE, workers="2")
-    folders = {stage.stage: root / stage.asset for stage in record.stages}
+    record, folders = run_pipeline(bench, "wildfire", config, root, PROFILE)
     scores = json.loads((folders["fire_evaluation_report"] / "scores.json").read_bytes())
     return _figures(bench, scores, _detail(config, scores, record, folders))
 
@@ -72,25 +69,6 @@ def _config(quick: bool) -> WildfireConfig:
         )
     source = {"kind": "archive", "path": str(archive), "on_broken": "error"}
     return load_config(WildfireConfig, path, [f"source={json.dumps(source)}"])
-
-
-class _Teller:
-    """Tells the person who waits which stage works, and what trainings say."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-
-    def begins(self, outcome: Any) -> None:
-        self._bench.say(f"{outcome.stage}: {outcome.label}, {outcome.reason}")
-
-    def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
-        pass
-
-    def message(self, text: str) -> None:
-        self._bench.say(text)
-
-    def ends(self, outcome: Any) -> None:
-        self._bench.say(f"{outcome.stage}: done after {outcome.seconds:.0f} s")
 
 
 def _figures(bench: Bench, scores: Scores, detail: dict[str, Any]) -> list[Figure]:

@@ -1,0 +1,109 @@
+"""Builds a model in the size that it is published in, from random weights, and trains it for one step on the CPU.
+
+Arguments: model ("swin_mae" or "tinyllama"), quick. Answers with parameters, seconds and the loss.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+from configs.language import Adaptation, LlamaLanguageConfig, LlamaSizes, LoraSettings
+from configs.sat_swin_mae import SwinMaeConfig
+from configs.weather_lm import PrefixerConfig
+from models.language_models import build_language_model
+from models.narrator import NarrationBatch, Narrator
+from models.prefixer import Prefixer
+from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, reconstruction_sums
+
+WINDOW, CHANNELS, BATCH = (8, 64, 64), 17, 2
+TEXT, VOCABULARY = 96, 32_000
+SMALL = LlamaSizes(hidden=64, layers=2, heads=4, kv_heads=2, intermediate=128, positions=256)
+
+
+def windows() -> dict[str, torch.Tensor]:
+    """Return normalised windows with their place and time."""
+    _, rows, columns = WINDOW
+    return {
+        "data": torch.randn(BATCH, CHANNELS, *WINDOW),
+        "time": torch.full((BATCH,), 1_710_000_000),
+        "latitude": torch.linspace(60, 44, rows).expand(BATCH, rows),
+        "longitude": torch.linspace(0, 16, columns).expand(BATCH, columns),
+    }
+
+
+def masked_pretraining(quick: bool) -> tuple[torch.nn.Module, Any]:
+    """Return SatSwinMAE, and a function that gives its loss on a batch."""
+    model = SatSwinMAE(SwinMaeConfig(width=24) if quick else SwinMaeConfig(), CHANNELS, WINDOW)
+
+    def loss() -> torch.Tensor:
+        batch = windows()
+        mask = draw_masks(BATCH, model.units, 0.75, torch.Generator().manual_seed(0))
+        prediction = model(mask=mask, **batch)
+        hidden = pixel_mask(mask, model.units, model.config.cell, WINDOW)
+        sums, weights = reconstruction_sums(prediction, batch["data"], hidden, torch.ones_like(prediction).bool())
+        return (sums / weights).mean()
+
+    return model, loss
+
+
+def captioning(quick: bool) -> tuple[torch.nn.Module, Any]:
+    """Return a narrator on TinyLlama in 4 bits with LoRA, and a function that gives its loss on a batch."""
+    config = LlamaLanguageConfig(pretrained=None, sizes=SMALL if quick else LlamaSizes())
+    adaptation = Adaptation(four_bit=True, lora=LoraSettings(), gradient_checkpointing=True)
+    language = build_language_model(config, VOCABULARY, adaptation)
+    encoder = SatSwinMAE(SwinMaeConfig(), CHANNELS, WINDOW)
+    adapter = Prefixer(
+        PrefixerConfig(), encoder.token_width, encoder.token_grid, language.width, language.embedding_scale()
+    )
+    model = Narrator(encoder, adapter, language)
+
+    def loss() -> torch.Tensor:
+        tokens = torch.randint(VOCABULARY, (BATCH, TEXT))
+        seen = torch.ones_like(tokens).bool()
+        learned = torch.arange(TEXT).expand_as(tokens) >= 8
+        batch = NarrationBatch(**windows(), tokens=tokens, attended=seen, learned=learned, sample=torch.arange(BATCH))
+        return model(batch).sum() / learned.sum()
+
+    return model, loss
+
+
+def main(task: dict[str, Any]) -> None:
+    """Build, do one step, and answer."""
+    torch.manual_seed(0)
+    began = time.perf_counter()
+    model, loss_of = {"swin_mae": masked_pretraining, "tinyllama": captioning}[task["model"]](task["quick"])
+    built = time.perf_counter()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of()
+    loss.backward()
+    reached = sum(p.numel() for p in trained if p.grad is not None)
+    optimiser.step()
+    answer = {
+        "parameters": parameters_of(model),
+        "trained": sum(p.numel() for p in trained),
+        "reached": reached,
+        "loss": loss.item(),
+        "build_seconds": built - began,
+        "step_seconds": time.perf_counter() - built,
+    }
+    print(json.dumps(answer), flush=True)
+
+
+def parameters_of(model: torch.nn.Module) -> int:
+    """Return the number of weights; of packed 4-bit layers, that of the weights which they stand for."""
+    found = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        found += state.shape.numel() if state is not None else parameter.numel()
+    return found
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
