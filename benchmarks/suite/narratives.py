@@ -125,7 +125,8 @@ def _values(bench: Bench, subject: str, scores: dict[str, Any], detail: dict[str
         peer_unit="share right",
         notes=(
             f"{true['value_accuracy']:.1%} of {true['values_checked']} numbers are right, "
-            f"{other['value_accuracy']:.1%} with another window; the gain is {gain['value']:.3f}, from {gain['low']:.3f} to {gain['high']:.3f}.",
+            f"{other['value_accuracy']:.1%} with another window; "
+            f"the gain is {gain['value']:.3f}, from {gain['low']:.3f} to {gain['high']:.3f}.",
             f"BLEU {true['BLEU']:.1f} against {other['BLEU']:.1f}, CIDEr-D {true['CIDEr-D']:.2f} against "
             f"{other['CIDEr-D']:.2f}, event F1 {true['event_f1']:.2f} against {other['event_f1']:.2f}.",
         ),
