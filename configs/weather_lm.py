@@ -109,6 +109,10 @@ class TextTraining(Config):
     """Most tokens of the byte-level BPE tokenizer."""
     length: int = Field(192, ge=16)
     """Tokens of a training sequence; a longer document is cut."""
+    regions: int = Field(2, ge=1)
+    """Regions of one date that a training sequence tells about, all wordings in random order: to foretell a text that
+    was told before in other words, the model has to look its region up, and copy. Soft prompts are read the same
+    way."""
     held_out: float = Field(0.05, gt=0, lt=1)
     """Share of the documents that evaluations use."""
     training: TrainingConfig
@@ -173,6 +177,13 @@ class PrefixerConfig(Config):
     """Between the layers."""
     residual: bool = False
     """Add the MLP, scaled by a learned LayerScale, to a linear map of its input."""
+
+    def check_width(self, width: int) -> None:
+        """Refuse an encoder whose tokens have a width that the heads do not divide."""
+        if self.pooling in ("attention", "resampler") and width % self.heads:
+            raise ValueError(
+                f"prefixer.heads ({self.heads}) must divide the {width} channels of the encoder's tokens; change heads"
+            )
 
 
 class NarratorRecipe(Config):

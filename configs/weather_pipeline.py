@@ -54,12 +54,13 @@ class WeatherConfig(Config):
     def _resolvable(self) -> Self:
         check_names(self.narrators, self.ablations)
         trainings = self.trainings()
-        if trainings and (self.captions is None or self.mae is None):
-            raise ValueError("narrators need captions and mae; add both, or leave narrators out")
         for name, _, recipe in trainings:
+            if self.captions is None or self.mae is None:
+                raise ValueError("narrators need captions and mae; add both, or leave narrators out")
             if recipe.language not in self.languages:
                 known = ", ".join(self.languages) or "none"
                 raise ValueError(f"narrator {name} is built on {recipe.language!r}, but languages has {known}")
+            recipe.prefixer.check_width(self.mae.model.widths[-1])
         of_sample = self.captions is not None and isinstance(self.captions.source, SampleCaptions)
         if of_sample and not isinstance(self.source, SampleSource):
             raise ValueError("captions.source is the sample's, but source is not; name caption files")

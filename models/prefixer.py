@@ -57,10 +57,7 @@ def make_pooling(config: PrefixerConfig, width: int, grid: Grid) -> nn.Module:
         ValueError: the token grid cannot be pooled to M this way.
     """
     tokens, count = config.tokens, math.prod(grid)
-    if config.pooling in ("attention", "resampler") and width % config.heads:
-        raise ValueError(
-            f"prefixer.heads ({config.heads}) must divide the {width} channels of the encoder's tokens; change heads"
-        )
+    config.check_width(width)
     match config.pooling:
         case "mean":
             return BlockMeans(grid, block_grid(grid, tokens))

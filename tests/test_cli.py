@@ -17,6 +17,7 @@ from tests.command import millrace
 from tests.conftest import REPOSITORY
 
 SMALL = [
+    *("--profile", "windows"),
     *("--set", "source.days=6", "--set", "source.resolution=1.5", "--set", "source.step_hours=3"),
     *("--set", "windows.height=16", "--set", "windows.width=16", "--set", "windows.time=4"),
 ]
@@ -24,7 +25,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A root in which a small demo has run."""
+    """A root in which a small sample has become windows."""
     root = tmp_path_factory.mktemp("finished")
     result = millrace("run", "weather", "--engine", "inline", *SMALL, root=root)
     assert result.returncode == 0, result.stderr
@@ -164,7 +165,7 @@ def test_reap_closes_a_killed_run(tmp_path):
 
 BAD_INPUT = {
     "unknown pipeline": (["plan", "wether"], "there is no pipeline 'wether'"),
-    "unknown profile": (["plan", "weather", "-p", "huge"], "it has demo, files, full"),
+    "unknown profile": (["plan", "weather", "-p", "huge"], "it has captioned, demo, files, full, narratives, windows"),
     "unknown field": (["plan", "weather", "--set", "windows.hight=3"], "windows.hight: there is no such field"),
     "out of bounds": (["plan", "weather", "--set", "windows.time=0"], "windows.time: Input should be greater than"),
     "no raw files": (["run", "weather", "-p", "files", "--engine", "inline"], "'data/era5' matches no file"),

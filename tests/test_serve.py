@@ -93,7 +93,7 @@ def served(tmp_path_factory) -> Iterator[Served]:
 
 def test_a_deployment_runs_end_to_end(served):
     params = json.dumps({"config": SMALL})
-    result = served.prefect("deployment", "run", "weather/demo", "--params", params, "--watch")
+    result = served.prefect("deployment", "run", "weather/windows", "--params", params, "--watch")
     assert "Completed" in result.stdout, result.stdout + result.stderr
     record = load_runs(served.root)[0]
     assert (record.engine, record.state, len(record.stages)) == ("prefect", "Completed", 5)
@@ -104,7 +104,7 @@ def test_a_deployment_runs_end_to_end(served):
 def test_a_bad_parameter_is_refused_before_the_run_with_field_and_bound(served):
     before = served.post("flow_runs/count", {})
     params = json.dumps({"config": SMALL | {"windows": {"time": 0}}})
-    result = served.prefect("deployment", "run", "weather/demo", "--params", params)
+    result = served.prefect("deployment", "run", "weather/windows", "--params", params)
     assert result.returncode != 0
     text = " ".join((result.stdout + result.stderr).split())
     assert "config.windows.time" in text
@@ -129,7 +129,7 @@ def test_the_dashboard_shows_the_run_in_a_real_browser(served, tmp_path):
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("chromium is not installed")
-    served.prefect("deployment", "run", "weather/demo", "--params", json.dumps({"config": SMALL}), "--watch")
+    served.prefect("deployment", "run", "weather/windows", "--params", json.dumps({"config": SMALL}), "--watch")
     command = [
         chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -143,7 +143,7 @@ def test_the_dashboard_shows_the_run_in_a_real_browser(served, tmp_path):
 
 
 def test_a_run_killed_under_the_server_stays_running_until_reaped(served):
-    command = [sys.executable, "-m", "flows", "run", "weather", "--set", "source.days=2000", "--set", "source.seed=5"]
+    command = [sys.executable, "-m", "flows", "run", "weather", "-p", "windows", "--set", "source.days=2000"]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=served.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

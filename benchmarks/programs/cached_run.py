@@ -1,4 +1,4 @@
-"""Runs the weather pipeline's demo with a smaller sample and times its stage calls; arguments: root, engine, overrides.
+"""Runs the weather pipeline on a small sample and times its stage calls; arguments: root, engine, overrides.
 
 A stage call is everything between `stage(...)` and its return, Prefect's task run included.
 """
@@ -52,7 +52,7 @@ def run(engine: str, root: Path, config: WeatherConfig) -> RunRecord:
 
 def main(task: dict[str, Any]) -> None:
     """Run once and answer with the status and seconds of each stage."""
-    config = load_config(WeatherConfig, profile_path("weather", "demo"), task["overrides"])
+    config = load_config(WeatherConfig, profile_path("weather", "windows"), task["overrides"])
     seconds = time_stage_calls()
     begin = time.perf_counter()
     record = run(task["engine"], Path(task["root"]), config)

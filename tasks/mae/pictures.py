@@ -23,7 +23,8 @@ def draw_reconstructions(
 ) -> Figure:
     """Draw the middle step of each window, a row per channel: truth, what was shown, rebuilt, and the error.
 
-    `prediction` is (B, C, T, H, W), normalised; `hidden` (B, 1, T, H, W). Units are those of the store.
+    What was shown stands in the rebuilt map too: models are not trained to repeat it. `prediction` is (B, C, T, H, W),
+    normalised; `hidden` (B, 1, T, H, W). Units are those of the store.
     """
     names = windows.store.channels
     channels = np.unique(np.linspace(0, len(names) - 1, min(MOST_CHANNELS, len(names))).astype(int))
@@ -37,9 +38,11 @@ def draw_reconstructions(
         valid = batch["valid"][which]
         truth = windows.physical(batch["data"][which], valid)[:, step].numpy()
         rebuilt = windows.physical(prediction[which], valid)[:, step].numpy()
-        shown = np.where(hidden[which, :, step].numpy(), np.nan, truth)
+        unseen = hidden[which, :, step].numpy()
+        shown, error = np.where(unseen, np.nan, truth), np.where(unseen, rebuilt - truth, np.nan)
+        rebuilt = np.where(unseen, rebuilt, truth)
         for row, channel in enumerate(channels):
-            panels = (truth[channel], shown[channel], rebuilt[channel], (rebuilt - truth)[channel])
+            panels = (truth[channel], shown[channel], rebuilt[channel], error[channel])
             _draw_row(axes[row][4 * which : 4 * which + 4], panels)
             axes[row][0].set_ylabel(f"{names[channel]}\n{windows.store.attrs['units'][names[channel]]}", fontsize=7)
         moment = np.datetime64(int(batch["time"][which]), "s").astype("datetime64[h]")

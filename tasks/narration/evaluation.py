@@ -122,10 +122,11 @@ def text_table(
     counts = {}
     for name, told in (("true", true), ("shuffled", shuffled)):
         scored = [(t.text, list(pairs.pairs[t.index].texts)) for t in told]
+        scores = text_scores(scored)
         counts[name] = [value_accuracy(t.text, _truth(truth, pairs, t.index)) for t in told]
         total = sum(counts[name], ValueCounts())
         table[name] = {
-            **{metric: score.corpus for metric, score in text_scores(scored).items()},
+            **{metric: score.corpus for metric, score in scores.items()},
             "event_f1": event_f1(scored).f1,
             "region_f1": region_f1(scored, gazetteer).f1,
             "values_stated": total.stated,
@@ -133,6 +134,7 @@ def text_table(
             "value_accuracy": total.accuracy(),
             **{f"mae_{kind}": total.mean_absolute_error(kind) for kind in sorted(total.checked)},
         }
+    table["signatures"] = {metric: score.signature for metric, score in scores.items()}
     dates = [pairs.pairs[t.index].date for t in true]
     table["value_accuracy_gain"] = _gain(counts["true"], counts["shuffled"], dates, config)
     return table

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,22 +28,28 @@ IGNORED = -100
 
 
 class Documents:
-    """Token ids of documents; the order of a document's wordings is drawn anew each time."""
+    """Token ids of what is said about some regions of one date, in an order that is drawn anew each time."""
 
-    def __init__(self, documents: Sequence[Document], tokens: Tokens, length: int, prompt: str) -> None:
-        self._length = length
+    def __init__(self, documents: Sequence[Document], tokens: Tokens, length: int, prompt: str, regions: int) -> None:
+        self._length, self._others = length, regions - 1
         self._wordings = [
             [tokens.encode(prompt_for(prompt, d.region, d.date), text)[0] for text in d.texts] for d in documents
         ]
+        self._dates = [d.date for d in documents]
+        self._of_date: dict[date, list[int]] = defaultdict(list)
+        for index, day in enumerate(self._dates):
+            self._of_date[day].append(index)
 
     def __len__(self) -> int:
         return len(self._wordings)
 
     def sample(self, index: int, seed: int) -> list[int]:
-        """Return up to `length` token ids."""
-        wordings = self._wordings[index]
-        order = torch.randperm(len(wordings), generator=torch.Generator().manual_seed(seed)).tolist()
-        return [token for k in order for token in wordings[k]][: self._length]
+        """Return up to `length` token ids: of document `index`, and of others of its date."""
+        random = np.random.default_rng(seed)
+        others = [other for other in self._of_date[self._dates[index]] if other != index]
+        chosen = [index, *random.permutation(others)[: self._others].tolist()]
+        wordings = [wording for k in chosen for wording in self._wordings[k]]
+        return [token for k in random.permutation(len(wordings)) for token in wordings[k]][: self._length]
 
 
 def collate(samples: Sequence[list[int]]) -> Batch:
@@ -74,9 +83,10 @@ class LanguageObjective(Objective):
 
     def source(self, part: str) -> Documents:
         """Return the documents of a part."""
-        assert self.recipe.text is not None
+        text = self.recipe.text
+        assert text is not None
         chosen = [document for document in self._documents if document.part == part]
-        return Documents(chosen, self.tokens, self.recipe.text.length, self.recipe.prompt)
+        return Documents(chosen, self.tokens, text.length, self.recipe.prompt, text.regions)
 
     @staticmethod
     def collate(samples: Sequence[list[int]]) -> Batch:

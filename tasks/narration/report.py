@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ def narration_report(
         save_figure(draw_told(pairs.windows, rows), job.folder / f"{name}.png")
         write_atomic(job.folder / f"{name}.json", json.dumps(_texts(pairs.pairs, told), indent=1, ensure_ascii=False))
     job.progress(len(narrators), len(narrators))
-    write_atomic(job.folder / "scores.json", json.dumps(tables, indent=1))
+    write_atomic(job.folder / "scores.json", json.dumps(_without_nan(tables), indent=1))
     write_atomic(job.folder / "scores.csv", _csv(tables))
     save_figure(draw_likelihoods(tables), job.folder / "likelihoods.png")
     first = next(iter(tables.values()))
@@ -69,6 +70,13 @@ def narration_report(
         metrics={f"vision_gap_{name}": table["gap_to_shuffled"]["value"] for name, table in tables.items()},
         pictures=["likelihoods.png", *(f"{name}.png" for name in tables)],
     )
+
+
+def _without_nan(found: Any) -> Any:
+    """Return scores as JSON knows them: null where there was nothing to measure."""
+    if isinstance(found, Mapping):
+        return {name: _without_nan(value) for name, value in found.items()}
+    return None if isinstance(found, float) and math.isnan(found) else found
 
 
 def _texts(pairs: Any, told: Any) -> list[dict[str, Any]]:

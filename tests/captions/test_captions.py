@@ -182,10 +182,15 @@ def cider_by_hand(pairs):
     return scores
 
 
-def test_cider_d_is_that_of_the_paper():
+OF_PYCOCOEVALCAP = [3.32054973, 2.35186615, 2.90286847]
+"""CIDEr-D of the pairs, without commas, by pycocoevalcap 1.2."""
+
+
+def test_cider_d_is_that_of_the_paper_and_of_the_coco_evaluation():
     plain = [(text.replace(",", ""), [r.replace(",", "") for r in refs]) for text, refs in PAIRS]
     found = cider(plain)
     np.testing.assert_allclose(found.samples, cider_by_hand(plain), atol=1e-9)
+    np.testing.assert_allclose(found.samples, OF_PYCOCOEVALCAP, atol=1e-8)
     assert found.corpus == pytest.approx(np.mean(found.samples))
 
 

@@ -16,6 +16,7 @@ from tasks.captions.placed import PlacedCaption
 from tasks.captions.region_table import Box
 from tasks.era5.training_set import build_training_set
 from tasks.narration.documents import load_documents, make_documents, write_documents
+from tasks.narration.language_objective import Documents
 from tasks.narration.pairs import BOTH, NO_PLACE, NO_VIEW, NO_WINDOW, Pairs, Windows, join
 from tasks.narration.tokens import Tokens, train_tokenizer
 from tasks.narration.truth import FieldTruth
@@ -167,3 +168,25 @@ def test_documents_hold_out_whole_days_and_keep_their_wordings(tmp_path):
     assert not days["train"] & days["validation"]
     write_documents(tmp_path / "d.jsonl", documents)
     assert load_documents(tmp_path / "d.jsonl") == documents
+
+
+def test_a_training_text_tells_of_several_regions_of_one_date(tmp_path):
+    captions = [caption(day, region=region, text=f"{region} saw {day} mm {words}")
+                for day in (1, 2) for region in ("Alps", "Baltic", "Crete") for words in ("of rain", "fall")]  # fmt: skip
+    train_tokenizer([c.text for c in captions], 400, tmp_path)
+    tokens = Tokens.load(tmp_path)
+    documents = make_documents(captions, held_out=0.3)
+    source = Documents(documents, tokens, length=500, prompt="{region}:", regions=2)
+    orders = set()
+    for seed in range(20):
+        text = tokens.tokenizer.decode(source.sample(0, seed))
+        assert text == tokens.tokenizer.decode(source.sample(0, seed)), "the seed decides"
+        pieces = [piece.removeprefix("<s>") for piece in text.split("</s>") if piece]
+        told = {piece.split(":")[0] for piece in pieces}
+        assert len(pieces) == 4
+        assert len(told) == 2
+        assert "Alps" in told
+        assert all(f" {documents[0].date.day} mm" in piece for piece in pieces)
+        orders.add(tuple(pieces))
+    assert len(orders) > 5
+    assert source.sample(0, 0)[:7] == Documents(documents, tokens, 7, "{region}:", 2).sample(0, 0)
