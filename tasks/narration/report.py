@@ -38,6 +38,8 @@ def narration_report(
     `assets` are narrators by name, and language models as `language NAME`; `languages` says which narrator is built on
     which of them.
     """
+    import numpy as np
+
     from tasks.figures import save_figure
     from tasks.narration.dataset import PairFolders
     from tasks.narration.evaluation import evaluate_narrator
@@ -56,8 +58,10 @@ def narration_report(
         if not len(pairs):
             raise ValueError("no window of the test period has a caption to judge by; raise splits.test_share")
         tables[name], told = evaluate_narrator(release, pairs, evaluation)
-        shown = [told[k * len(told) // evaluation.pictures] for k in range(min(evaluation.pictures, len(told)))]
-        rows = [(t.window, pairs.pairs[t.index].box, t.text, pairs.pairs[t.index].texts) for t in shown]
+        random = np.random.default_rng(evaluation.seed)
+        shown = random.permutation(len(told))[: evaluation.pictures]
+        rows = [(t.window, pairs.pairs[t.index].box, t.text, pairs.pairs[t.index].texts)
+                for t in (told[k] for k in sorted(shown))]  # fmt: skip
         save_figure(draw_told(pairs.windows, rows), job.folder / f"{name}.png")
         write_atomic(job.folder / f"{name}.json", json.dumps(_texts(pairs.pairs, told), indent=1, ensure_ascii=False))
     job.progress(len(narrators), len(narrators))
