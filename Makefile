@@ -18,7 +18,7 @@ demo: setup  ## Run every pipeline with its demo profile on data it generates, t
 	$(BIN)/millrace report trm_vlm --root $(ROOT)
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .
