@@ -52,7 +52,7 @@ def small_cds(tmp_path: Path) -> Path:
         (b"<!DOCTYPE html><html>502</html>", "is an HTML or JSON page"),
         (b'\n{"detail": "not found"}', "is an HTML or JSON page"),
         (b"GRIB\x00\x00\x00\x02", "is GRIB, not NetCDF"),
-        (gzip.compress(b"CDF\x01"), "gunzip"),
+        (gzip.compress(b"CDF\x01", mtime=0), "gunzip"),
         (b"PK\x05\x06" + bytes(18), "is a ZIP archive without content"),
         (b"\x00\x01\x02\x03 noise", "is not NetCDF"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "is a damaged or cut-off NetCDF file"),
