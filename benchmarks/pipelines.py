@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,12 @@ def session(root: Path, workers: str = "2") -> Iterator[AssetStore]:
     store = AssetStore(root)
     with Session(store, Silent(), workers=Workers.parse(workers)).active():
         yield store
+
+
+def asset_root(bench: Bench, variable: str) -> Path:
+    """Return the benchmark's own root, or the one that an environment variable names; `quick` runs have their own."""
+    place = "" if bench.quick else os.environ.get(variable, "")
+    return Path(place).expanduser().absolute() if place else bench.work / "assets"
 
 
 def run_pipeline(

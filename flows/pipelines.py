@@ -28,7 +28,9 @@ class Pipeline:
 PIPELINES = {
     pipeline.name: pipeline
     for pipeline in [
-        Pipeline("weather", "Raw ERA5 NetCDF to verified training windows", WeatherConfig, weather),
+        Pipeline(
+            "weather", "Raw ERA5 to verified training windows, and to the weather in words", WeatherConfig, weather
+        ),
         Pipeline("wildfire", "Raw fire archives to trained and judged spread models", WildfireConfig, wildfire),
         Pipeline("microvlm", "Image URLs with captions to verified WebDataset shards", ImageTextConfig, image_text),
         Pipeline("trm_vlm", "Image URLs with questions to verified WebDataset shards", ImageTextConfig, image_text),

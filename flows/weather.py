@@ -41,7 +41,7 @@ def weather(config: WeatherConfig) -> Any:
     mae_report(store=windows, training_set=training_set, model=mae, windows=config.mae.report_windows)
     if not config.trainings():
         return mae
-    captions = weather_captions(**_captions(config, raw))
+    captions = weather_captions(**_captions(config, raw), label=Label("windows"))
     return _narrators(config, store=windows, training_set=training_set, captions=captions, mae=mae)
 
 
@@ -81,7 +81,10 @@ def _language(config: WeatherConfig, name: str, recipe: LanguageRecipe, data: Ma
     captions, training_set = data["captions"], data["training_set"]
     if isinstance(recipe.text.text, SampleText):
         texts = weather_text_sample(source=recipe.text.text.weather)
-        captions, training_set = weather_captions(raw=texts, names={}, columns={}, boxes=REGIONS), None
+        captions, training_set = (
+            weather_captions(raw=texts, names={}, columns={}, boxes=REGIONS, label=Label(name)),
+            None,
+        )
     return language_training(
         captions=captions,
         training_set=training_set,

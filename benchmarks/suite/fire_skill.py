@@ -14,14 +14,13 @@ or where MILLRACE_BENCH_SKILL_ROOT says, which may be the root of an earlier `mi
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench, rounded
 from benchmarks.figure import Figure
 from benchmarks.fire_archives import SHARED, shared_archive
-from benchmarks.pipelines import run_pipeline
+from benchmarks.pipelines import asset_root, run_pipeline
 from configs.load import load_config, profile_path
 from configs.wildfire import WildfireConfig
 from flows.runs import RunRecord
@@ -41,9 +40,7 @@ Scores = dict[str, Any]
 def run(bench: Bench) -> list[Figure]:
     """Run the pipeline, or find what it made, and read its scores; `RuntimeError` where the archive is absent."""
     config = _config(bench.quick)
-    root = bench.work / "assets"
-    if not bench.quick and (place := os.environ.get(ROOT)):
-        root = Path(place).expanduser().absolute()
+    root = asset_root(bench, ROOT)
     record, folders = run_pipeline(bench, "wildfire", config, root, PROFILE)
     scores = json.loads((folders["fire_evaluation_report"] / "scores.json").read_bytes())
     return _figures(bench, scores, _detail(config, scores, record, folders))

@@ -14,7 +14,7 @@ from tasks.captions.placed import PlacedCaption, write_placed
 from tasks.captions.read import Columns, read_captions
 from tasks.captions.region_table import Box
 from tasks.captions.regions import Gazetteer, load_regions
-from tasks.stage import Job, StageResult, stage
+from tasks.stage import Job, Label, StageResult, stage
 
 SHOWN_REGIONS = 8
 
@@ -27,6 +27,7 @@ def weather_captions(
     names: Mapping[str, str],
     columns: Mapping[str, str],
     boxes: Mapping[str, Box],
+    label: Label,
     regions: RawInput | None = None,
 ) -> StageResult:
     """Read captions of any known shape, drop repetitions, and give each the box of its region."""

@@ -22,13 +22,12 @@ RATIOS = (0.25, 0.5, 0.75, 0.9)
 
 
 def masked_errors(
-    release: MaeRelease, windows: WindowDataset, most: int, ratio: float
+    release: MaeRelease, windows: WindowDataset, climate: Climatology, most: int, ratio: float
 ) -> dict[str, NDArray[np.float64]]:
     """Return who guesses -> (2, windows, C): sums of squared errors of hidden valid values, and their number.
 
-    The masks are fixed: the same for every model with cells of this size.
+    The windows are the same for every ratio, and the masks are fixed: the same for every model with cells of this size.
     """
-    climate = Climatology(windows)
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in GUESSERS}
     source = MaskedWindows(windows, release.network.units, ratio, most)
     for k, (sample, data, hidden, prediction) in enumerate(_reconstructions(release, source)):

@@ -14,6 +14,7 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     """Draw reconstructions, and errors by channel and by share of hidden cells beside those of the baselines."""
     from storage.window_dataset import WindowDataset  # plans do without matplotlib and torch
     from tasks.figures import save_figure
+    from tasks.mae.baselines import Climatology
     from tasks.mae.evaluation import (
         INTERPOLATION,
         MODEL,
@@ -31,12 +32,11 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     release.check(dataset)
     if not len(dataset):
         raise ValueError("the test period has no usable windows to judge on; raise splits.test_share")
-    ratios = sorted({*RATIOS, release.recipe.mask_ratio})
+    ratios, climate = sorted({*RATIOS, release.recipe.mask_ratio}), Climatology(dataset)
 
     sums = {}
     for at, ratio in enumerate(ratios):
-        most = windows if ratio == release.recipe.mask_ratio else max(1, windows // 4)
-        sums[ratio] = masked_errors(release, dataset, most, ratio)
+        sums[ratio] = masked_errors(release, dataset, climate, windows, ratio)
         job.progress(at + 1, len(ratios))
     at_training = sums[release.recipe.mask_ratio]
     by_channel = {name: channel_errors(values, release.channels) for name, values in at_training.items()}
