@@ -12,13 +12,15 @@ from models.fire_heads import build_head
 from models.fire_output import FireOutput
 from models.masked_layers import Pointwise
 from models.pixel_inputs import PixelInputs
+from models.reads import reads_are_free
 from models.token_transformer import SpatialTransformer, TemporalTransformer, TokenEmbedder
 
 
 class EmberFormer(nn.Module):
     """Next-frame prediction from patch histories (B, T, N) and the last frame's pixels (B, H, W).
 
-    Only valid tokens are computed: those of the whole batch are packed, so empty patches and padding cost nothing.
+    On a CPU only valid tokens are computed: those of the whole batch are packed, so that empty patches and padding cost
+    nothing. On a GPU, which would have to wait for their number, all are.
     """
 
     def __init__(self, config: EmberFormerConfig, spec: FireSpec) -> None:
@@ -47,9 +49,14 @@ class EmberFormer(nn.Module):
     def tokens(self, batch: FireBatch) -> Tensor:
         """Return (B, d, Gy, Gx): the state of each patch, zero where it is invalid."""
         keep = _never_empty(batch.token_valid)
-        sample, token = keep.nonzero(as_tuple=True)
-        packed = self.temporal(*self.embedder(batch, sample, token))
-        x = packed.new_zeros(*keep.shape, packed.shape[-1]).index_put((sample, token), packed)
+        if reads_are_free(keep):
+            sample, token = keep.nonzero(as_tuple=True)
+            packed = self.temporal(*self.embedder(batch, sample, token))
+            x = packed.new_zeros(*keep.shape, packed.shape[-1]).index_put((sample, token), packed)
+        else:
+            place = torch.arange(keep.numel(), device=keep.device)
+            x = self.temporal(*self.embedder(batch, place // keep.shape[1], place % keep.shape[1]))
+            x = x.view(*keep.shape, -1).masked_fill(~keep.unsqueeze(-1), 0.0)
         if self.spatial is not None:
             x = self.spatial(x, keep, batch.grid)
         x = self.norm(x).masked_fill(~batch.token_valid.unsqueeze(-1), 0.0)

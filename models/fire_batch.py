@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -82,8 +80,3 @@ class FireBatch:
 
     def __len__(self) -> int:
         return len(self.step)
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the batch on another device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "grid"}
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})

@@ -264,11 +264,17 @@ class HrmAct(nn.Module):
         """Return the rotation (2, S, d / heads) and the attention mask (B, 1, S, S), or None where all is seen."""
         length = inputs_embeds.shape[1]
         rotation = self.rotation[:, :length]
-        if attention_mask is None:
-            return rotation, None
-        # A padding position sees itself, as softmax over nothing is not a number.
-        seen = attention_mask.bool()[:, None, None] | torch.eye(length, dtype=torch.bool, device=inputs_embeds.device)
-        return rotation, seen.tril() if self.causal else seen
+        return rotation, None if attention_mask is None else visible_keys(attention_mask, self.causal)
+
+
+def visible_keys(attended: Tensor, causal: bool) -> Tensor:
+    """Return (B, 1, S, S), true where a query sees a key: what is `attended` (B, S), if causal only up to its place.
+
+    A padding position sees itself, as softmax over nothing is not a number.
+    """
+    itself = torch.eye(attended.shape[1], dtype=torch.bool, device=attended.device)
+    seen = attended.bool()[:, None, None] | itself
+    return seen.tril() if causal else seen
 
 
 def log_stablemax(logits: Tensor) -> Tensor:

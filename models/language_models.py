@@ -34,8 +34,11 @@ from configs.language import (
     LlamaSizes,
     LoraSettings,
 )
-from models.hrm_act import HrmAct, log_stablemax
+from models.hrm_act import HrmAct, log_stablemax, visible_keys
 from models.pretrained import load_pretrained
+
+WHOLLY_CAUSAL = (LlamaConfig, HrmTextConfig)
+"""Architectures in which every layer sees all that comes before, so that one mask says everything."""
 
 
 class LanguageModel(nn.Module, ABC):
@@ -168,6 +171,8 @@ class TransformersLM(LanguageModel):
             config.max_position_embeddings,
         )
         self._accepted = frozenset(signature(hf.forward).parameters)
+        # Given padding alone, transformers reads it to see whether there is any, and a GPU has to wait.
+        self._plain_causal = isinstance(config, WHOLLY_CAUSAL) and config._attn_implementation == "sdpa"
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Return the embeddings (..., width) of token ids."""
@@ -178,6 +183,8 @@ class TransformersLM(LanguageModel):
         length = inputs_embeds.shape[1]
         self._check_length(length)
         places = {} if attention_mask is None else self._places(attention_mask, length)
+        if attention_mask is not None and self._plain_causal:
+            places["attention_mask"] = visible_keys(attention_mask, causal=True)
         return self.hf(inputs_embeds=inputs_embeds, use_cache=False, **places).logits
 
     def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
@@ -351,6 +358,9 @@ def adapt(lm: LanguageModel, adaptation: Adaptation) -> None:
         lm.last_block.requires_grad_(True)
     if adaptation.gradient_checkpointing:
         lm.checkpoint_gradients()
+    for parameter in lm.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # peft makes adapters in the type of what they adapt
     lm.train(lm.training)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -34,11 +34,6 @@ class NarrationBatch:
     """bool (B, L), true for the tokens of the caption, those that count in the loss; never for the first token."""
     sample: Tensor
     """int64 (B,), position in the data set."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the batch on a device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return replace(self, **moved)
 
     def __len__(self) -> int:
         return len(self.data)

@@ -207,17 +207,27 @@ def pixel_mask(mask: Tensor, units: Grid, cell: Grid, window: Grid) -> Tensor:
     return _spread(mask, units, cell, window)[:, None]
 
 
-def reconstruction_sums(
-    prediction: Tensor, target: Tensor, hidden: Tensor, valid: Tensor, latitude: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return the sum of squared errors and the sum of their weights, both (C,), over what is hidden and valid.
+def value_weights(hidden: Tensor, valid: Tensor, latitude: Tensor | None = None) -> Tensor:
+    """Return (B, C, T, H, W): how much each value counts in a reconstruction; 0 where it is not hidden or not valid.
 
-    `prediction`, `target` and `valid` are (B, C, T, H, W) and `hidden` (B, 1, T, H, W); the target may be anything
-    where it is not valid. With `latitude` (B, H) in degrees every pixel weighs the cosine of its own, otherwise 1.
+    `hidden` is (B, 1, T, H, W) and `valid` (B, C, T, H, W). With `latitude` (B, H) in degrees every pixel weighs the
+    cosine of its own, otherwise 1.
     """
-    counted = hidden & valid
-    weight = counted.float()
+    weights = (hidden & valid).float()
     if latitude is not None:
-        weight = weight * latitude.float().deg2rad().cos().clamp(min=0)[:, None, None, :, None]
-    error = (prediction.float() - target.float()).masked_fill(~counted, 0.0)
-    return (error.square() * weight).sum((0, 2, 3, 4)), weight.sum((0, 2, 3, 4))
+        weights = weights * latitude.float().deg2rad().cos().clamp(min=0)[:, None, None, :, None]
+    return weights
+
+
+def sum_by_channel(values: Tensor) -> Tensor:
+    """Return (C,) of (B, C, T, H, W)."""
+    return values.sum((0, 2, 3, 4))
+
+
+def squared_errors(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sum of squared errors by channel (C,); all arguments are (B, C, T, H, W).
+
+    The target may be anything where the weight is 0.
+    """
+    error = (prediction.float() - target.float()).masked_fill(weights == 0, 0.0)
+    return sum_by_channel(error.square() * weights)

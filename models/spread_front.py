@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from models.fire_batch import FireBatch
 from models.fire_output import monotone
+from models.reads import reads_are_free
 
 STEPS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 """Rows and columns from a pixel to its eight neighbours, clockwise from north."""
@@ -67,7 +68,9 @@ def travel_times(leave: Tensor, enter: Tensor, burnt: Tensor, open_to_fire: Tens
     """
     height, width = burnt.shape[-2:]
     near_rows, near_columns = _near(burnt.any(2), reach), _near(burnt.any(1), reach)
-    rows, columns = _extent(near_rows), _extent(near_columns)
+    rows, columns = slice(0, height), slice(0, width)
+    if reads_are_free(burnt):
+        rows, columns = _extent(near_rows), _extent(near_columns)
     near = near_rows[:, rows, None] & near_columns[:, None, columns]
     burnt = burnt[:, rows, columns]
     times = edge_times(leave[..., rows, columns], enter[:, rows, columns], open_to_fire[:, rows, columns] & near)
@@ -112,7 +115,7 @@ def quickest_paths(times: Tensor, burnt: Tensor, reach: int) -> Tensor:
     sources = [arrival[:, 1 - r : 1 - r + height, 1 - c : 1 - c + width] for r, c in STEPS]
     through = torch.empty_like(edges[0])
     for k in range(reach):
-        before = inner.clone() if k % 8 == 7 else None
+        before = inner.clone() if k % 8 == 7 and reads_are_free(inner) else None
         for source, edge in zip(sources, edges, strict=True):
             torch.add(source, edge, out=through)
             torch.minimum(inner, through, out=inner)

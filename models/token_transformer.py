@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fire_batch import FireBatch
+from models.reads import reads_are_free
 
 
 class TokenEmbedder(nn.Module):
@@ -108,7 +109,7 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Return (M, d) from (M, T, d); `valid` (M, T) is always true in the last column."""
-        mask = None if valid.all() else valid
+        mask = None if reads_are_free(valid) and valid.all() else valid
         for layer in self.layers[:-1]:
             x = layer(x, mask)
         return self.layers[-1](x, mask, last_only=True).squeeze(1)

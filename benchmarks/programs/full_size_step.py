@@ -18,7 +18,7 @@ from configs.weather_lm import PrefixerConfig
 from models.language_models import build_language_model
 from models.narrator import NarrationBatch, Narrator
 from models.prefixer import Prefixer
-from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, reconstruction_sums
+from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, squared_errors, sum_by_channel, value_weights
 
 WINDOW, CHANNELS, BATCH = (8, 64, 64), 17, 2
 TEXT, VOCABULARY = 96, 32_000
@@ -45,8 +45,8 @@ def masked_pretraining(quick: bool) -> tuple[torch.nn.Module, Any]:
         mask = draw_masks(BATCH, model.units, 0.75, torch.Generator().manual_seed(0))
         prediction = model(mask=mask, **batch)
         hidden = pixel_mask(mask, model.units, model.config.cell, WINDOW)
-        sums, weights = reconstruction_sums(prediction, batch["data"], hidden, torch.ones_like(prediction).bool())
-        return (sums / weights).mean()
+        weights = value_weights(hidden, torch.ones_like(prediction).bool())
+        return (squared_errors(prediction, batch["data"], weights) / sum_by_channel(weights)).mean()
 
     return model, loss
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from configs.training import Execution
 from tasks.mae.objective import MaeObjective
-from tasks.training.loader import MicroBatches, training_batches
 from tasks.training.loop import Trainer
 from tasks.training.share import Share
 
@@ -34,11 +33,7 @@ class Training:
         objective = MaeObjective({name: task[name] for name in ("store", "training_set", "recipe")})
         share = Share.join(execution)
         self.trainer = Trainer(objective, objective.recipe.training, execution, share, Path(task["scratch"]))
-        config = self.trainer.config
-        order = MicroBatches(
-            len(objective.source("train")), config.batch_size, config.accumulation, config.seed, share, 0, 10**9
-        )
-        self._loader = training_batches(share, objective.source("train"), objective.collate, order, config.seed)
+        self._loader = self.trainer.batches(0, 10**9)
         self._memory = itertools.cycle([next(self._loader) for _ in range(IN_MEMORY)])
 
     def source(self, fed: str) -> Iterator[Any]:
@@ -50,7 +45,7 @@ class Training:
         source = self.source(fed)
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(steps):
-            self.trainer.step([next(source)])
+            self.trainer.step(next(source))
         return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 

@@ -18,8 +18,9 @@ from storage.fire_split import Part
 from tasks.fire.dataset import FireDataset, FireSample, collate
 from tasks.fire.released import open_part, release_config
 from tasks.fire.scores import CALIBRATION_BINS, SampleHistograms, Scorer, choose_threshold, measures
-from tasks.training.objective import Objective
+from tasks.training.objective import Objective, Weigher
 from tasks.training.share import Share
+from tasks.training.transfer import move
 
 PREVIEWS = 3
 """Validation samples that are drawn after each evaluation."""
@@ -56,9 +57,9 @@ class FireObjective(Objective):
         """Pad samples to a batch."""
         return collate(samples)
 
-    def weights(self, batch: FireBatch) -> dict[str, float]:
-        """Return each loss term's denominator."""
-        return self.loss.weights(batch)
+    def weigher(self) -> Weigher:
+        """Return the function of each loss term's denominator."""
+        return self.loss.weights
 
     def losses(self, model: nn.Module, batch: FireBatch) -> dict[str, Tensor]:
         """Return each loss term's sum."""
@@ -85,7 +86,7 @@ class FireObjective(Objective):
         device = next(model.parameters()).device
 
         def predict(batch: FireBatch) -> Tensor:
-            return torch.sigmoid(model(batch.to(device)).logits)
+            return torch.sigmoid(model(move(batch, device)).logits)
 
         chosen = sorted({len(samples) * part // (2 * PREVIEWS) for part in range(1, 2 * PREVIEWS, 2)})
         return {"validation": png_of(draw_samples(predict, samples, chosen))}

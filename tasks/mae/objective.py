@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from configs.weather_lm import MaeRecipe
-from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, reconstruction_sums
+from models.sat_swin_mae import (
+    SatSwinMAE,
+    draw_masks,
+    pixel_mask,
+    squared_errors,
+    sum_by_channel,
+    value_weights,
+)
 from models.swin3d import Grid, as_grid
 from storage.window_dataset import WindowDataset
 from tasks.mae.released import release_config
-from tasks.training.objective import Objective
+from tasks.training.objective import Objective, Weigher
 from tasks.training.share import Share
+from tasks.training.transfer import move
 
 Batch = dict[str, Tensor]
 BATCH = 16
@@ -48,6 +57,29 @@ def collate(samples: Sequence[Batch]) -> Batch:
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
+@dataclass(frozen=True)
+class HiddenValues:
+    """Says which values of a batch count: those that are hidden and valid."""
+
+    channels: tuple[str, ...]
+    units: Grid
+    cell: Grid
+    window: Grid
+    by_latitude: bool
+
+    def mask(self, batch: Batch) -> Tensor:
+        """Return (B, 1, T, H, W), true where hidden."""
+        return pixel_mask(batch["mask"], self.units, self.cell, self.window)
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Return (B, C, T, H, W)."""
+        return value_weights(self.mask(batch), batch["valid"], batch["latitude"] if self.by_latitude else None)
+
+    def by_channel(self, batch: Batch) -> dict[str, float]:
+        """Return the sum of the weights of each channel."""
+        return dict(zip(self.channels, sum_by_channel(self.weights(batch)).tolist(), strict=True))
+
+
 class MaeObjective(Objective):
     """Masked reconstruction, configured by `store` and `training_set` (folders) and `recipe`."""
 
@@ -58,7 +90,9 @@ class MaeObjective(Objective):
         grid = self.windows.training_set.grid
         self.window = grid.shape
         self.channels = self.windows.store.channels
-        self.units = as_grid(-(-n // cell) for n, cell in zip(self.window, self.recipe.model.cell, strict=True))
+        cell = self.recipe.model.cell
+        self.units = as_grid(-(-size // step) for size, step in zip(self.window, cell, strict=True))
+        self._hidden = HiddenValues(self.channels, self.units, cell, self.window, self.recipe.latitude_weighting)
         self.coefficients = dict.fromkeys(self.channels, 1 / len(self.channels))
 
     def build(self) -> nn.Module:
@@ -76,35 +110,23 @@ class MaeObjective(Objective):
         """Stack windows."""
         return collate(samples)
 
-    def weights(self, batch: Batch) -> dict[str, float]:
-        """Return, per channel, the weight of what is hidden and valid."""
-        _, weight = self._sums(batch["data"], batch)
-        return dict(zip(self.channels, weight.tolist(), strict=True))
+    def weigher(self) -> Weigher:
+        """Return the function of each channel's weight of what is hidden and valid."""
+        return self._hidden.by_channel
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return, per channel, the weighted sum of squared errors over what is hidden and valid."""
-        sums, _ = self.reconstruct(model, batch)
+        sums = squared_errors(_rebuilt(model, batch), batch["data"], self._hidden.weights(batch))
         return dict(zip(self.channels, sums, strict=True))
-
-    def reconstruct(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return sums of squared errors and of weights by channel, (C,) each."""
-        prediction = model(batch["data"], batch["mask"], **{name: batch[name] for name in CONTEXT})
-        return self._sums(prediction, batch)
-
-    def _sums(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        latitude = batch["latitude"] if self.recipe.latitude_weighting else None
-        return reconstruction_sums(prediction, batch["data"], self._hidden(batch), batch["valid"], latitude)
-
-    def _hidden(self, batch: Batch) -> Tensor:
-        return pixel_mask(batch["mask"], self.units, self.recipe.model.cell, self.window)
 
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return the mean squared error of hidden validation values, normalised, and that of the channels' means."""
         totals = torch.zeros(3, len(self.channels), dtype=torch.float64)
         for batch in share.batches(self.source("validation"), collate, batch_size=BATCH):
-            sums, weights = self.reconstruct(model, batch)
-            means, _ = self._sums(torch.zeros_like(batch["data"]), batch)
-            totals += torch.stack([sums, weights, means]).double().cpu()
+            weights, data = self._hidden.weights(batch), batch["data"]
+            sums = squared_errors(_rebuilt(model, batch), data, weights)
+            of_means = squared_errors(torch.zeros_like(data), data, weights)
+            totals += torch.stack([sums, sum_by_channel(weights), of_means]).double().cpu()
         errors, weights, means = share.sum(totals)
         by_channel = (errors / weights).tolist()
         return {
@@ -122,15 +144,17 @@ class MaeObjective(Objective):
         if not len(source):
             return {}
         batch = collate([source.sample(index, index) for index in sorted({0, len(source) // 2})])
-        device = next(model.parameters()).device
-        on_device = {name: value.to(device) for name, value in batch.items()}
-        prediction = model(on_device["data"], on_device["mask"], **{name: on_device[name] for name in CONTEXT})
-        hidden = self._hidden(batch)
-        return {"validation": png_of(draw_reconstructions(self.windows, batch, prediction.float().cpu(), hidden))}
+        prediction = _rebuilt(model, move(batch, next(model.parameters()).device)).float().cpu()
+        return {"validation": png_of(draw_reconstructions(self.windows, batch, prediction, self._hidden.mask(batch)))}
 
     def release_config(self) -> dict[str, Any]:
         """Return the recipe, and the shape and statistics of the data."""
         return release_config(self.recipe, self.windows)
+
+
+def _rebuilt(model: nn.Module, batch: Batch) -> Tensor:
+    prediction: Tensor = model(batch["data"], batch["mask"], **{name: batch[name] for name in CONTEXT})
+    return prediction
 
 
 def _mean(by_channel: Tensor) -> float:

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from configs.weather_lm import LanguageRecipe
 from models.language_models import HrmActLM, build_language_model
+from models.reads import reads_are_free
 from tasks.narration.documents import Document, load_documents
 from tasks.narration.tokens import Tokens, padded, prompt_for
-from tasks.training.objective import Objective
+from tasks.training.objective import Objective, Weigher
 from tasks.training.share import Share
 
 Batch = dict[str, Tensor]
@@ -63,6 +64,16 @@ def collate(samples: Sequence[list[int]]) -> Batch:
     }
 
 
+def count_tokens(batch: Batch) -> dict[str, float]:
+    """Return the number of tokens to predict."""
+    return {"nll": float((batch["labels"] != IGNORED).sum())}
+
+
+def count_sequences(batch: Batch) -> dict[str, float]:
+    """Return the number of sequences."""
+    return {"act": float(len(batch["labels"]))}
+
+
 class LanguageObjective(Objective):
     """Next tokens, configured by `recipe`, `tokenizer` (folder) and `documents` (file).
 
@@ -93,11 +104,9 @@ class LanguageObjective(Objective):
         """Pad documents."""
         return collate(samples)
 
-    def weights(self, batch: Batch) -> dict[str, float]:
-        """Return the number of tokens to predict, or of sequences for deep supervision."""
-        if self._deep:
-            return {"act": float(len(batch["labels"]))}
-        return {"nll": float((batch["labels"] != IGNORED).sum())}
+    def weigher(self) -> Weigher:
+        """Return the function that counts tokens to predict, or sequences for deep supervision."""
+        return count_sequences if self._deep else count_tokens
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the sum over tokens of -log p in nats, or the sum over sequences of the mean loss of an ACT step."""
@@ -115,11 +124,13 @@ class LanguageObjective(Objective):
         hrm, steps = model.hrm, model.hrm.config.max_steps
         embedded = hrm.embed_tokens(batch["tokens"])
         carry, total = hrm.initial_carry(embedded), embedded.new_zeros(())
+        thinking = torch.ones((), dtype=torch.bool, device=embedded.device)
         generator = torch.Generator().manual_seed(self.moment.step * steps + self.moment.micro_batch)
         for _ in range(steps):
             step = hrm.act_loss(carry, embedded, batch["labels"], batch["attended"], generator=generator)
-            carry, total = step.carry, total + step.loss
-            if step.carry.halted.all():
+            carry, total = step.carry, total + torch.where(thinking, step.loss, 0.0)
+            thinking = thinking & ~carry.halted.all()
+            if reads_are_free(thinking) and not thinking:
                 break
         return total / steps * len(batch["labels"])
 

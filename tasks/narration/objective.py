@@ -23,8 +23,9 @@ from tasks.narration.dataset import (
 )
 from tasks.narration.pairs import Windows, days_text
 from tasks.narration.released import Parts, assemble
-from tasks.training.objective import Objective
+from tasks.training.objective import Objective, Weigher
 from tasks.training.share import Share
+from tasks.training.transfer import move
 
 BATCH = 16
 """Windows of one forward pass of an evaluation."""
@@ -119,24 +120,21 @@ class NarratorObjective(Objective):
         """Stack windows and pad texts."""
         return collate(samples)
 
-    def weights(self, batch: NarrationBatch) -> dict[str, float]:
-        """Return the number of caption tokens."""
-        return {"nll": float(batch.learned.sum())}
+    def weigher(self) -> Weigher:
+        """Return the function that counts caption tokens."""
+        return count_tokens
 
     def losses(self, model: nn.Module, batch: NarrationBatch) -> dict[str, Tensor]:
         """Return the sum over caption tokens of -log p in nats."""
-        nll = model(batch).sum()
-        self._watch(float(nll.detach()) / max(int(batch.learned.sum()), 1))
-        return {"nll": nll}
+        return {"nll": model(batch).sum()}
 
-    def _watch(self, nats: float) -> None:
+    def remark(self, step: int, means: Mapping[str, float]) -> str:
         """Say so, once, when the loss stands where a uniform guess would."""
-        self._recent.append(nats)
-        uniform = math.log(len(self.tokens))
-        if self.moment.step == CHECKED_AFTER and self.moment.micro_batch == 0:
-            mean = sum(self._recent) / len(self._recent)
-            if mean > FLAT * uniform:
-                print(f"the loss is {mean:.2f} after {CHECKED_AFTER} steps, ln V is {uniform:.2f}: {FLAT_ADVICE}")
+        self._recent.append(means["nll"])
+        mean, uniform = sum(self._recent) / len(self._recent), math.log(len(self.tokens))
+        if step != CHECKED_AFTER or mean <= FLAT * uniform:
+            return ""
+        return f"the loss is {mean:.2f} after {CHECKED_AFTER} steps, ln V is {uniform:.2f}: {FLAT_ADVICE}"
 
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return nats per caption token with the true window, with one of another date, and without any."""
@@ -160,7 +158,7 @@ class NarratorObjective(Objective):
         assert isinstance(model, Narrator)
         pairs = self._samples("validation")
         index = len(pairs) // 2
-        batch = collate([pairs.told(index, "")]).to(next(model.parameters()).device)
+        batch = move(collate([pairs.told(index, "")]), next(model.parameters()).device)
         room = self.recipe.max_caption_tokens
         ids = model.write(
             batch, model.soft_prompts(batch), max_new_tokens=room, temperature=0, top_p=1, end=self.tokens.end
@@ -175,6 +173,11 @@ class NarratorObjective(Objective):
             "recipe": self.recipe.model_dump(mode="json"),
             "language": self._parts.recipe.model_dump(mode="json"),
         }
+
+
+def count_tokens(batch: NarrationBatch) -> dict[str, float]:
+    """Return the number of caption tokens."""
+    return {"nll": float(batch.learned.sum())}
 
 
 def controlled_nll(model: Narrator, own: NarrationBatch, other: NarrationBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,26 +6,20 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from storage.sampling import KeyedBatchSampler, sample_seed
-from tasks.training.objective import Source, move
+from tasks.training.objective import Source, Weigher
+from tasks.training.transfer import MicroBatch, Packed, move
 
 if TYPE_CHECKING:
     from tasks.training.share import Share
 
 Key = tuple[int, int]  # (pass over the data, index of the sample)
-
-
-class MicroBatch(NamedTuple):
-    """What one forward pass works on."""
-
-    indices: list[int]
-    batch: Any
 
 
 class KeyedSamples(Dataset[tuple[int, Any]]):
@@ -40,14 +34,16 @@ class KeyedSamples(Dataset[tuple[int, Any]]):
 
 
 class Collate:
-    """The objective's collate, with the samples' indices kept beside the batch."""
+    """The objective's collate, in the loader processes: with the samples' indices and weights kept beside the batch."""
 
-    def __init__(self, collate: Callable[[Sequence[Any]], Any]) -> None:
-        self._collate = collate
+    def __init__(self, collate: Callable[[Sequence[Any]], Any], weigh: Weigher, packed: bool) -> None:
+        self._collate, self._weigh, self._packed = collate, weigh, packed
 
     def __call__(self, items: Sequence[tuple[int, Any]]) -> MicroBatch:
         """Return the micro-batch of what the data set returned."""
-        return MicroBatch([index for index, _ in items], self._collate([sample for _, sample in items]))
+        batch = self._collate([sample for _, sample in items])
+        weights = self._weigh(batch)
+        return MicroBatch([index for index, _ in items], Packed(batch) if self._packed else batch, weights)
 
 
 class MicroBatches:
@@ -81,11 +77,12 @@ def training_batches(
     share: Share,
     source: Source,
     collate: Callable[[Sequence[Any]], Any],
+    weigh: Weigher,
     order: MicroBatches,
     seed: int,
 ) -> Iterator[MicroBatch]:
     """Yield this rank's micro-batches on the CPU; loader processes live as long as the iterator."""
-    return iter(_loader(share, KeyedSamples(source, seed), Collate(collate), order))
+    return iter(_loader(share, KeyedSamples(source, seed), collate, weigh, order))
 
 
 def ordered_batches(
@@ -94,11 +91,17 @@ def ordered_batches(
     """Yield this rank's part of a source in order, as batches on its device."""
     mine = share.mine(len(source))
     keys = [[(0, i) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
-    for item in _loader(share, KeyedSamples(source, seed), Collate(collate), keys):
+    for item in _loader(share, KeyedSamples(source, seed), collate, _unweighed, keys):
         yield move(item.batch, share.device)
 
 
-def _loader(share: Share, dataset: Dataset[Any], collate: Collate, keys: Any) -> DataLoader[Any]:
+def _unweighed(batch: Any) -> dict[str, float]:
+    return {}
+
+
+def _loader(
+    share: Share, dataset: Dataset[Any], collate: Callable[[Sequence[Any]], Any], weigh: Weigher, keys: Any
+) -> DataLoader[Any]:
     """Return a loader that takes nothing from global random generators.
 
     Its processes come from a fork server, not from a fork of this process, which has threads (torch, gloo, zarr) and
@@ -108,12 +111,13 @@ def _loader(share: Share, dataset: Dataset[Any], collate: Collate, keys: Any) ->
     if share.loader_workers:
         multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "tasks.training.loader"])
         workers = {"multiprocessing_context": "forkserver", "worker_init_fn": _start_worker, "prefetch_factor": 4}
+    to_gpu = share.device.type == "cuda"
     return DataLoader(
         dataset,
         batch_sampler=keys,
-        collate_fn=collate,
+        collate_fn=Collate(collate, weigh, packed=to_gpu),
         num_workers=share.loader_workers,
-        pin_memory=share.device.type == "cuda",
+        pin_memory=to_gpu,
         generator=torch.Generator().manual_seed(0),  # else each iterator draws from the generator that dropout uses
         **workers,
     )

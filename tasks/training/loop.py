@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,13 @@ from storage.checkpoints import Checkpoint, Checkpoints
 from storage.files import write_atomic
 from storage.sampling import sample_seed
 from tasks.training.history import History, Interval, total_loss
-from tasks.training.loader import MicroBatch, MicroBatches, training_batches
-from tasks.training.objective import Moment, Objective, move
+from tasks.training.loader import MicroBatches, training_batches
+from tasks.training.objective import Moment, Objective
 from tasks.training.optimiser import MovingAverage, Optimiser, Parameters
 from tasks.training.release import write_weights
 from tasks.training.share import Share
 from tasks.training.tracking import NoTracker, Tracker
+from tasks.training.transfer import Ahead, MicroBatch
 
 SHOWN = 4  # metrics in the line that an evaluation prints; the history has all
 BUILD, STEP, EVALUATION = 1, 2, 3  # what random numbers are for; keeps their keys apart
@@ -49,6 +50,22 @@ class Cursor:
     """Time spent training, over all processes so far."""
 
 
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """What a step leaves behind, on the device until somebody looks."""
+
+    step: int
+    """From 0."""
+    weights: dict[str, float]
+    """Denominators of the loss terms, over the whole global batch."""
+    losses: Tensor
+    """(micro-batches, terms) float64: this rank's sums, in the order of `weights`."""
+    norm: Tensor
+    """Of the gradient, before clipping."""
+    samples: list[list[int]]
+    """Of each micro-batch of this rank."""
+
+
 class Trainer:
     """One training in one rank."""
 
@@ -60,7 +77,7 @@ class Trainer:
         share: Share,
         scratch: Path,
         say: Callable[[str], None] = lambda text: None,
-        on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+        on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
     ) -> None:
         self.objective, self.config, self.share, self.scratch = objective, training, share, scratch
         self.tracker: Tracker = NoTracker()
@@ -81,6 +98,8 @@ class Trainer:
         self.optimiser = Optimiser(parameters, training, self.steps_per_epoch)
         self.average = None if training.ema_decay is None else MovingAverage(parameters, training.ema_decay)
         self.cursor, self.interval = Cursor(), Interval()
+        self._done: list[StepDone] = []
+        self._loss: float | None = None
         self.history = History(scratch / "history.jsonl")
         self._checkpoints = Checkpoints(scratch / "checkpoints", execution.keep_last)
         self._saved_at = time.monotonic()
@@ -96,24 +115,31 @@ class Trainer:
     def fit(self) -> None:
         """Train from the newest whole checkpoint, or the beginning, to the end."""
         self.resume()
-        config, cursor = self.config, self.cursor
-        order = MicroBatches(
-            len(self._source), config.batch_size, config.accumulation, config.seed, self.share, cursor.step, self.steps
-        )
-        batches = training_batches(self.share, self._source, self.objective.collate, order, config.seed)
+        cursor = self.cursor
+        batches = self.batches(cursor.step, self.steps)
         self.model.train()
-        last = time.monotonic()
         while cursor.step < self.steps and not cursor.stopped:
-            loss, due = self.step([next(batches) for _ in range(config.accumulation)])
-            now = time.monotonic()
-            cursor.seconds, last = cursor.seconds + now - last, now
-            self._on_step(cursor.step, self.steps, loss)
+            started = time.monotonic()
+            due = self.step(next(batches))
+            batches.prefetch()
             if evaluate := self._ends_with_evaluation():
+                self.look()
+            cursor.seconds += time.monotonic() - started
+            self._on_step(cursor.step, self.steps, self._loss)
+            if evaluate:
                 self.evaluate()
-                last = time.monotonic()
             if due or evaluate:
                 self.save()
-                last = time.monotonic()
+
+    def batches(self, first: int, stop: int) -> Ahead:
+        """Return this rank's micro-batches of the steps from `first` to before `stop`, on its device."""
+        config = self.config
+        order = MicroBatches(
+            len(self._source), config.batch_size, config.accumulation, config.seed, self.share, first, stop
+        )
+        objective = self.objective
+        loaded = training_batches(self.share, self._source, objective.collate, objective.weigher(), order, config.seed)
+        return Ahead(loaded, config.accumulation, self.share.device)
 
     def _ends_with_evaluation(self) -> bool:
         epoch, rest = divmod(self.cursor.step, self.steps_per_epoch)
@@ -121,50 +147,39 @@ class Trainer:
 
     # -- one step ----------------------------------------------------------------------------------------------
 
-    def step(self, micro_batches: Sequence[MicroBatch]) -> tuple[float, bool]:
-        """Do one optimiser step; return its loss and whether a checkpoint is due."""
+    def step(self, micro_batches: Sequence[MicroBatch]) -> bool:
+        """Do one optimiser step without waiting for the device; return whether a checkpoint is due."""
         step = self.cursor.step
         epoch = step // self.steps_per_epoch
-        weights, due = self._weigh(micro_batches, epoch)
+        weights, due = self._denominators(micro_batches)
         self.optimiser.begin(epoch)
-        sums = torch.stack([self._backward(k, micro, weights, epoch) for k, micro in enumerate(micro_batches)])
-        sums = sums.cpu()
-        totals = self.share.sum(sums.sum(0))
-        losses = dict(zip(weights, totals.tolist(), strict=True))
-        if not math.isfinite(sum(losses.values())):
-            term = next(term for term, value in losses.items() if not math.isfinite(value))
-            self._refuse(f"the loss {term!r} is {losses[term]}", micro_batches, ~sums.isfinite().all(1))
+        losses = torch.stack([self._backward(k, micro, weights, epoch) for k, micro in enumerate(micro_batches)])
         norm = self.optimiser.reduce(self.share)
-        if not math.isfinite(norm):
-            self._refuse(f"the gradient's norm is {norm}", micro_batches, torch.ones(len(micro_batches)))
         self.optimiser.step(step)
         average_normalisation(self.model, self.share)
         if self.average is not None:
             self.average.update()
         self.cursor.step += 1
-        self._note(losses, weights, norm)
-        means = {term: losses[term] / weights[term] if weights[term] else 0.0 for term in losses}
-        return total_loss(means, self.objective.coefficients), due
+        self._done.append(StepDone(step, weights, losses, norm, [micro.indices for micro in micro_batches]))
+        if self.cursor.step % self.config.history_every == 0 or self.cursor.step == self.steps:
+            self.look()
+            self._write_row()
+        return due
 
-    def _weigh(self, micro_batches: Sequence[MicroBatch], epoch: int) -> tuple[dict[str, float], bool]:
+    def _denominators(self, micro_batches: Sequence[MicroBatch]) -> tuple[dict[str, float], bool]:
         """Return each term's denominator over the whole global batch, and whether rank 0 wants a checkpoint."""
-        weights: dict[str, float] = {}
-        for k, micro in enumerate(micro_batches):
-            self._enter(k, epoch)
-            for term, value in self.objective.weights(micro.batch).items():
-                weights[term] = weights.get(term, 0.0) + value
-        names = sorted(weights)
+        names = sorted(micro_batches[0].weights)
+        values = [math.fsum(micro.weights[name] for micro in micro_batches) for name in names]
         wanted = float(self.share.leads and self._checkpoint_due())
-        totals = self.share.sum(torch.tensor([*(weights[name] for name in names), wanted], dtype=torch.float64))
-        *values, due = totals.tolist()
-        return dict(zip(names, values, strict=True)), due > 0
+        *totals, due = self.share.sum_numbers([*values, wanted])
+        return dict(zip(names, totals, strict=True)), due > 0
 
     def _backward(self, k: int, micro: MicroBatch, weights: Mapping[str, float], epoch: int) -> Tensor:
         """Add one micro-batch's gradients; return its loss sums in the order of `weights`."""
-        self._enter(k, epoch)
+        self.objective.moment = Moment(epoch, self.cursor.step, self.steps, k)
         seed_everything(self.config.seed, STEP, self.cursor.step, k, self.share.rank)
         with self._autocast():
-            losses = self.objective.losses(self.model, move(micro.batch, self.share.device))
+            losses = self.objective.losses(self.model, micro.batch)
         assert losses.keys() == weights.keys(), f"losses {sorted(losses)} must be weights {sorted(weights)}"
         coefficients = self.objective.coefficients
         scaled = [
@@ -176,28 +191,45 @@ class Trainer:
             torch.stack(scaled).sum().backward()
         return torch.stack([losses[term].detach().double() for term in weights])
 
-    def _enter(self, k: int, epoch: int) -> None:
-        self.objective.moment = Moment(epoch, self.cursor.step, self.steps, k)
-
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.share.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _refuse(self, what: str, micro_batches: Sequence[MicroBatch], bad: Tensor) -> NoReturn:
+    def look(self) -> None:
+        """Wait for the device and take in what the steps since the last look left there.
+
+        Raises ValueError with the first step, and the samples, where a loss or the gradient is no number.
+        """
+        if not self._done:
+            return
+        done, self._done = self._done, []
+        sums = torch.stack([step.losses for step in done]).cpu()
+        norms = torch.stack([step.norm for step in done]).tolist()
+        totals = self.share.sum(sums.sum(1)).tolist()
+        for step, own, total, norm in zip(done, sums, totals, norms, strict=True):
+            losses = dict(zip(step.weights, total, strict=True))
+            self._check(step, own, losses, norm)
+            self.interval.add(losses, step.weights, norm)
+            means = {term: loss / step.weights[term] if step.weights[term] else 0.0 for term, loss in losses.items()}
+            self._loss = total_loss(means, self.objective.coefficients)
+            if remark := self.objective.remark(step.step, means):
+                self._say(remark)
+
+    def _check(self, step: StepDone, sums: Tensor, losses: Mapping[str, float], norm: float) -> None:
         """Stop with a sentence that names the step and the samples of the micro-batches at fault, on all ranks."""
-        mine = [i for micro, is_bad in zip(micro_batches, bad.tolist(), strict=True) if is_bad for i in micro.indices]
+        bad = [term for term, loss in losses.items() if not math.isfinite(loss)]
+        if bad:
+            what, at_fault = f"the loss {bad[0]!r} is {losses[bad[0]]}", (~sums.isfinite().all(1)).tolist()
+        elif not math.isfinite(norm):
+            what, at_fault = f"the gradient's norm is {norm}", [True] * len(sums)
+        else:
+            return
+        mine = [index for indices, bad in zip(step.samples, at_fault, strict=True) if bad for index in indices]
         samples = sorted(self.share.gather(torch.tensor(mine, dtype=torch.int64)).tolist())
-        step, epoch = self.cursor.step, self.cursor.step // self.steps_per_epoch
+        epoch = step.step // self.steps_per_epoch
         raise ValueError(
-            f"training stopped at step {step} (epoch {epoch}): {what} for the training samples "
+            f"training stopped at step {step.step} (epoch {epoch}): {what} for the training samples "
             f"{', '.join(map(str, samples))}; look at these samples, or lower the learning rate"
         )
-
-    def _note(self, losses: Mapping[str, float], weights: Mapping[str, float], norm: float) -> None:
-        self.interval.add(losses, weights, norm)
-        step = self.cursor.step
-        if step % self.config.history_every and step < self.steps:
-            return
-        self._write_row()
 
     def _write_row(self) -> None:
         step = self.cursor.step
@@ -288,6 +320,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of everything, on all ranks together."""
+        self.look()
         facts = {
             "cursor": asdict(self.cursor),
             "interval": self.interval.sums,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -20,6 +20,10 @@ class Source(Protocol):
 
     def sample(self, index: int, seed: int) -> Any:
         """Return one sample; everything random about it comes from `seed`, nothing from global generators."""
+
+
+Weigher = Callable[[Any], dict[str, float]]
+"""From a batch on the CPU, by loss term, what it adds to the denominator. It is sent to loader processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Objective(ABC):
     coefficients: Mapping[str, float] = {}
     """Factor of each loss term, 1 where it is not named; a term with 0 is only reported."""
     moment: Moment = Moment(0, 0, 0, 0)
-    """Set by the loop before each `weights` and `losses`."""
+    """Set by the loop before each `losses`."""
 
     @abstractmethod
     def __init__(self, config: Mapping[str, Any]) -> None: ...
@@ -71,18 +75,29 @@ class Objective(ABC):
     @staticmethod
     @abstractmethod
     def collate(samples: Sequence[Any]) -> Any:
-        """Make a batch of samples: tensors in dicts, lists and tuples, or an object with `.to(device)`.
+        """Make a batch of samples: tensors in dicts, lists, tuples and dataclasses.
 
         A static method, for it runs in the loader processes.
         """
 
     @abstractmethod
-    def weights(self, batch: Any) -> dict[str, float]:
-        """Return per loss term what a batch, still on the CPU, adds to the denominator; without the model."""
+    def weigher(self) -> Weigher:
+        """Return the function that gives a batch's weights. They are a property of the data: it has no model."""
 
     @abstractmethod
     def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """Return per loss term the differentiable SUM over a batch on the device; the same terms as `weights`."""
+        """Return per loss term the differentiable SUM over a batch on the device; the same terms as the weights.
+
+        A GPU works far behind its program, so nothing here may wait for it: no `.item()`, no `.tolist()`, no truth of
+        a tensor, no index by a mask.
+        """
+
+    def remark(self, step: int, means: Mapping[str, float]) -> str:
+        """Return what people should know of the loss terms' means at a step, if anything.
+
+        Called for every step in order, but some steps later.
+        """
+        return ""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
@@ -121,14 +136,3 @@ def make_objective(path: str, config: Mapping[str, Any]) -> Objective:
     objective = getattr(import_module(module), name)(config)
     assert isinstance(objective, Objective), f"{path} is no Objective"
     return objective
-
-
-def move(batch: Any, device: Any) -> Any:
-    """Return a batch on a device."""
-    if hasattr(batch, "to"):
-        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch.to(device)
-    if isinstance(batch, dict):
-        return {name: move(value, device) for name, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(move(value, device) for value in batch)
-    return batch

@@ -1,4 +1,4 @@
-"""AdamW over named groups that may be frozen, gradients in flat buffers, and a moving average of the weights."""
+"""AdamW over named groups that may be frozen, gradients in a flat buffer, and a moving average of the weights."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class Parameters:
         missing, surplus = trainable.keys() - group_of.keys(), group_of.keys() - trainable.keys()
         assert not missing, f"in no parameter group, so never trained: {', '.join(sorted(missing))}"
         assert not surplus, f"in a parameter group, but without requires_grad: {', '.join(sorted(surplus))}"
+        half = [name for name, p in trainable.items() if p.dtype != torch.float32]
+        assert not half, f"weights that train must be float32: {', '.join(sorted(half))}"
         self.named: dict[str, nn.Parameter] = trainable
         self.group_of = group_of
 
@@ -46,17 +48,18 @@ class Parameters:
 class Optimiser:
     """AdamW whose learning rates, frozen groups and gradients follow from the step.
 
-    Gradients live in one flat buffer per dtype, in the model's order of parameters, and are summed over ranks by one
-    `all_reduce` per buffer after the last micro-batch. DistributedDataParallel is not used: its buckets follow the
-    order in which gradients became ready in that process, so a resumed run adds up in another order than an
-    undisturbed one (measured with 4 ranks), it averages where uneven denominators need a sum, and it needs to be told
-    of parameters that are frozen or unused. Here an unused parameter simply has a gradient of zero.
+    Gradients live in one flat buffer in the model's order of parameters, each in the memory layout of its parameter,
+    for the fused update walks memory. They are summed over ranks by one `all_reduce` after the last micro-batch.
+    DistributedDataParallel is not used: its buckets follow the order in which gradients became ready in that process,
+    so a resumed run adds up in another order than an undisturbed one (measured with 4 ranks), it averages where uneven
+    denominators need a sum, and it needs to be told of parameters that are frozen or unused. Here an unused parameter
+    simply has a gradient of zero.
     """
 
     def __init__(self, parameters: Parameters, config: TrainingConfig, steps_per_epoch: int) -> None:
         self._parameters, self._config, self._steps_per_epoch = parameters, config, steps_per_epoch
         self._frozen: frozenset[str] | None = None
-        self._gradients: list[Tensor] = []
+        self._gradients = torch.empty(0)
         groups = []
         for group in config.learning_rates:
             members = parameters.in_group(group)
@@ -82,33 +85,35 @@ class Optimiser:
             for name, parameter in self._parameters.named.items():
                 parameter.requires_grad_(self._parameters.group_of[name] not in frozen)
             self._lay_out()
-        for flat in self._gradients:
-            flat.zero_()
+        self._gradients.zero_()
 
     def _lay_out(self) -> None:
-        """Let the gradients of all parameters that train be views of flat buffers."""
-        by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
+        """Let the gradients of all parameters that train be views of one flat buffer."""
+        members = [p for p in self._parameters.named.values() if p.requires_grad]
         for parameter in self._parameters.named.values():
             parameter.grad = None
-            if parameter.requires_grad:
-                by_dtype.setdefault(parameter.dtype, []).append(parameter)
-        self._gradients = []
-        for dtype, members in by_dtype.items():
-            flat = torch.zeros(sum(p.numel() for p in members), dtype=dtype, device=members[0].device)
-            for parameter, part in zip(members, flat.split([p.numel() for p in members]), strict=True):
-                parameter.grad = part.view_as(parameter)
-            self._gradients.append(flat)
+        self._gradients = torch.zeros(sum(p.numel() for p in members), device=members[0].device)
+        for parameter, part in zip(members, self._gradients.split([p.numel() for p in members]), strict=True):
+            parameter.grad = part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
+        self._check_layout()
 
-    def reduce(self, share: Share) -> float:
+    def _check_layout(self) -> None:
+        """See that gradient and moments lie in memory as their weight does, without gaps."""
+        for name, parameter in self._parameters.named.items():
+            span = 1 + sum(
+                (size - 1) * stride for size, stride in zip(parameter.shape, parameter.stride(), strict=True)
+            )
+            assert span == parameter.numel(), f"{name} has gaps or overlaps in memory"
+            state = self.adam.state[parameter]
+            for tensor in (parameter.grad, state["exp_avg"], state["exp_avg_sq"]):
+                assert tensor is None or tensor.stride() == parameter.stride(), f"{name} is laid out otherwise"
+
+    def reduce(self, share: Share) -> Tensor:
         """Sum the gradients over all ranks, clip them by their global norm, and return the norm before that."""
-        for flat in self._gradients:
-            share.sum(flat)
-        norms = torch.stack([torch.linalg.vector_norm(flat, dtype=torch.float32) for flat in self._gradients])
-        norm = float(torch.linalg.vector_norm(norms))
-        limit = self._config.clip_norm
-        if limit is not None and norm > limit:
-            for flat in self._gradients:
-                flat.mul_(limit / norm)
+        share.sum(self._gradients)
+        norm = torch.linalg.vector_norm(self._gradients)
+        if self._config.clip_norm is not None:
+            self._gradients.mul_((self._config.clip_norm / norm).clamp(max=1.0))
         return norm
 
     def step(self, step: int) -> None:
@@ -125,6 +130,7 @@ class Optimiser:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state by name; writing into the tensors changes the state."""
+        self._check_layout()
         return {
             f"{name}.{part}": value
             for name, parameter in self._parameters.named.items()

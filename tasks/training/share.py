@@ -60,6 +60,12 @@ class Share:
             dist.all_reduce(tensor)
         return tensor
 
+    def sum_numbers(self, values: Sequence[float]) -> list[float]:
+        """Add numbers up over all ranks, which give equally many; no GPU has a part in it."""
+        if self.world_size == 1:
+            return list(values)
+        return self.sum(torch.tensor(values, dtype=torch.float64)).tolist()
+
     def gather(self, rows: Tensor) -> Tensor:
         """Return all ranks' rows (first dimension, as many as each has) in rank order, on every rank."""
         if self.world_size == 1:

@@ -26,8 +26,8 @@ class Progress:
         self._first: tuple[float, int] | None = None
         self._told, self._said = 0.0, time.monotonic()
 
-    def __call__(self, step: int, steps: int, loss: float) -> None:
-        """Note that so many steps are done."""
+    def __call__(self, step: int, steps: int, loss: float | None) -> None:
+        """Note that so many steps are done; `loss` is that of a step not long ago."""
         now = time.monotonic()
         if self._first is None:
             self._first = now, step
@@ -37,7 +37,8 @@ class Progress:
         if now - self._said > 30 and step > self._first[1]:
             self._said = now
             left = (steps - step) * (now - self._first[0]) / (step - self._first[1])
-            emit("message", text=f"step {step}/{steps}: loss {loss:.4g}, {_duration(left)} left")
+            known = "" if loss is None else f"loss {loss:.4g}, "
+            emit("message", text=f"step {step}/{steps}: {known}{_duration(left)} left")
 
 
 def _duration(seconds: float) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from configs.training import Execution, TrainingConfig
-from tasks.training.loader import MicroBatches, training_batches
 from tasks.training.loop import Trainer
 from tasks.training.share import Share
 from tests.training.toy import Toy
@@ -26,8 +25,7 @@ def first_step(path: Path, share: Share, accumulation: int) -> None:
     )
     scratch = path.with_suffix("")
     one = Trainer(Toy({"dropout": 0.0}), c, Execution(device="cpu"), share, scratch)
-    order = MicroBatches(48, c.batch_size, c.accumulation, c.seed, share, 0, 1)
-    one.step(list(training_batches(share, one._source, one.objective.collate, order, c.seed)))
+    one.step(next(one.batches(0, 1)))
     if share.leads:
         save_file({name: p.grad.clone() for name, p in one.model.named_parameters()}, path)
 

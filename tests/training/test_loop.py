@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -13,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tasks.training.objective import move
 from tasks.training.publish import publish
+from tasks.training.release import write_weights
 from tasks.training.schedule import learning_rate
+from tasks.training.transfer import move
 from tests.training.toy import SAMPLES, Toy
 from tests.training.trainers import RATES, config, micro_batches, same, trainer, weights_of
 
@@ -34,8 +36,8 @@ def test_a_loss_is_a_mean_over_the_whole_global_batch_however_unevenly_it_is_cut
     bce = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
     expected = bce[valid].mean() + 0.1 * logits.square().mean()
     expected.backward()
-    loss, _ = one.step(batches)
-    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    one.step(batches)
+    assert one.history.rows("training")[0]["loss"] == pytest.approx(expected.item(), rel=1e-6)
     for ours, theirs in zip(one.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7)
     norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in model.parameters()]))
@@ -106,6 +108,100 @@ def test_the_optimiser_holds_all_parameters_and_decays_matrices_only(tmp_path):
     assert {id(p) for _, p in held} == {id(p) for p in one.model.parameters()}
     assert len(held) == 4
     assert all((decay > 0) == (p.ndim >= 2) for decay, p in held)
+
+
+class LaidOut(Toy):
+    """Has weights in every layout that convolutions come in."""
+
+    def build(self):
+        return nn.ModuleDict({
+            "flat": nn.Conv2d(4, 3, 3, padding=1),
+            "last": nn.Conv2d(3, 5, 3, padding=1).to(memory_format=torch.channels_last),
+            "point": nn.Conv2d(5, 4, 1).to(memory_format=torch.channels_last),
+            "deep": nn.Conv3d(2, 3, (1, 3, 3), padding=(0, 1, 1)).to(memory_format=torch.channels_last_3d),
+            "turned": Turned(),
+        })  # fmt: skip
+
+    def groups(self, model):
+        return {
+            "body": [p for n, p in model.named_parameters() if "deep" not in n],
+            "head": [*model["deep"].parameters()],
+        }
+
+    def losses(self, model, batch):
+        x = batch[0].transpose(1, 2)[..., None].expand(-1, -1, -1, 6)
+        x = model["point"](model["last"](model["flat"](x).relu()).relu())
+        x = model["deep"](x.unflatten(1, (2, 2))).flatten(1, 2).flatten(2) @ model["turned"].weight
+        return {"bce": x.square().mean((1, 2)).sum(), "decay": x.abs().mean((1, 2)).sum()}
+
+
+class Turned(nn.Module):
+    """A weight that lies in memory column by column."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 36).t())
+
+
+def test_weights_in_any_layout_take_the_steps_of_plain_adamw(tmp_path):
+    one = trainer(tmp_path, LaidOut({}), clip_norm=None, ema_decay=0.5, weight_decay=0.1)
+    plain = copy.deepcopy(one.model)
+    average = {n: p.detach().clone() for n, p in plain.named_parameters()}
+    members = list(plain.named_parameters())
+    adam = torch.optim.AdamW(
+        [{"params": [p], "lr": RATES["head" if "deep" in n else "body"], "weight_decay": 0.1 * (p.ndim > 1)}
+         for n, p in members], betas=one.config.betas, foreach=False, fused=False,
+    )  # fmt: skip
+    assert len({p.stride() for p in plain.parameters()} - {p.contiguous().stride() for p in plain.parameters()}) >= 3
+    for step in range(5):
+        one.step(micro_batches(one, step))
+        for group, (n, p) in zip(adam.param_groups, members, strict=True):
+            p.grad = one.model.get_parameter(n).grad.clone()
+            group["lr"] = learning_rate(one.config, "head" if "deep" in n else "body", step, one.steps_per_epoch)
+        adam.step()
+        for n, p in members:
+            torch.testing.assert_close(one.model.get_parameter(n), p, rtol=1e-6, atol=1e-7)
+            average[n] = 0.5 * average[n] + 0.5 * p.detach()
+    for n, value in one.average.tensors().items():
+        torch.testing.assert_close(value, average[n], rtol=1e-6, atol=1e-7)
+
+
+def test_weights_in_any_layout_survive_a_checkpoint_and_a_release(tmp_path):
+    calm = trainer(tmp_path / "calm", LaidOut({}), ema_decay=0.5)
+    for step in range(6):
+        calm.step(micro_batches(calm, step))
+        if step == 2:
+            calm.save()
+    again = trainer(tmp_path / "calm", LaidOut({}), ema_decay=0.5)
+    again.resume()
+    assert again.cursor.step == 3
+    for step in range(3, 6):
+        again.step(micro_batches(again, step))
+    assert same(weights_of(calm), weights_of(again))
+    with calm.released_weights():
+        write_weights(tmp_path / "model.safetensors", calm.objective, calm.model)
+        released = weights_of(calm)
+    assert same(load_file(tmp_path / "model.safetensors"), released)
+
+
+def test_moments_or_gradients_in_another_layout_than_their_weight_are_refused(tmp_path):
+    one = trainer(tmp_path, LaidOut({}))
+    one.step(micro_batches(one))
+    state = one.optimiser.adam.state[one.model["last"].weight]
+    state["exp_avg"] = state["exp_avg"].contiguous()
+    with pytest.raises(AssertionError, match=r"last\.weight is laid out otherwise"):
+        one.save()
+
+
+def test_a_weight_in_half_precision_is_not_trained(tmp_path):
+    class Half(Toy):
+        def build(self):
+            model = super().build()
+            model[0].weight.data = model[0].weight.data.bfloat16()
+            return model
+
+    with pytest.raises(AssertionError, match=r"must be float32: 0\.weight"):
+        trainer(tmp_path, Half({}))
 
 
 def test_a_training_that_moves_every_parameter(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.training.objective import Objective
+from tasks.training.objective import Objective, Weigher
 
 SAMPLES = 48
 
@@ -29,6 +29,10 @@ class Numbers:
         if index == int(os.environ.get("TOY_BAD_SAMPLE", "-1")):
             x = x * torch.nan
         return x, (x.sum(-1) > 0).float(), valid
+
+
+def weigh(batch: Any) -> dict[str, float]:
+    return {"bce": float(batch[2].sum()), "decay": float(len(batch[0]))}
 
 
 class Toy(Objective):
@@ -56,8 +60,8 @@ class Toy(Objective):
     def collate(samples: Any) -> Any:
         return tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
 
-    def weights(self, batch: Any) -> dict[str, float]:
-        return {"bce": float(batch[2].sum()), "decay": float(len(batch[0]))}
+    def weigher(self) -> Weigher:
+        return weigh
 
     def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         x, y, valid = batch

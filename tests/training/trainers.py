@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from configs.training import Execution, TrainingConfig
-from tasks.training.loader import MicroBatches, training_batches
 from tasks.training.loop import Trainer
 from tasks.training.share import Share
-from tests.training.toy import SAMPLES, Toy
+from tests.training.toy import Toy
 
 RATES = {"body": 0.01, "head": 0.02}
 
@@ -32,9 +31,7 @@ def trainer(folder: Path, objective: Toy | None = None, execution: dict[str, Any
 
 def micro_batches(one: Trainer, step: int = 0):
     """Return the micro-batches of a step."""
-    c = one.config
-    order = MicroBatches(SAMPLES, c.batch_size, c.accumulation, c.seed, one.share, step, step + 1)
-    return list(training_batches(one.share, one._source, one.objective.collate, order, c.seed))
+    return next(one.batches(step, step + 1))
 
 
 def weights_of(one: Trainer) -> dict[str, torch.Tensor]:

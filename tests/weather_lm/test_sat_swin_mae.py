@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from configs.sat_swin_mae import SwinMaeConfig
-from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, reconstruction_sums
+from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, squared_errors, sum_by_channel, value_weights
 from models.swin3d import DropPath, Grid
 
 CHANNELS = 3
@@ -223,7 +223,7 @@ def test_pixel_mask_covers_the_cells_of_its_units() -> None:
 
 
 @pytest.mark.parametrize("by_area", [False, True])
-def test_reconstruction_sums_equal_numpy(by_area: bool) -> None:
+def test_errors_and_weights_equal_numpy(by_area: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (2, CHANNELS, 4, 6, 5)
     prediction, target = (torch.randn(shape, generator=generator) for _ in range(2))
@@ -232,7 +232,8 @@ def test_reconstruction_sums_equal_numpy(by_area: bool) -> None:
     target = target.masked_fill(~valid, torch.nan)
     latitude = torch.tensor([[90.0], [20.0]]) - torch.arange(6) * 7
     prediction.requires_grad_()
-    found = reconstruction_sums(prediction, target, hidden, valid, latitude if by_area else None)
+    weight_of = value_weights(hidden, valid, latitude if by_area else None)
+    found = squared_errors(prediction, target, weight_of), sum_by_channel(weight_of)
     sums, weights = np.zeros(CHANNELS), np.zeros(CHANNELS)
     errors = (prediction.detach() - target).square()
     for b, c, t, h, w in np.ndindex(*shape):
@@ -270,10 +271,8 @@ def test_training_on_a_batch_lowers_the_loss_and_a_state_dict_restores_it() -> N
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
 
     def loss_of(net: SatSwinMAE) -> Tensor:
-        sums, weights = reconstruction_sums(
-            net(data, mask, **context), data, pixels_of(net, mask), torch.ones_like(data, dtype=torch.bool)
-        )
-        return (sums / weights).mean()
+        weights = value_weights(pixels_of(net, mask), torch.ones_like(data, dtype=torch.bool))
+        return (squared_errors(net(data, mask, **context), data, weights) / sum_by_channel(weights)).mean()
 
     first = float(loss_of(model).detach())
     for _ in range(30):

@@ -1,0 +1,157 @@
+"""Every objective of the project at its smallest, in every form that its model has, each with a training to go with it.
+
+New objectives and new forms of models enter here, and every test of this folder then holds for them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.training import TrainingConfig
+from storage.assets import AssetStore
+from tasks.training.objective import Objective, make_objective
+from tests.weather_lm.tiny import CONFIG, folders, only
+
+
+@dataclass(frozen=True)
+class Data:
+    """What objectives are made from."""
+
+    cache: Path
+    split: Path
+    weather: AssetStore
+    documents: Path
+    """Texts for language models."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An objective and how it is trained."""
+
+    path: str
+    config: Callable[[Data], dict[str, Any]]
+    training: dict[str, Any]
+
+    def objective(self, data: Data) -> Objective:
+        """Return the objective, made as a training's child makes it."""
+        return make_objective(self.path, self.config(data))
+
+    def settings(self, **changes: Any) -> TrainingConfig:
+        """Return the training's configuration: clipping, decay and warm-up on, all of them strong enough to show."""
+        values = {"epochs": 4, "steps_per_epoch": 1, "batch_size": 4, "weight_decay": 0.1, "clip_norm": 0.5}
+        return TrainingConfig.model_validate(values | self.training | changes)
+
+
+EMBERFORMER = {"kind": "emberformer", "d_model": 16, "nhead": 2, "num_layers": 2, "max_history": 4, "feedforward": 1}
+UNET = {"kind": "unet", "widths": [6, 10], "depth": 2, "features": 5}
+FIRE_RATES = {"temporal": 3e-3, "spatial": 1e-3}
+
+
+def _fire(model: dict[str, Any], loss: dict[str, Any] | None = None, **training: Any) -> Case:
+    recipe = {
+        "model": model,
+        "inputs": {"history": 4, "window_tokens": 5},
+        "loss": loss or {},
+        "training": {"epochs": 1, "batch_size": 1, "learning_rates": FIRE_RATES},
+    }
+    return Case(
+        "tasks.fire.objective:FireObjective",
+        lambda data: {"cache": str(data.cache), "split": str(data.split), "recipe": recipe},
+        {"learning_rates": FIRE_RATES, **training},
+    )
+
+
+def _fire_cases() -> dict[str, Case]:
+    focal = {"kind": "focal_tversky", "pos_weight": "auto"}
+    decoders: dict[str, dict[str, Any]] = {
+        "segformer": {"kind": "segformer", "hidden_sizes": [8, 12], "decoder_hidden_size": 12, "features": 4},
+        "resnet": {"kind": "unet_resnet", "depth": 18, "hidden_sizes": [8, 8, 12, 12], "widths": [4, 6, 8, 8],
+                   "features": 4},
+        "sam": {"kind": "sam", "hidden_size": 32, "num_hidden_layers": 1, "features": 4},
+    }  # fmt: skip
+    cases = {
+        "front": _fire(EMBERFORMER | {"decoder": UNET, "head": "front"}, accumulation=2, ema_decay=0.9),
+        "front, edge, attention across": _fire(
+            EMBERFORMER | {"decoder": UNET, "head": "front", "edge_weight": 0.2, "spatial_layers": 1},
+            focal,
+            freeze={"spatial": 1},
+        ),
+        "residual": _fire(EMBERFORMER | {"decoder": UNET}, {"kind": "bce_dice"}, ema_decay=0.9),
+        "unet_s": _fire({"kind": "unet_s", "widths": [6, 10]}, accumulation=2),
+        "unet_s, front": _fire({"kind": "unet_s", "widths": [6, 10], "head": "front"}),
+        "unet_s_tokens": _fire({"kind": "unet_s_tokens", "widths": [6, 10]}, accumulation=2),
+        "conv_head_2d": _fire({"kind": "conv_head_2d", "width": 6}, focal),
+        "tiny_3d": _fire({"kind": "tiny_3d", "width": 6}, {"kind": "bce"}),
+    }
+    of_decoders = {name: _fire(EMBERFORMER | {"decoder": decoder}) for name, decoder in decoders.items()}
+    return {f"fire: {name}": case for name, case in (cases | of_decoders).items()}
+
+
+def _mae(recipe: dict[str, Any], **training: Any) -> Case:
+    def config(data: Data) -> dict[str, Any]:
+        parts = folders(data.weather)
+        values = {**CONFIG["mae"], **recipe, "model": {**CONFIG["mae"]["model"], **recipe.get("model", {})}}
+        return {"store": str(parts.store), "training_set": str(parts.training_set), "recipe": values}
+
+    return Case("tasks.mae.objective:MaeObjective", config, {"learning_rates": {"all": 2e-3}, **training})
+
+
+LLAMA = CONFIG["languages"]["small"]["model"]
+LANGUAGES: dict[str, dict[str, Any]] = {
+    "llama": LLAMA,
+    "hrm_text": {"kind": "hrm_text", "pretrained": None, "sizes": {
+        "hidden": 16, "layers": 1, "heads": 2, "intermediate": 16, "h_cycles": 2, "l_cycles": 2, "positions": 192}},
+    "hrm_act": {"kind": "hrm_act_v1", "hidden": 16, "h_layers": 1, "l_layers": 1, "heads": 2, "expansion": 1.0,
+                "positions": 192, "max_steps": 3},
+}  # fmt: skip
+
+
+def _language(model: dict[str, Any], **training: Any) -> Case:
+    def config(data: Data) -> dict[str, Any]:
+        language = only(data.weather, "weather_language").folder
+        recipe = {**CONFIG["languages"]["small"], "model": model}
+        return {
+            "recipe": recipe,
+            "tokenizer": str(language / "tokenizer"),
+            "documents": str(data.documents),
+        }
+
+    path = "tasks.narration.language_objective:LanguageObjective"
+    return Case(path, config, {"learning_rates": {"all": 2e-3}, **training})
+
+
+def _narrator(recipe: dict[str, Any], **training: Any) -> Case:
+    adapted = "adaptation" in recipe
+
+    def config(data: Data) -> dict[str, Any]:
+        parts = folders(data.weather)
+        return {
+            "store": str(parts.store),
+            "training_set": str(parts.training_set),
+            "captions": str(parts.captions),
+            "mae": str(only(data.weather, "weather_mae").folder),
+            "language": str(only(data.weather, "weather_language").folder),
+            "join": CONFIG["captions"]["join"],
+            "language_recipe": CONFIG["languages"]["small"],
+            "recipe": {**CONFIG["narrators"]["adapter"], **recipe},
+        }
+
+    rates = {"adapter": 3e-3} | ({"language": 1e-3} if adapted else {})
+    return Case("tasks.narration.objective:NarratorObjective", config, {"learning_rates": rates, **training})
+
+
+LORA = {"r": 2, "target_modules": ["q_proj", "down_proj"]}
+CASES: dict[str, Case] = {
+    **_fire_cases(),
+    "mae": _mae({"model": {"drop_path": 0.2}}, accumulation=2, ema_decay=0.9),
+    "mae, by latitude": _mae({"latitude_weighting": True}),
+    **{f"language: {name}": _language(model, accumulation=2) for name, model in LANGUAGES.items()},
+    "narrator: attention": _narrator({}, accumulation=2, ema_decay=0.9),
+    "narrator: resampler": _narrator({"prefixer": {"tokens": 4, "heads": 2, "pooling": "resampler", "residual": True}}),
+    "narrator: lora": _narrator({"adaptation": {"lora": LORA}}, freeze={"language": 2}),
+    "narrator: 4 bits": _narrator({"adaptation": {"four_bit": True, "lora": LORA}}),
+    "narrator: last block": _narrator({"adaptation": {"unfreeze_last_block": True}}),
+}
