@@ -54,6 +54,8 @@ class StageResult:
     counts: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     pictures: Sequence[str] = ()
+    machines: Sequence[Mapping[str, str]] = ()
+    """See `Manifest.machines`."""
 
 
 class Label(str):
@@ -208,7 +210,8 @@ class Stage:
             damages = session.store.verify(asset, deep=session.deep)
             if not damages:
                 check = f"by {'content' if session.deep else 'size'}{session.store.where}"
-                return Outcome(title, "HIT", f"{len(asset.manifest.files)} files verified {check}", asset)
+                made_on = f"; made on {asset.manifest.made_on}" if asset.manifest.machines else ""
+                return Outcome(title, "HIT", f"{len(asset.manifest.files)} files verified {check}{made_on}", asset)
             more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
             return Outcome(title, "RUN", f"{damages[0]}{more}")
         workspace = session.store.workspace(asset)
@@ -283,6 +286,7 @@ class Stage:
             seconds=round(time.perf_counter() - started, 3),
             reason=outcome.reason,
             software=software_versions(),
+            machines=tuple(dict(machine) for machine in result.machines),
             created_at=now(),
         )
         outcome.asset = session.store.publish(asset, manifest)

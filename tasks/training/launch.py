@@ -70,7 +70,7 @@ def train(
             process.wait()
     if code or facts is None:
         _fail(code, errors, last)
-    return StageResult(facts["counts"], facts["metrics"], facts["pictures"])
+    return StageResult(facts["counts"], facts["metrics"], facts["pictures"], facts["machines"])
 
 
 def _check_code(job: Job, objective: str, stage_module: str) -> None:

@@ -100,6 +100,7 @@ class Trainer:
         self.cursor, self.interval = Cursor(), Interval()
         self._done: list[StepDone] = []
         self._loss: float | None = None
+        self.machines = [share.machine()]
         self.history = History(scratch / "history.jsonl")
         self._checkpoints = Checkpoints(scratch / "checkpoints", execution.keep_last)
         self._saved_at = time.monotonic()
@@ -326,6 +327,7 @@ class Trainer:
             "interval": self.interval.sums,
             "history": self.history.sync(),
             "ranks": self.share.world_size,
+            "machines": self.machines,
         }
         self._checkpoints.save(self.cursor.step, self._tensors() | self._own_state(), facts)
         if self.share.leads:
@@ -363,6 +365,7 @@ class Trainer:
         facts = checkpoint.facts
         self.cursor = Cursor(**facts["cursor"])
         self.interval = Interval(facts["interval"])
+        self.machines = [*facts["machines"], *(m for m in self.machines if m != facts["machines"][-1])]
         self._cut_history(facts["history"])
         self._say(f"continues after step {step} of {self.steps}")
 

@@ -40,6 +40,19 @@ class Share:
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         return cls(rank, world_size, device, execution.loader_workers)
 
+    def machine(self) -> dict[str, str]:
+        """Return what the bits of a training depend on besides its configuration and the versions of software."""
+        if self.device.type == "cuda":
+            device = torch.cuda.get_device_properties(self.device)
+            about = {
+                "gpu": device.name,
+                "capability": f"{device.major}.{device.minor}",
+                "cuda": str(torch.version.cuda),
+            }
+        else:
+            about = {"cpu": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads())}
+        return {**about, "ranks": str(self.world_size), "torch": torch.__version__}
+
     def leave(self) -> None:
         """Part from the other ranks."""
         if dist.is_initialized():
