@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from configs.base import Config
 
 PROFILES = Path(__file__).parent / "profiles"
+EXTENDS, MINUTES = "extends", "minutes"  # what a profile says of itself
 C = TypeVar("C", bound=Config)
 
 
@@ -46,7 +47,8 @@ def read_profile(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, An
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of configuration fields")
-    name = str(values.pop("extends", ""))
+    values.pop(MINUTES, None)
+    name = str(values.pop(EXTENDS, ""))
     if not name:
         return values
     basis = path.parent / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
@@ -72,6 +74,12 @@ def _merged(basis: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+def profile_minutes(path: Path) -> float | None:
+    """Return how long a profile says that it takes on two cores where nothing is cached; None where it does not."""
+    minutes = yaml.safe_load(path.read_text()).get(MINUTES)
+    return None if minutes is None else float(minutes)
 
 
 def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
