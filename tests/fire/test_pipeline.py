@@ -167,6 +167,7 @@ def test_scores_release_curves_and_report(finished, profile, tmp_path):
     page = tmp_path / "page.html"
     assert millrace("report", "wildfire", "-o", str(page), root=finished).returncode == 0
     html = page.read_text()
+    assert html.index('<section id="fire_evaluation_report">') < html.index("<img") < html.index("<table")
     for picture in ("curves", "calibration", "predictions", "rollout", "map"):
         assert re.search(rf'alt="[^"]*{picture}[^"]*" src="data:image/png;base64,', html), picture
 
