@@ -35,6 +35,7 @@ class Share:
         torch.set_num_threads(execution.threads or max(1, len(os.sched_getaffinity(0)) // world_size))
         if device.type == "cuda":
             torch.cuda.set_device(device)
+            torch.backends.cudnn.allow_tf32 = False  # or convolutions in fp32 have ten bits of mantissa
         if world_size > 1:
             # small vectors travel on the CPU, so that they need not wait for the GPU's queue
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
