@@ -22,6 +22,7 @@ import yaml
 from flows.predict_fire import best_model, describe
 from storage.assets import Asset, AssetStore, InputRecord
 from storage.fire_split import FireSplit
+from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
 from tests.training.wandb_files import wandb_records
@@ -59,7 +60,7 @@ PROFILE: dict[str, Any] = {
         "attention_fires": 2,
         "latency_repeats": 0,
     },
-    "execution": {"wandb": {"mode": "disabled"}},
+    "execution": {"threads": 1, "wandb": {"mode": "disabled"}},
 }
 STAGES = ("fire_sample", "fire_records", "fire_cache", "fire_split", "fire_data_report", "fire_training emberformer-0")
 FIRE = "1"
@@ -84,7 +85,8 @@ def finished(tmp_path_factory, profile) -> Path:
 
 
 def run(profile: str, root: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    result = millrace("run", "wildfire", "-p", profile, "--engine", "inline", *more, root=root, **environment)
+    here = ("--engine", "inline", "--workers", "inline")
+    result = millrace("run", "wildfire", "-p", profile, *here, *more, root=root, **environment)
     assert result.returncode == 0, result.stderr + result.stdout
     return result
 
@@ -188,15 +190,8 @@ def test_an_ablation_in_the_config_trains_a_second_model(finished, profile, tmp_
 
 def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_model(finished, profile, tmp_path):
     root = copy_of(finished, tmp_path / "root", "fire_evaluation_report", "fire_model")
-    settings = ["--set", "execution.checkpoint_steps=1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows", "run", "wildfire", "-p", profile, "--engine", "inline", *settings],
-        cwd=REPOSITORY,
-        env=os.environ | {"MILLRACE_ROOT": str(root)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    settings = ("--engine", "inline", "--set", "execution.checkpoint_steps=1")
+    process = warm.start("flows", "run", "wildfire", "-p", profile, *settings, MILLRACE_ROOT=str(root))
     deadline = time.monotonic() + 120
     while not (found := list((root / "fire_model").glob("*.partial/.scratch/checkpoints/step-*3"))):
         assert time.monotonic() < deadline
