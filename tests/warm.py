@@ -21,28 +21,38 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 LIBRARIES = (
     "aiohttp", "cv2", "matplotlib.backends.backend_agg", "matplotlib.pyplot", "netCDF4", "pyarrow.parquet", "pydantic",
-    "rasterio", "rich.progress", "scipy.ndimage", "simplejpeg", "torch", "torch.distributed.checkpoint", "typer",
+    "rasterio", "rich.progress", "rouge_score.rouge_scorer", "sacrebleu", "scipy.ndimage", "simplejpeg", "torch",
+    "torch.distributed.checkpoint", "transformers.modeling_layers", "transformers.models.auto.modeling_auto", "typer",
     "xarray", "zarr", "flows.pipelines", "flows.runner",
 )  # fmt: skip
 AVAILABLE = sys.platform == "linux"
 
 
 class WarmProcess:
-    """A forked process, with as much of `subprocess.Popen` as tests need."""
+    """A forked process, with as much of `subprocess.Popen` as tests need.
 
-    def __init__(self, module: str, arguments: tuple[str, ...], environment: Mapping[str, str], cwd: Path) -> None:
+    What it writes is in `communicate`; or it comes line by line from `stdout`, errors too, if the process is `heard`.
+    """
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path, heard: bool = False
+    ) -> None:
         self.returncode: int | None = None
         self._said = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        ear, mouth = os.pipe()
+        self.stdout = os.fdopen(ear)
         self._server = connect()
         asked = {"module": module, "arguments": arguments, "environment": dict(environment), "cwd": str(cwd)}
-        socket.send_fds(self._server, [json.dumps(asked).encode()], [file.fileno() for file in self._said])
+        outputs = [mouth, mouth] if heard else [file.fileno() for file in self._said]
+        socket.send_fds(self._server, [json.dumps(asked).encode()], outputs)
+        os.close(mouth)
         self.pid = int(self._server.recv(20) or self._lost())
 
     def poll(self) -> int | None:
