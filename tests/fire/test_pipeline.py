@@ -22,6 +22,7 @@ import yaml
 from flows.predict_fire import best_model, describe
 from storage.assets import Asset, AssetStore, InputRecord
 from storage.fire_split import FireSplit
+from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
 from tests.training.wandb_files import wandb_records
@@ -84,7 +85,8 @@ def finished(tmp_path_factory, profile) -> Path:
 
 
 def run(profile: str, root: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    result = millrace("run", "wildfire", "-p", profile, "--engine", "inline", *more, root=root, **environment)
+    here = ("--engine", "inline", "--workers", "inline")
+    result = millrace("run", "wildfire", "-p", profile, *here, *more, root=root, **environment)
     assert result.returncode == 0, result.stderr + result.stdout
     return result
 
@@ -187,19 +189,13 @@ def test_an_ablation_in_the_config_trains_a_second_model(finished, profile, tmp_
 # -- a killed run -------------------------------------------------------------------------------------------------
 
 
-def start_training(profile: str, root: Path, *settings: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flows", "run", "wildfire", "-p", profile, "--engine", "inline"]
-    return subprocess.Popen(
-        [*command, *(word for setting in settings for word in ("--set", setting))],
-        cwd=REPOSITORY,
-        env=os.environ | {"MILLRACE_ROOT": str(root)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def start_training(profile: str, root: Path, *settings: str) -> warm.WarmProcess | subprocess.Popen[str]:
+    command = ["flows", "run", "wildfire", "-p", profile, "--engine", "inline"]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return warm.start(*command, *sets, MILLRACE_ROOT=str(root))
 
 
-def kill_at_a_step(process: subprocess.Popen[bytes], root: Path, step: int) -> None:
+def kill_at_a_step(process: warm.WarmProcess | subprocess.Popen[str], root: Path, step: int) -> None:
     """Kill a training, which saves at every step, when it has done so many."""
     deadline = time.monotonic() + 120
     while not [*(root / "fire_model").glob(f"*.partial/.scratch/checkpoints/step-{step:08d}")]:
