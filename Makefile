@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOT ?= assets
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench setup lock clean
+.PHONY: demo test mutants lint bench setup lock clean
 
 demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the report
 	$(BIN)/millrace run weather --profile demo --root $(ROOT)
@@ -19,6 +19,9 @@ demo: setup  ## Run every pipeline with its demo profile on data it generates, t
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+mutants: setup  ## Put faults into what decides about results, and see whether tests notice (hours; resumes)
+	$(BIN)/python -m tests.mutants
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .
