@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ def digest(paths: list[str]) -> str:
 
 def run_module(judged: Judged, folder: Path, most: int | None, afresh: bool) -> None:
     """Run a module's session to its end, in a process of its own that has loaded nothing yet."""
+    sys.dont_write_bytecode = False  # every fork would compile what it imports; the faulty module never leaves any
     session = Session(judged, folder)
     session.prepare(afresh=afresh)
     session.run(most, lambda text: print(f"{judged.name}: {text}", flush=True))
