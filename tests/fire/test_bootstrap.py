@@ -62,3 +62,17 @@ def test_an_interval_of_95_percent_covers_the_truth_about_95_times_of_100() -> N
         found = paired_bootstrap(model, better, samples=200, seed=int(random.integers(1 << 31)))
         covered.append(found.low <= 0.3 <= found.high)
     assert 0.915 < np.mean(covered) < 0.97
+
+
+@pytest.mark.parametrize(
+    ("values", "weights"),
+    [
+        (np.ones((3, 1)), np.ones((3, 1))),
+        (np.ones(3), np.ones(2)),
+        (np.ones(0), np.ones(0)),
+        (np.ones(()), np.ones(())),
+    ],
+)
+def test_sums_that_do_not_belong_together_are_refused(values: np.ndarray, weights: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="must be two lists of the same length"):
+        Sums(values, weights)
