@@ -20,7 +20,7 @@ def weather() -> np.ndarray:
     """A value that is another one in every step, a missing step of one channel and missing points of the other."""
     data = noise((120, 2, 20, 32))
     data += np.arange(120, dtype=np.float32)[:, None, None, None] ** 2
-    data[50, 0] = np.nan
+    data[20, 0] = np.nan
     data[:, 1, 3:9, 5:17] = np.nan
     return data
 
