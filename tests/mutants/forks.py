@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import importlib
@@ -14,8 +15,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -37,8 +38,8 @@ class Outcome:
     seconds: float
     failed: str = ""
     """The first test that failed."""
-    loaded: Sequence[str] = ()
-    """Libraries, where asked for."""
+    loaded: Mapping[str, str] = field(default_factory=dict)
+    """Modules and their files, where asked for."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class _FirstFailure:
 
 
 def run_forked(tests: Sequence[str], limit: float, fault: Fault | None = None, *, ask: bool = False) -> Outcome:
-    """Run tests in a fork, with a fault or without; with `ask` it tells which libraries were loaded.
+    """Run tests in a fork, with a fault or without; with `ask` it tells which modules were loaded.
 
     Raises:
         RuntimeError: the module that the fault is for is loaded already, so no fork could load it with the fault.
@@ -138,16 +139,13 @@ def _child(tests: Sequence[str], folder: str, pipe: int, fault: Fault | None, as
     except BaseException as error:  # the parent has to hear of whatever a fault does
         first.name = first.name or f"{type(error).__name__}"
     with open(pipe, "wb") as out:
-        out.write(json.dumps([code, first.name, _foreign_modules() if ask else []]).encode())
+        out.write(json.dumps([code, first.name, _loaded() if ask else {}]).encode())
     os._exit(0)
 
 
-def _foreign_modules() -> list[str]:
-    """Return the modules that are loaded and lie outside of the working folder's sources."""
-    here = f"{Path.cwd()}{os.sep}"
-    places = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
-    ours = {name for name, place in places.items() if place.startswith(here) and "site-packages" not in place}
-    return sorted(name for name in places if name not in ours and not name.startswith("__"))
+def _loaded() -> dict[str, str]:
+    files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+    return {name: file for name, file in files.items() if not name.startswith("__")}
 
 
 def _silence() -> None:
@@ -156,10 +154,33 @@ def _silence() -> None:
         os.dup2(nothing, stream)
 
 
-def preload(names: Sequence[str]) -> None:
-    """Load libraries, so that forks have them; those that cannot be loaded alone are left to the tests."""
-    for name in names:
-        with contextlib.suppress(Exception):
+def preload(loaded: Mapping[str, str], module: str) -> None:
+    """Load modules, so that forks have them: all but tests and what imports `module`, at whatever remove."""
+    here = f"{Path.cwd()}{os.sep}"
+    ours = {name: file for name, file in loaded.items() if file.startswith(here) and "site-packages" not in file}
+    tests = {name for name in ours if name.split(".")[0] == "tests" or name.split(".")[-1].startswith("test_")}
+    for name in loaded.keys() - _importers(Fault(module, "").name, ours) - tests:
+        with contextlib.suppress(Exception):  # what cannot be loaded alone is left to the tests
             importlib.import_module(name)
     gc.collect()
     gc.freeze()
+
+
+def _importers(target: str, files: Mapping[str, str]) -> set[str]:
+    """Return a module and those that import it or one of its importers, anywhere in their text."""
+    imports = {name: _imports(Path(file)) for name, file in files.items()}
+    found, fresh = {target}, {target}
+    while fresh:
+        fresh = {name for name, read in imports.items() if read & fresh} - found
+        found |= fresh
+    return found
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names

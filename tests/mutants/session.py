@@ -79,7 +79,7 @@ class Session:
     def _start(self, say: Callable[[str], None]) -> float:
         """Load what the tests load, see them pass, and return how long they may take."""
         first = run_forked(self.judged.arguments, 900, ask=True)
-        preload(first.loaded)
+        preload(first.loaded, self.judged.module)
         again = run_forked(self.judged.arguments, 900)
         if again.code != 0:
             raise RuntimeError(f"{self.judged.module}: its tests fail without a fault: {again.failed or again.code}")

@@ -80,24 +80,46 @@ def test_a_fault_keeps_its_name_when_other_lines_come_before_it():
     assert len(after - before) == 2
 
 
-def run(folder: Path, *options: str) -> tuple[int, dict[str, int]]:
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, "-m", "tests.mutants", "--lists", ".", "--json", "counts.json", *options]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 1), done.stderr
-    return done.returncode, json.loads((folder / "counts.json").read_text())["all"]
+SCRIPT = """
+from tests.mutants.judges import load_judges, load_survivors
+from tests.mutants.session import Session, run_module
+from tests.mutants.tally import tally
+
+(judged,) = load_judges(here / "judges.toml").values()
+session = Session(judged, here / "work")
+for most in (3, None):
+    run_module(judged, here / "work", most, afresh=False)
+    found = {judged: (len(session.faults(None)), list(session.rows()))}
+    for known in ([], load_survivors(here / "survivors.toml")):
+        print(json.dumps(tally(found, known).json()["all"]))
+"""
 
 
 def test_faults_are_run_once_found_or_not_and_explained(tmp_path: Path):
-    for name, text in {"judges.toml": JUDGED, "toy.py": TOY, "test_toy.py": TOY_TEST, "survivors.toml": ""}.items():
+    explained = EXPLAINED.format(9) + EXPLAINED.format(11)
+    for name, text in {
+        "judges.toml": JUDGED,
+        "toy.py": TOY,
+        "test_toy.py": TOY_TEST,
+        "survivors.toml": explained,
+    }.items():
         (tmp_path / name).write_text(text)
-    assert run(tmp_path, "--most", "3") == run(tmp_path, "--most", "3", "--report")
-    code, counts = run(tmp_path)
-    survived = {"survived": 2, "explained": 0}  # no test reaches the highest total: 9 and 11 are as good as 10
-    assert (code, counts) == (1, counts | {"faults": 8, "killed": 6, "score": 0.75} | survived)
+    program = f"import json, pathlib\nhere = pathlib.Path.cwd()\n{SCRIPT}"
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("toy: ")]
+    assert [line.split()[1] for line in told if "/" in line] == [f"{k}/3" for k in (1, 2, 3)] + [
+        f"{k}/5" for k in range(1, 6)
+    ]
+    some, _, all_of_them, known = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert (some["faults"], some["killed"] + some["survived"]) == (8, 3)
+    # no test reaches the highest total: 9 and 11 are as good as 10
+    assert all_of_them == some | {"killed": 6, "survived": 2, "explained": 0, "score": 0.75}
+    assert known == all_of_them | {"explained": 2}
     assert (tmp_path / "toy.py").read_text() == TOY, "files are never changed"
-    (tmp_path / "survivors.toml").write_text(EXPLAINED.format(9) + EXPLAINED.format(11))
-    assert run(tmp_path, "--report") == (0, counts | {"explained": 2})
 
 
 def definitions(path: Path) -> set[str]:
