@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOT ?= assets
 READY := $(VENV)/.ready
 
-.PHONY: demo test gpu lint bench setup lock clean
+.PHONY: demo test gpu mutants lint bench setup lock clean
 
 demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the reports
 	$(BIN)/millrace run all --profile demo --root $(ROOT)
@@ -17,6 +17,9 @@ test: setup  ## Run the tests
 gpu: setup  ## On a machine with a GPU: run the tests that need one, and measure how busy trainings keep it
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m benchmarks gpu_loop
+
+mutants: setup  ## Put faults into what decides about results, and see whether tests notice (hours; resumes)
+	$(BIN)/python -m tests.mutants
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .

@@ -77,3 +77,37 @@ def test_persistence_falls_back_to_the_climate_where_nothing_is_ever_visible():
     found = persistence(data, visible, np.full_like(data, 5))
     assert (found[..., 0] == 0).all()
     assert (found[..., 1] == 5).all()
+
+
+def test_outside_of_the_visible_cells_the_nearest_one_stands():
+    """Only the first three columns are seen: further east there is nothing to interpolate between."""
+    t, y, x = np.meshgrid(np.arange(3.0), np.arange(4.0), np.arange(6.0), indexing="ij")
+    data = (10 * t + y + 100 * x)[None].astype(np.float32)
+    visible = hide(data.shape, (slice(None), slice(None), slice(None), slice(3, 6)))
+    found = interpolation(np.where(visible, data, -1), visible, np.zeros_like(data))
+    np.testing.assert_allclose(found[..., 3:], np.broadcast_to(data[..., 2:3], (1, 3, 4, 3)), atol=1e-3)
+
+
+def test_visible_cells_of_one_plane_are_taken_where_they_are_nearest():
+    """One step alone is seen, so there is no volume to interpolate in."""
+    data = np.arange(3 * 4 * 5, dtype=np.float32).reshape(1, 3, 4, 5)
+    visible = hide(data.shape, (slice(None), slice(1, 3)))
+    found = interpolation(np.where(visible, data, -1), visible, np.zeros_like(data))
+    np.testing.assert_array_equal(found[0, 1], data[0, 0])
+    np.testing.assert_array_equal(found[0, 2], data[0, 0])
+
+
+def test_five_values_in_a_volume_are_enough_and_four_are_not():
+    data = np.full((1, 3, 3, 3), 4, np.float32)
+    visible = np.zeros(data.shape, bool)
+    for t, y, x in [(0, 0, 0), (2, 0, 0), (0, 2, 0), (0, 0, 2), (2, 2, 2)]:
+        visible[0, t, y, x] = True
+    climate = np.zeros_like(data)
+    assert interpolation(data, visible, climate)[0, 1, 1, 1] == 4
+    visible[0, 2, 2, 2] = False
+    assert interpolation(data, visible, climate)[0, 1, 1, 1] == 0
+
+
+def test_where_all_is_seen_nothing_is_guessed():
+    data = np.arange(27, dtype=np.float32).reshape(1, 3, 3, 3)
+    np.testing.assert_array_equal(interpolation(data, np.ones(data.shape, bool), np.zeros_like(data)), data)
