@@ -13,6 +13,7 @@ from storage.assets import AssetStore
 from tasks.progress import Silent
 from tasks.session import Session
 from tasks.units import Workers
+from tests import warm
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -23,6 +24,13 @@ def shared_data(name: str) -> Path:
     if not place.is_dir():
         pytest.skip(f"there is no real data at {place}; set MILLRACE_SHARED_DATA to the folder that holds {name}/")
     return place
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_trainings() -> None:
+    """Let the stages of this process fork their trainings: importing anew would last longer than most of them."""
+    if warm.AVAILABLE:
+        warm.start_trainings_warm()
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,7 @@ def test_ctrl_c_ends_trainings_that_run_side_by_side_and_the_next_run_goes_on(tm
     process = subprocess.Popen(
         [sys.executable, "-m", "flows", "run", "wildfire", "--engine", "inline", "--workers", "inline", *words],
         cwd=REPOSITORY, env=os.environ | {"MILLRACE_ROOT": str(tmp_path)}, stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while len({path.parts[-4] for path in tmp_path.glob("fire_model/*.partial/.scratch/checkpoints/step-*")}) < 2:

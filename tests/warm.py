@@ -1,7 +1,8 @@
 """Real processes that begin with everything imported that takes long, so that tests which start many need not wait.
 
 One server imports the libraries and all pipelines, and forks for everybody who asks. What it forks is a process like
-any other: it has its own arguments, environment, folder, session and exit status, and it can be killed.
+any other: it has its own arguments, environment, folder, session and exit status, and it can be killed. Trainings that
+it starts are forked too, unless `COLD_TRAININGS` is in its environment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -33,12 +35,15 @@ LIBRARIES = (
     "xarray", "zarr", "flows.pipelines", "flows.runner",
 )  # fmt: skip
 AVAILABLE = sys.platform == "linux"
+OWNER = "MILLRACE_TESTS_OWNER"  # process id of the test run whose server forks
+COLD_TRAININGS = "MILLRACE_TESTS_COLD_TRAININGS"
 
 
 class WarmProcess:
     """A forked process, with as much of `subprocess.Popen` as tests need.
 
-    What it writes is in `communicate`; or it comes line by line from `stdout`, errors too, if the process is `heard`.
+    What it writes is in `communicate`; or it comes line by line from `stdout`, errors too, if the process is `heard`,
+    which then ends when whoever started it ends.
     """
 
     def __init__(
@@ -49,7 +54,10 @@ class WarmProcess:
         ear, mouth = os.pipe()
         self.stdout = os.fdopen(ear)
         self._server = connect()
-        asked = {"module": module, "arguments": arguments, "environment": dict(environment), "cwd": str(cwd)}
+        asked = {
+            "module": module, "arguments": arguments, "environment": {**environment, OWNER: str(owner())},
+            "cwd": str(cwd), "tied": heard,
+        }  # fmt: skip
         outputs = [mouth, mouth] if heard else [file.fileno() for file in self._said]
         socket.send_fds(self._server, [json.dumps(asked).encode()], outputs)
         os.close(mouth)
@@ -104,19 +112,25 @@ def start(
 
 def connect() -> socket.socket:
     """Return a connection to the server of this test run, which the first one to ask starts."""
-    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     started, deadline = False, time.monotonic() + 120
     while True:
         with contextlib.suppress(ConnectionRefusedError):
-            connection.connect(name_of(owner))
+            connection.connect(name_of(owner()))
             return connection
         if not started:
-            command = [sys.executable, "-m", "tests.warm", str(owner)]
+            command = [sys.executable, "-m", "tests.warm", str(owner())]
             subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, start_new_session=True)
             started = True
         assert time.monotonic() < deadline, "the server of warm processes does not start"
         time.sleep(0.02)
+
+
+def owner() -> int:
+    """Return the process id of the test run that this process belongs to."""
+    if OWNER in os.environ:
+        return int(os.environ[OWNER])
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 
 
 def name_of(owner: int) -> str:
@@ -153,10 +167,15 @@ def attend(connection: socket.socket) -> None:
     connection.setblocking(True)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+    asked = json.loads(message)
     if pid := os.fork():
         for file in files:
             os.close(file)
         connection.send(str(pid).encode())
+        if asked["tied"]:
+            select.select([connection, child := os.pidfd_open(pid)], [], [])
+            if not select.select([child], [], [], 0)[0]:
+                os.kill(pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         with contextlib.suppress(BrokenPipeError):
             connection.send(str(status).encode())
@@ -166,12 +185,27 @@ def attend(connection: socket.socket) -> None:
     for place, file in enumerate([os.open(os.devnull, os.O_RDONLY), *files]):
         os.dup2(file, place)
         os.close(file)
-    asked = json.loads(message)
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["cwd"])
     sys.argv = [asked["module"], *asked["arguments"]]
+    if COLD_TRAININGS not in os.environ:
+        start_trainings_warm()
     os._exit(run(asked["module"]))  # taking all libraries apart would last longer than most commands
+
+
+def start_trainings_warm() -> None:
+    """Let stages of this process fork their training processes from now on; those of several ranks start as ever."""
+    from tasks.training import launch
+
+    start_cold = launch._start
+
+    def start(job: Path, ranks: int) -> Any:
+        if ranks > 1 or COLD_TRAININGS in os.environ:
+            return start_cold(job, ranks)
+        return WarmProcess("tests.warm_training", [str(job)], os.environ, REPOSITORY, heard=True)
+
+    launch._start = start
 
 
 def run(module: str) -> int:

@@ -230,7 +230,7 @@ def test_an_asset_says_what_its_bytes_depend_on(finished, profile, tmp_path):
     assert f"made on {words}" in plan(profile, finished)[STAGES[5]]
     assert words in " ".join(millrace("show", "fire_model", root=finished).stdout.split())
     root = copy_of(finished, tmp_path / "root", "fire_evaluation_report", "fire_model")
-    kill_at_a_step(start_training(profile, root, "execution.checkpoint_steps=1"), root, 3)
+    kill_at_a_step(start_training(profile, root, "execution.checkpoint_steps=1"), root, 13)
     run(profile, root, "--set", "execution.threads=2")
     assert [m["threads"] for m in only(root, "fire_model").manifest.machines] == ["1", "2"]
 

@@ -70,7 +70,7 @@ def test_a_killed_training_ends_where_an_undisturbed_one_does(name, precision, d
             torch.testing.assert_close(killed[n], weight, rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["fire: front", "mae"])
+@pytest.mark.parametrize("name", ["fire: front", pytest.param("mae", marks=pytest.mark.gpu)])
 def test_a_compiled_training_takes_the_same_steps_to_rounding(name, data, device, tmp_path):
     losses = []
     for compiled in (False, True):

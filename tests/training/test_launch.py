@@ -21,6 +21,7 @@ from configs.training import TrainingConfig
 from storage.assets import Asset, AssetStore
 from tasks.progress import Silent
 from tasks.session import Session
+from tests import warm
 from tests.conftest import REPOSITORY
 from tests.training import toy_stage
 from tests.training.gradients import first_step
@@ -38,18 +39,17 @@ KILLED = {
     "best": {"metric": "accuracy"},
 }
 STEPS = 24
+Process = warm.WarmProcess | subprocess.Popen[str]
 
 
-def start(root: Path, training: dict[str, Any], pause: float = 0.0, **execution: Any) -> subprocess.Popen[str]:
-    """Start the stage in a process of its own."""
+def start(root: Path, training: dict[str, Any], pause: float = 0.0, **execution: Any) -> Process:
+    """Start the stage in a process of its own, and its training in a new interpreter."""
     where = {"device": "cpu", "threads": 1, "checkpoint_steps": 3, "wandb": {"mode": "disabled"}} | execution
-    command = [sys.executable, "-m", "tests.training.toy_stage", str(root), json.dumps(training)]
-    environment = os.environ | {"TOY_EXECUTION": json.dumps(where), "TOY_PAUSE": str(pause)}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, start_new_session=True, **pipes)
+    environment = {"TOY_EXECUTION": json.dumps(where), "TOY_PAUSE": str(pause), warm.COLD_TRAININGS: "1"}
+    return warm.start("tests.training.toy_stage", str(root), json.dumps(training), **environment)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, Asset]:
+def finish(process: Process) -> tuple[str, Asset]:
     """Wait for the stage; return its label and its asset."""
     output, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -84,20 +84,18 @@ def wait_for(condition, seconds: float = 90.0) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_at_random_steps_it_resumes_and_ends_bit_identical(tmp_path, ranks):
+def test_killed_at_a_random_step_it_resumes_and_ends_bit_identical(tmp_path, ranks):
     _, calm = finish(start(tmp_path / "calm", KILLED, ranks=ranks))
-    chance, root = random.Random(ranks), tmp_path / "killed"
-    for workers in (0, 2):
-        begun = steps_done(root)
-        target = begun + chance.randrange(4, (STEPS - begun) // 2)
-        process = start(root, KILLED, pause=0.02, ranks=ranks, loader_workers=workers)
-        wait_for(lambda target=target: steps_done(root) >= target)
-        descendants = psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, signal.SIGKILL)  # the stage alone: its children must follow
-        process.communicate()
-        wait_for(lambda them=descendants: not any(alive(p) for p in them))
-        assert len(descendants) >= ranks * (1 + workers)
-        assert begun < steps_done(root) < STEPS
+    workers, root = (2 if ranks == 1 else 0), tmp_path / "killed"
+    target = random.Random(ranks).randrange(4, STEPS // 2)
+    process = start(root, KILLED, pause=0.02, ranks=ranks, loader_workers=workers)
+    wait_for(lambda: steps_done(root) >= target)
+    descendants = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)  # the stage alone: its children must follow
+    process.communicate()
+    wait_for(lambda: not any(alive(p) for p in descendants))
+    assert len(descendants) >= ranks * (1 + workers)
+    assert 0 < steps_done(root) < STEPS
     label, killed = finish(start(root, KILLED, ranks=ranks))
     assert label.startswith("RESUME")
     files = {"model.safetensors", "config.json", "history.json", "curves.png", "previews/square.png"}

@@ -16,7 +16,7 @@ from storage.sampling import sample_seed
 from storage.window_dataset import WindowDataset
 from tasks.era5.training_set import build_training_set
 from tasks.mae.baselines import Climatology, interpolation, persistence
-from tasks.mae.evaluation import CLIMATE, INTERPOLATION, MODEL, PERSISTENCE, channel_errors, masked_errors, mean_error
+from tasks.mae.evaluation import CLIMATE, INTERPOLATION, MODEL, PERSISTENCE, MaskedErrors, masked_errors
 from tasks.mae.objective import MaeObjective, MaskedWindows
 from tasks.training.share import Share
 from tests.era5.stores import noise, write_store
@@ -80,21 +80,46 @@ def test_errors_are_those_of_hidden_valid_values_alone(windows: WindowDataset) -
             PERSISTENCE: persistence(data, visible, usual),
             CLIMATE: usual,
         }
-        assert found.keys() == guesses.keys()
+        assert found.sums.keys() == guesses.keys()
+        assert found.steps[k] == windows.training_set.origin("validation", chosen)[0]
         for name, guess in guesses.items():
             for channel in range(2):
                 counted = (valid & hidden)[channel]
                 errors = (guess[channel][counted].astype(float) - data[channel][counted]) ** 2
-                assert found[name][0, k, channel] == pytest.approx(errors.sum(), rel=1e-5)
-                assert found[name][1, k, channel] == counted.sum()
-    assert mean_error(found[MODEL]) == pytest.approx((0.25 + 4) / 2, rel=1e-5)
-    assert channel_errors(found[MODEL], ("u", "v")) == pytest.approx({"u": 0.25, "v": 4}, rel=1e-5)
+                assert found.sums[name][0, k, channel] == pytest.approx(errors.sum(), rel=1e-5)
+                assert found.sums[name][1, k, channel] == counted.sum()
+    assert found.mean(MODEL) == pytest.approx((0.25 + 4) / 2, rel=1e-5)
+    assert found.by_channel(MODEL, ("u", "v")) == pytest.approx({"u": 0.25, "v": 4}, rel=1e-5)
 
 
 def test_a_channel_without_a_value_has_no_part_in_the_mean() -> None:
     sums = np.array([[[6.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [1.0, 0.0]]])
-    assert mean_error(sums) == 2
-    assert np.isnan(channel_errors(sums, ("u", "v"))["v"])
+    errors = MaskedErrors({MODEL: sums}, np.arange(2))
+    assert errors.mean(MODEL) == 2
+    assert np.isnan(errors.by_channel(MODEL, ("u", "v"))["v"])
+
+
+def test_a_ratio_of_errors_resamples_times_the_same_for_both() -> None:
+    random = np.random.default_rng(0)
+    steps = np.array([0, 0, 4, 8, 8, 8, 12, 16])
+    counts = random.integers(1, 9, (8, 3)).astype(float)
+    ours = np.stack([random.random((8, 3)), counts])
+    theirs = ours * np.array([2.0, 1.0])[:, None, None] + np.array([random.random((8, 3)) * 0.1, 0 * counts])
+    errors = MaskedErrors({MODEL: ours, CLIMATE: theirs}, steps)
+    found = errors.ratio(MODEL, CLIMATE, resamples=4000)
+
+    def mean(sums: np.ndarray) -> float:
+        return float((sums[0].sum(0) / sums[1].sum(0)).mean())
+
+    assert found.value == pytest.approx(mean(ours) / mean(theirs))
+    times = np.unique(steps)
+    drawn = []
+    for _ in range(4000):
+        rows = np.concatenate([np.flatnonzero(steps == t) for t in random.choice(times, len(times))])
+        drawn.append(mean(ours[:, rows]) / mean(theirs[:, rows]))
+    assert [found.low, found.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.004)
+    same = errors.ratio(MODEL, MODEL)
+    assert (same.low, same.high) == (1, 1)
 
 
 @pytest.mark.parametrize("by_area", [False, True])
