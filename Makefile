@@ -1,24 +1,25 @@
-# make demo: set up and run every pipeline on generated data.   make test: set up and test.
+# make demo: set up and run every pipeline on generated data.   make test: set up and test.   make gpu: on a GPU.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= assets
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench setup lock clean
+.PHONY: demo test gpu mutants lint bench setup lock clean
 
-demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the report
-	$(BIN)/millrace run weather --profile demo --root $(ROOT)
-	$(BIN)/millrace report weather --root $(ROOT)
-	$(BIN)/millrace run wildfire --profile demo --root $(ROOT)
-	$(BIN)/millrace report wildfire --root $(ROOT)
-	$(BIN)/millrace run microvlm --profile demo --root $(ROOT)
-	$(BIN)/millrace report microvlm --root $(ROOT)
-	$(BIN)/millrace run trm_vlm --profile demo --root $(ROOT)
-	$(BIN)/millrace report trm_vlm --root $(ROOT)
+demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the reports
+	$(BIN)/millrace run all --profile demo --root $(ROOT)
+	$(BIN)/millrace report all --root $(ROOT)
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+gpu: setup  ## On a machine with a GPU: run the tests that need one, and measure how busy trainings keep it
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks gpu_loop
+
+mutants: setup  ## Put faults into what decides about results, and see whether tests notice (hours; resumes)
+	$(BIN)/python -m tests.mutants
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from configs.base import Config
 
 PROFILES = Path(__file__).parent / "profiles"
+EXTENDS, MINUTES = "extends", "minutes"  # what a profile says of itself
 C = TypeVar("C", bound=Config)
 
 
@@ -35,15 +36,50 @@ def profile_path(pipeline: str, profile: str) -> Path:
     )
 
 
-def read_profile(path: Path) -> dict[str, Any]:
-    """Return the fields that a YAML profile sets, as they stand there."""
+def read_profile(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the fields that a YAML profile sets, on top of those of the profile that it `extends`, if any.
+
+    `extends` names a profile of the same folder, or a YAML file from there on.
+    """
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of configuration fields")
-    return values
+    values.pop(MINUTES, None)
+    name = str(values.pop(EXTENDS, ""))
+    if not name:
+        return values
+    basis = path.parent / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if not basis.is_file() or basis in (path, *extended_by):
+        raise ValueError(f"{path} extends {name}, but {basis} is no other profile")
+    return _merged(read_profile(basis, (path, *extended_by)), values)
+
+
+def _merged(basis: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return groups of fields merged at any depth.
+
+    A group of another `kind` takes the whole place of the old one, and null takes a group away.
+    """
+    merged = dict(basis)
+    for name, value in values.items():
+        old = basis.get(name)
+        if not isinstance(old, dict):
+            merged[name] = value
+        elif value is None:
+            del merged[name]
+        elif isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind"):
+            merged[name] = _merged(old, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def profile_minutes(path: Path) -> float | None:
+    """Return how long a profile says that it takes on two cores where nothing is cached; None where it does not."""
+    minutes = yaml.safe_load(path.read_text()).get(MINUTES)
+    return None if minutes is None else float(minutes)
 
 
 def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:

@@ -103,7 +103,8 @@ class WandbConfig(Config):
 class Execution(Config):
     """How a training is carried out. Nothing here enters a stage's key.
 
-    Results agree bit for bit between runs with equal `device`, `ranks` and `threads`, and to rounding otherwise.
+    Results agree bit for bit between runs with equal `device`, `ranks`, `threads` and `compile` on like processors, and
+    to rounding otherwise. An asset records what it was made on.
     """
 
     IN_KEY: ClassVar[bool] = False
@@ -115,7 +116,9 @@ class Execution(Config):
     loader_workers: int = Field(0, ge=0)
     """Processes per rank that read samples; 0 reads them in the training process."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of a rank; empty: the cores divided by the ranks."""
+    """CPU threads of a rank; empty: the cores divided by the ranks, so that the bits depend on the machine."""
+    compile: bool = False
+    """Let `torch.compile` make kernels of the model; the first steps then take minutes. Meant for GPUs."""
     checkpoint_minutes: float | None = Field(10.0, gt=0)
     """Minutes between checkpoints; each evaluation is followed by one anyway."""
     checkpoint_steps: int | None = Field(None, ge=1)

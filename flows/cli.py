@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -34,7 +34,9 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-PipelineName = Annotated[str, typer.Argument(help="Pipeline, e.g. weather.", show_default=False)]
+PipelineName = Annotated[
+    str, typer.Argument(help="Pipeline, e.g. weather; all of them, side by side, with `all`.", show_default=False)
+]
 ProfileName = Annotated[
     str, typer.Option("--profile", "-p", help="Profile of the pipeline (demo, full, …) or a YAML file of your own.")
 ]
@@ -97,40 +99,36 @@ def run(
     ] = "auto",
     deep: Deep = False,
     engine: Annotated[
-        str,
+        Literal["prefect", "inline"],
         typer.Option(help="prefect: as a flow run, seen on the dashboard; inline: in this process, starts at once."),
     ] = "prefect",
 ) -> None:
-    """Run a pipeline; finished stages are cache hits, interrupted ones continue.
+    """Run a pipeline, or all of them side by side; finished stages are cache hits, interrupted ones continue.
 
-    The run shows on the dashboard of `millrace serve` when that is up for the same root. Interrupt or kill it as you
-    like: run it again and it goes on.
+    With `all`, overrides begin with the pipeline's name: --set weather.mae.mask_ratio=0.6. The run shows on the
+    dashboard of `millrace serve` when that is up for the same root. Interrupt or kill it as you like: run it again and
+    it goes on.
     """
     if swept := "WANDB_SWEEP_ID" in os.environ:
         from tasks.training.sweep import sweep_overrides
 
         overrides = [*(overrides or ()), *sweep_overrides()]
-    chosen, config, source = _configure(pipeline, profile, overrides)
+    from flows.local import run_here
+
+    orders, source = _configure(pipeline, profile, overrides)
     place = _root(root)
-    if engine == "inline":
-        from flows.runner import run as run_pipeline
-        from tasks.progress import Terminal
-
-        record = run_pipeline(chosen, config, place, Terminal(console), profile=source, workers=workers, deep=deep)
-    elif engine == "prefect":
-        from flows.local import run_flow
-
-        record = run_flow(chosen, config, place, console, profile=source, workers=workers, deep=deep)
-    else:
-        raise ValueError(f"--engine: {engine!r} is neither prefect nor inline")
+    _announce(orders, place, profile)
+    records = run_here(orders, place, console, profile=source, engine=engine, workers=workers, deep=deep)
     if swept:
         from flows.sweep import report_to_agent
 
-        report_to_agent(place, record)
-    worked = sum(stage.status != "HIT" for stage in record.stages)
+        report_to_agent(place, records[0])
+    stages = [stage for record in records for stage in record.stages]
+    worked = sum(stage.status != "HIT" for stage in stages)
+    more = f"; millrace show {stages[-1].asset.split('/')[0]}" if len(records) == 1 else ""
     console.print(
-        f"[bold green]done[/]  {len(record.stages)} stages: {worked} worked, {len(record.stages) - worked} cached. "
-        f"Next: millrace report {pipeline}; millrace show {record.stages[-1].asset.split('/')[0]}",
+        f"[bold green]done[/]  {len(stages)} stages: {worked} worked, {len(stages) - worked} cached. "
+        f"Next: millrace report {pipeline}{more}",
         highlight=False,
         soft_wrap=True,
     )
@@ -151,8 +149,11 @@ def plan(
     """
     from flows.runner import plan as plan_pipeline
 
-    chosen, config, _ = _configure(pipeline, profile, overrides)
-    _print_plan(plan_pipeline(chosen, config, _root(root), deep=deep))
+    orders, _ = _configure(pipeline, profile, overrides)
+    for chosen, config in orders.items():
+        if len(orders) > 1:
+            console.print(f"[bold]{chosen.name}[/]")
+        _print_plan(plan_pipeline(chosen, config, _root(root), deep=deep))
 
 
 @app.command()
@@ -370,21 +371,42 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML page goes.")] = None,
 ) -> None:
     """Write one self-contained HTML page: stages, pictures, tables, lineage and run history."""
-    from flows.pipelines import find_pipeline
+    from flows.pipelines import find_pipelines
     from flows.report import write_report
 
-    path = write_report(_store(root), find_pipeline(pipeline), output)
-    console.print(f"report: {path}", highlight=False, soft_wrap=True)
+    store = _store(root)
+    for chosen in find_pipelines(pipeline):
+        console.print(f"report: {write_report(store, chosen, output)}", highlight=False, soft_wrap=True)
 
 
-def _configure(pipeline: str, profile: str, overrides: Sequence[str] | None) -> tuple[Pipeline, Config, str]:
+def _configure(pipeline: str, profile: str, overrides: Sequence[str] | None) -> tuple[dict[Pipeline, Config], str]:
+    """Return what is to be run with which configuration, and the profile's name, or its path where it is a file."""
     from configs.load import load_config, profile_path
-    from flows.pipelines import find_pipeline
+    from flows.pipelines import ALL, find_pipelines
 
-    chosen = find_pipeline(pipeline)
-    path = profile_path(pipeline, profile)
-    name = str(path) if profile.endswith((".yaml", ".yml")) else profile
-    return chosen, load_config(chosen.config, path, overrides or ()), name
+    chosen = find_pipelines(pipeline)
+    of_pipeline: dict[str, list[str]] = {p.name: [] for p in chosen}
+    for override in overrides or ():
+        name, _, rest = override.partition(".") if pipeline == ALL else (pipeline, "", override)
+        if name not in of_pipeline:
+            raise ValueError(f"--set {override}: with {ALL}, begin with a pipeline's name: {', '.join(of_pipeline)}")
+        of_pipeline[name].append(rest)
+    paths = {p: profile_path(p.name, profile) for p in chosen}
+    name = str(paths[chosen[0]]) if profile.endswith((".yaml", ".yml")) else profile
+    return {p: load_config(p.config, path, of_pipeline[p.name]) for p, path in paths.items()}, name
+
+
+def _announce(orders: dict[Pipeline, Config], root: Path, profile: str) -> None:
+    """Say where the pages will be, and how long it takes where the profile tells."""
+    from configs.load import profile_minutes, profile_path
+
+    minutes = [profile_minutes(profile_path(p.name, profile)) for p in orders]
+    known = [m for m in minutes if m is not None]
+    long = f"about {sum(known):g} minutes on two cores where nothing is cached; " if len(known) == len(minutes) else ""
+    names = [p.name for p in orders]
+    pages = ", ".join(f"{root.name}/reports/{name}.html" for name in names)
+    which = names[0] if len(names) == 1 else "all"
+    console.print(f"[dim]{long}millrace report {which} then writes {pages}[/]", highlight=False, soft_wrap=True)
 
 
 def _root(root: str | None) -> Path:

@@ -21,7 +21,7 @@ from tasks.stage import dashboard_reporter
 
 def run_in_flow(pipeline: Pipeline, config: Config) -> State:
     """Run a pipeline inside a Prefect flow run; bad input is a failed state with one sentence, not a traceback."""
-    reporters: list[Reporter] = [dashboard_reporter(), *terminals]
+    reporters = [dashboard_reporter(), *([terminals[pipeline.name]] if pipeline.name in terminals else [])]
     try:
         record = run(
             pipeline,
@@ -40,8 +40,8 @@ def run_in_flow(pipeline: Pipeline, config: Config) -> State:
     return Completed(message=f"{len(record.stages)} stages, {worked} worked, {len(record.stages) - worked} cached")
 
 
-terminals: list[Reporter] = []
-"""Filled by `millrace run`, so that a person at a terminal sees what the dashboard sees."""
+terminals: dict[str, Reporter] = {}
+"""By pipeline; filled by `millrace run`, so that a person at a terminal sees what the dashboard sees."""
 
 
 @flow(name="weather", persist_result=False)

@@ -1,8 +1,10 @@
-"""`millrace run`: a Prefect flow run in this process, with or without a server."""
+"""`millrace run`: pipelines in this process, one or several at once, as Prefect flow runs or without Prefect."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -10,24 +12,74 @@ from rich.console import Console
 from configs.base import Config
 from flows.pipelines import Pipeline
 from flows.prefect_home import settings
+from flows.runner import Engine, run
 from flows.runs import RunRecord, load_runs
+from tasks.progress import Bars, Terminal
+from tasks.stage import in_threads
 
 
-def run_flow(
-    pipeline: Pipeline, config: Config, root: Path, console: Console, *, profile: str, workers: str, deep: bool
-) -> RunRecord:
-    """Run a pipeline as a Prefect flow, on the root's server when one is up, else with Prefect's in-process API."""
+def run_here(
+    orders: Mapping[Pipeline, Config],
+    root: Path,
+    console: Console,
+    *,
+    profile: str,
+    engine: Engine,
+    workers: str,
+    deep: bool,
+) -> list[RunRecord]:
+    """Run pipelines, as many at once as there are cores; return their records, in order.
+
+    With Prefect they are flow runs, on the root's server when one is up, else with Prefect's in-process API. Where a
+    pipeline cannot go on, the others do; its error is raised in the end.
+    """
+    bars = Bars(console)
+    terminals = {p.name: Terminal(console, p.name if len(orders) > 1 else "", bars) for p in orders}
+    if engine == "prefect":
+        _start_prefect(root, console, profile=profile, workers=workers, deep=deep)
+
+    def carry_out(pipeline: Pipeline) -> RunRecord:
+        config, terminal = orders[pipeline], terminals[pipeline.name]
+        if engine == "prefect":
+            return _run_as_flow(pipeline, config, root, terminal)
+        return run(pipeline, config, root, terminal, profile=profile, workers=workers, deep=deep)
+
+    if len(orders) == 1:
+        return [carry_out(pipeline) for pipeline in orders]
+    failures: dict[str, ValueError] = {}
+
+    def attempt(pipeline: Pipeline) -> RunRecord | None:
+        try:
+            return carry_out(pipeline)
+        except ValueError as error:
+            failures[pipeline.name] = error
+            return None
+
+    cores = len(os.sched_getaffinity(0))
+    records = in_threads([partial(attempt, pipeline) for pipeline in orders], max(2, cores))
+    if failures:
+        raise ValueError("; ".join(f"{name}: {error}" for name, error in failures.items()))
+    return records
+
+
+def _start_prefect(root: Path, console: Console, *, profile: str, workers: str, deep: bool) -> None:
+    """Set Prefect up, and start its in-process API where the root has no server: once, before any thread wants it."""
     os.environ |= settings(root)
     os.environ |= {"MILLRACE_WORKERS": workers, "MILLRACE_DEEP": "1" if deep else "", "MILLRACE_PROFILE": profile}
     where = os.environ.get("PREFECT_API_URL")
     console.print(f"[dim]Prefect: {where or 'in-process API (millrace serve starts a dashboard)'}[/]", highlight=False)
+    from prefect.client.orchestration import get_client
 
+    with get_client(sync_client=True) as client:
+        client.hello()
+
+
+def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Terminal) -> RunRecord:
     from flows import deployments
-    from tasks.progress import Terminal
 
-    deployments.terminals[:] = [Terminal(console)]
+    deployments.terminals[pipeline.name] = terminal
     state = getattr(deployments, pipeline.name)(config=config, return_state=True)
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         raise error if isinstance(error, BaseException) else ValueError(state.message)
-    return load_runs(root)[0]
+    return next(record for record in load_runs(root) if record.pipeline == pipeline.name)

@@ -38,6 +38,14 @@ PIPELINES = {
 }
 
 
+ALL = "all"
+
+
+def find_pipelines(name: str) -> list[Pipeline]:
+    """Return a pipeline by its name, or every one for `all`."""
+    return list(PIPELINES.values()) if name == ALL else [find_pipeline(name)]
+
+
 def find_pipeline(name: str) -> Pipeline:
     """Return a pipeline by its name."""
     try:

@@ -29,13 +29,19 @@ def write_report(store: AssetStore, pipeline: Pipeline, output: Path | None = No
         title=pipeline.title,
         pipeline=pipeline.name,
         run=latest,
-        stages=sorted((_stage(store, record) for record in latest.stages), key=lambda s: not s.get("pictures")),
+        stages=sorted((_stage(store, record) for record in reversed(latest.stages)), key=_rank),
         river=latest.stages,
         history=[_row(run) for run in runs[:20]],
     )
     path = output or store.root / "reports" / f"{pipeline.name}.html"
     write_atomic(path, html)
     return path
+
+
+def _rank(stage: dict[str, Any]) -> int:
+    """Let the page open with the pictures of the result: those of the last report, then of those before it."""
+    is_report = not stage["gone"] and stage["asset"].kind.endswith("_report")
+    return 0 if is_report else 1 if stage.get("pictures") else 2
 
 
 def _stage(store: AssetStore, record: StageRecord) -> dict[str, Any]:

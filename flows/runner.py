@@ -15,6 +15,7 @@ from tasks.session import Outcome, Reporter, Session
 from tasks.units import Workers
 
 DEFAULT_ROOT = "assets"
+Engine = Literal["inline", "prefect"]
 
 
 def default_root() -> Path:
@@ -47,7 +48,7 @@ def run(
     *,
     profile: str = "",
     workers: str = "auto",
-    engine: Literal["inline", "prefect"] = "inline",
+    engine: Engine = "inline",
     deep: bool = False,
     flow_run_id: str | None = None,
 ) -> RunRecord:

@@ -69,6 +69,7 @@ def print_asset(console: Console, store: AssetStore, name: str) -> None:
         "config": manifest.config,
         **manifest.counts,
         **manifest.metrics,
+        "bytes depend on": manifest.made_on or "nothing else",
         "software": ", ".join(f"{k} {v}" for k, v in manifest.software.items()),
     }
     for key, value in rows.items():

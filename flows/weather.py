@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from configs.weather import ArcoSource, CdsSource, FilesSource, SampleSource
-from configs.weather_lm import CaptionFiles, LanguageRecipe, SampleCaptions, SampleText
+from configs.weather_lm import CaptionFiles, LanguageRecipe, NarratorRecipe, SampleCaptions, SampleText
 from configs.weather_pipeline import WeatherConfig
 from storage.raw import find_files
 from tasks.captions.gather import caption_files, named_columns, weather_captions
@@ -24,7 +24,8 @@ from tasks.narration.report import narration_report
 from tasks.narration.training import narrator_training
 from tasks.samples.generate import era5_sample, weather_text_sample
 from tasks.samples.weather_regions import REGIONS
-from tasks.stage import Label, raw_input
+from tasks.stage import Label, raw_input, side_by_side
+from tasks.training.launch import train_all, trainings_at_once
 
 
 def weather(config: WeatherConfig) -> Any:
@@ -37,54 +38,65 @@ def weather(config: WeatherConfig) -> Any:
     era5_report(store=windows, training_set=training_set, channels=config.report_channels)
     if config.mae is None:
         return training_set
-    mae = mae_training(store=windows, training_set=training_set, recipe=config.mae, execution=config.execution)
-    mae_report(store=windows, training_set=training_set, model=mae, windows=config.mae.report_windows)
+    data = {"store": windows, "training_set": training_set}
     if not config.trainings():
-        return mae
+        return _vision(config, **data)
     captions = weather_captions(**_captions(config, raw), label=Label("windows"))
-    return _narrators(config, store=windows, training_set=training_set, captions=captions, mae=mae)
+    mae, languages = side_by_side(
+        [lambda: _vision(config, **data), lambda: _languages(config, captions=captions, training_set=training_set)],
+        trainings_at_once(config.execution),
+    )
+    return _narrators(config, languages, **data, captions=captions, mae=mae)
 
 
-def _narrators(config: WeatherConfig, **data: Any) -> Any:
-    """Train the language models that are to be trained here, then every narrator, and judge them."""
+def _vision(config: WeatherConfig, **data: Any) -> Any:
+    """Pretrain the vision model and compare it with its baselines."""
+    assert config.mae is not None
+    mae = mae_training(**data, recipe=config.mae, execution=config.execution)
+    mae_report(**data, model=mae, windows=config.mae.report_windows)
+    return mae
+
+
+def _narrators(config: WeatherConfig, languages: Mapping[str, Any], **data: Any) -> Any:
+    """Train every narrator, and judge them; `languages` are those that were trained here."""
     assert config.captions is not None
-    trainings = config.trainings()
-    used = {recipe.language: config.languages[recipe.language] for _, _, recipe in trainings}
-    languages = {name: _language(config, name, recipe, data) for name, recipe in used.items() if recipe.text}
-    narrators = {
-        label: narrator_training(
+    join = config.captions.join
+
+    def training(label: Label, seed: int, recipe: NarratorRecipe) -> Any:
+        return narrator_training(
             **data,
             language=languages.get(recipe.language),
-            join=config.captions.join,
-            language_recipe=used[recipe.language],
+            join=join,
+            language_recipe=config.languages[recipe.language],
             recipe=recipe,
             seed=seed,
             execution=config.execution,
-            label=Label(label),
+            label=label,
         )
-        for name, seed, recipe in trainings
-        for label in [f"{name}-{seed}"]
-    }
+
     return narration_report(
         **data,
-        join=config.captions.join,
+        join=join,
         evaluation=config.evaluation,
-        languages={f"{name}-{seed}": recipe.language for name, seed, recipe in trainings},
+        languages={f"{name}-{seed}": recipe.language for name, seed, recipe in config.trainings()},
         **{f"language {name}": asset for name, asset in languages.items()},
-        **narrators,
+        **train_all(config.trainings(), config.execution, training),
     )
 
 
-def _language(config: WeatherConfig, name: str, recipe: LanguageRecipe, data: Mapping[str, Any]) -> Any:
+def _languages(config: WeatherConfig, **data: Any) -> dict[str, Any]:
+    """Train the language models that are to be trained here."""
+    used = {recipe.language: config.languages[recipe.language] for _, _, recipe in config.trainings()}
+    return {name: _language(config, name, recipe, **data) for name, recipe in used.items() if recipe.text}
+
+
+def _language(config: WeatherConfig, name: str, recipe: LanguageRecipe, captions: Any, training_set: Any) -> Any:
     """Train a language model on the captions of the training period, or on texts about other generated weather."""
     assert recipe.text is not None
-    captions, training_set = data["captions"], data["training_set"]
     if isinstance(recipe.text.text, SampleText):
         texts = weather_text_sample(source=recipe.text.text.weather)
-        captions, training_set = (
-            weather_captions(raw=texts, names={}, columns={}, boxes=REGIONS, label=Label(name)),
-            None,
-        )
+        captions = weather_captions(raw=texts, names={}, columns={}, boxes=REGIONS, label=Label(name))
+        training_set = None
     return language_training(
         captions=captions,
         training_set=training_set,

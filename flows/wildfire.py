@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.fire_data import FireArchive
 from configs.fire_sample import SampleFires
-from configs.wildfire import WildfireConfig
+from configs.wildfire import FireRecipe, WildfireConfig
 from tasks.fire.archive import archive_files, archive_names
 from tasks.fire.cache import fire_cache
 from tasks.fire.evaluate import fire_evaluation_report
@@ -16,6 +16,7 @@ from tasks.fire.split import fire_split
 from tasks.fire.training import fire_training
 from tasks.samples.fire import fire_sample
 from tasks.stage import Label, raw_input
+from tasks.training.launch import train_all
 
 
 def wildfire(config: WildfireConfig) -> Any:
@@ -32,15 +33,15 @@ def wildfire(config: WildfireConfig) -> Any:
     cache = fire_cache(records=records)
     split = fire_split(cache=cache, splits=config.splits)
     fire_data_report(cache=cache, split=split)
-    models = {
-        label: fire_training(
-            cache=cache, split=split, recipe=recipe, seed=seed, execution=config.execution, label=Label(label)
-        )
-        for name, seed, recipe in config.trainings()
-        for label in [f"{name}-{seed}"]
-    }
-    if not models:
+    if not config.trainings():
         return split
+
+    def training(label: Label, seed: int, recipe: FireRecipe) -> Any:
+        return fire_training(
+            cache=cache, split=split, recipe=recipe, seed=seed, execution=config.execution, label=label
+        )
+
+    models = train_all(config.trainings(), config.execution, training)
     return fire_evaluation_report(cache=cache, split=split, evaluation=config.evaluation, **models)
 
 

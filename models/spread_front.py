@@ -9,6 +9,7 @@ along the quickest paths, so the network learns rates of spread from nothing but
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ SHORTEST = 0.02
 INITIAL_TIME = math.log(1 / 14)
 """Before anything is learned the front moves 14 pixels in a frame."""
 INITIAL_SHARPNESS = 1.0
+ROUNDS = 4
+"""Rounds of relaxation between two looks at whether there is anything left to find."""
+Relaxation = Callable[[Tensor, Tensor], Tensor]
 
 
 class SpreadFront(nn.Module):
@@ -40,16 +44,21 @@ class SpreadFront(nn.Module):
     def __init__(self, features: int, reach: int = 72) -> None:
         super().__init__()
         self.reach = reach
+        self._relax: Relaxation = relaxed
         self.speeds = nn.Conv2d(features, len(STEPS) + 2, 1)
         nn.init.zeros_(self.speeds.weight)
         with torch.no_grad():
             self.speeds.bias.copy_(torch.tensor([INITIAL_TIME] * len(STEPS) + [0.0, INITIAL_SHARPNESS]))  # type: ignore[union-attr]
 
+    def compile_search(self) -> None:
+        """Make kernels of the relaxation, whose many small ones are what a GPU waits for."""
+        self._relax = torch.compile(relaxed, dynamic=True)
+
     def arrivals(self, features: Tensor, batch: FireBatch) -> tuple[Tensor, Tensor]:
         """Return when fire arrives, in frames after the last one, and the sharpness of the logit, both (B, H, W)."""
         outputs = self.speeds(features).float().contiguous()
         leave, enter, sharpness = outputs[:, : len(STEPS)], outputs[:, -2], outputs[:, -1]
-        times = travel_times(leave, enter, batch.burnt & batch.domain, batch.burnable, self.reach)
+        times = travel_times(leave, enter, batch.burnt & batch.domain, batch.burnable, self.reach, self._relax)
         return times, 3.0 * F.softplus(sharpness)
 
     def forward(self, features: Tensor, batch: FireBatch) -> Tensor:
@@ -58,13 +67,15 @@ class SpreadFront(nn.Module):
         return monotone(-sharpness * times.clamp(min=SHORTEST).log(), batch)
 
 
-def travel_times(leave: Tensor, enter: Tensor, burnt: Tensor, open_to_fire: Tensor, reach: int) -> Tensor:
+def travel_times(
+    leave: Tensor, enter: Tensor, burnt: Tensor, open_to_fire: Tensor, reach: int, relax: Relaxation | None = None
+) -> Tensor:
     """Return when the fire arrives at every pixel, in frames, as (B, H, W): 0 where burnt, `HORIZON` at most.
 
     `leave` (B, 8, H, W) is the logarithm of the time that fire takes from a pixel to its neighbour in each of `STEPS`,
     for a neighbour at distance 1; `enter` (B, H, W) is added for the pixel entered. Only pixels `open_to_fire`
     (B, H, W) are entered, and only those whose row and column are at most `reach` from a burnt one's. `reach` rounds of
-    relaxation find every quickest path of so many edges, and many longer ones.
+    relaxation, rounded up to a multiple of `ROUNDS`, find every quickest path of so many edges, and many longer ones.
     """
     height, width = burnt.shape[-2:]
     near_rows, near_columns = _near(burnt.any(2), reach), _near(burnt.any(1), reach)
@@ -75,7 +86,7 @@ def travel_times(leave: Tensor, enter: Tensor, burnt: Tensor, open_to_fire: Tens
     burnt = burnt[:, rows, columns]
     times = edge_times(leave[..., rows, columns], enter[:, rows, columns], open_to_fire[:, rows, columns] & near)
     with torch.no_grad():
-        directions = quickest_paths(times, burnt, reach)
+        directions = quickest_paths(times, burnt, reach, relax or relaxed)
     arrivals = path_sums(times, directions, burnt, reach)
     around = (columns.start, width - columns.stop, rows.start, height - rows.stop)
     return F.pad(arrivals, around, value=HORIZON)
@@ -102,32 +113,43 @@ def _extent(lines: Tensor) -> slice:
     return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 1)
 
 
-def quickest_paths(times: Tensor, burnt: Tensor, reach: int) -> Tensor:
+def quickest_paths(times: Tensor, burnt: Tensor, reach: int, relax: Relaxation) -> Tensor:
     """Return (B, H, W) int64: the direction in which the quickest path enters each pixel, -1 where none does.
 
-    Bellman-Ford on the whole grid at once, in place: after k rounds, all paths of k edges have been tried. More rounds
-    than a sample needs change nothing about it, so batch mates do not matter.
+    Bellman-Ford on the whole grid at once: after k rounds, all paths of k edges have been tried. More rounds than a
+    sample needs change nothing about it, so batch mates do not matter.
     """
-    height, width = burnt.shape[-2:]
     edges = times.transpose(0, 1).contiguous()
     arrival = F.pad(torch.where(burnt, 0.0, HORIZON).to(edges.dtype), (1, 1, 1, 1), value=HORIZON)
-    inner = arrival[:, 1:-1, 1:-1]
-    sources = [arrival[:, 1 - r : 1 - r + height, 1 - c : 1 - c + width] for r, c in STEPS]
-    through = torch.empty_like(edges[0])
-    for k in range(reach):
-        before = inner.clone() if k % 8 == 7 and reads_are_free(inner) else None
-        for source, edge in zip(sources, edges, strict=True):
-            torch.add(source, edge, out=through)
-            torch.minimum(inner, through, out=inner)
-        if before is not None and torch.equal(before, inner):
+    for _ in range(-(-reach // ROUNDS)):
+        before, arrival = arrival, relax(arrival, edges)
+        if reads_are_free(arrival) and torch.equal(before, arrival):
             break
+    through = torch.empty_like(edges[0])
     best = torch.full_like(through, HORIZON)
     directions = torch.full_like(burnt, -1, dtype=torch.int8)
-    for d, (source, edge) in enumerate(zip(sources, edges, strict=True)):
+    for d, (source, edge) in enumerate(zip(_neighbours(arrival), edges, strict=True)):
         torch.add(source, edge, out=through)
         directions.masked_fill_(through < best, d)
         torch.minimum(best, through, out=best)
     return directions.masked_fill_(burnt, -1).long()
+
+
+def relaxed(arrival: Tensor, edges: Tensor) -> Tensor:
+    """Return arrivals (B, H + 2, W + 2), with a border, after `ROUNDS` rounds over the edges (8, B, H, W)."""
+    arrival = arrival.clone()
+    inner, through = arrival[:, 1:-1, 1:-1], torch.empty_like(edges[0])
+    for _ in range(ROUNDS):
+        for source, edge in zip(_neighbours(arrival), edges, strict=True):
+            torch.add(source, edge, out=through)
+            torch.minimum(inner, through, out=inner)
+    return arrival
+
+
+def _neighbours(arrival: Tensor) -> list[Tensor]:
+    """Return for each of `STEPS` the view (B, H, W) of bordered arrivals from which it enters a pixel."""
+    height, width = arrival.shape[1] - 2, arrival.shape[2] - 2
+    return [arrival[:, 1 - r : 1 - r + height, 1 - c : 1 - c + width] for r, c in STEPS]
 
 
 def path_sums(times: Tensor, directions: Tensor, burnt: Tensor, reach: int) -> Tensor:

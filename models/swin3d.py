@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +103,12 @@ def _offsets(window: Grid, table: Grid, device: torch.device) -> Tensor:
     return index
 
 
+@lru_cache(maxsize=64)
+def _layouts(grid: Grid, window: Grid, device: torch.device) -> tuple[WindowLayout, WindowLayout]:
+    """Return the plain and the shifted layout; they are computed once, for they depend on nothing else."""
+    return WindowLayout.of(grid, window, False, device), WindowLayout.of(grid, window, True, device)
+
+
 class WindowAttention(nn.Module):
     """Multi-head attention within windows, with a learned bias for each relative position."""
 
@@ -171,8 +178,7 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, T, H, W, C) of the same."""
-        grid = as_grid(x.shape[1:4])
-        layouts = [WindowLayout.of(grid, self.window, shifted, x.device) for shifted in (False, True)]
+        layouts = _layouts(as_grid(x.shape[1:4]), self.window, x.device)
         for number, block in enumerate(self.blocks):
             x = block(x, layouts[number % 2])
         return x

@@ -109,7 +109,15 @@ class Manifest(_Record):
     seconds: float
     reason: str
     software: dict[str, str]
+    machines: tuple[dict[str, str], ...] = ()
+    """What else the bytes depend on, such as threads and processor, in the order in which they had a part in it; empty
+    where the same bytes come out anywhere."""
     created_at: datetime
+
+    @property
+    def made_on(self) -> str:
+        """The machines in words, empty where none matters."""
+        return ", then ".join(" ".join(f"{what} {value}" for what, value in m.items()) for m in self.machines)
 
 
 class Asset:

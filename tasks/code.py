@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import threading
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +36,7 @@ class Code:
 
     def __init__(self, memory: Path | None = None) -> None:
         self._memory = memory
+        self._lock = threading.Lock()
         self._facts: dict[str, Facts] = {}
         if memory is not None and memory.exists():
             self._facts = {source: Facts(*facts) for source, facts in json.loads(memory.read_bytes()).items()}
@@ -66,11 +68,12 @@ class Code:
         assert path is not None, f"module {name} has no source"
         text = path.read_bytes()
         source = hashlib.sha256(text).hexdigest()
-        if source not in self._facts:
-            self._facts[source] = _facts(text)
-            if self._memory is not None and self._memory.parent.exists():
-                write_atomic(self._memory, json.dumps(self._facts))
-        return self._facts[source]
+        with self._lock:
+            if source not in self._facts:
+                self._facts[source] = _facts(text)
+                if self._memory is not None and self._memory.parent.exists():
+                    write_atomic(self._memory, json.dumps(self._facts))
+            return self._facts[source]
 
 
 def _facts(text: bytes) -> Facts:

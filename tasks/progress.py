@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -39,77 +40,91 @@ class Silent:
         """Say nothing."""
 
 
-class Terminal:
-    """Rich lines and bars on a terminal; plain lines every few seconds where output is piped."""
+class Bars:
+    """The bars of all that is under way, below the lines that are printed; runs in several threads share them."""
 
     def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("        {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}", style="dim"),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def move(self, name: str, done: int, total: int, words: str) -> None:
+        """Move a bar; it appears when it is first moved."""
+        with self._lock:
+            if not self._tasks:
+                self._progress.start()
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task(name, total=total, words=words)
+            self._progress.update(self._tasks[name], completed=done, total=total, words=words)
+
+    def close(self, name: str) -> None:
+        """Take a bar away, if there is one."""
+        with self._lock:
+            if name in self._tasks:
+                self._progress.remove_task(self._tasks.pop(name))
+                if not self._tasks:
+                    self._progress.stop()
+
+
+class Terminal:
+    """Rich lines and bars on a terminal; plain lines every few seconds where output is piped.
+
+    Where several pipelines run at once, each has a terminal with its own name in front of every line, and all share the
+    `bars`.
+    """
+
+    def __init__(self, console: Console, pipeline: str = "", bars: Bars | None = None) -> None:
         self._console = console
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bars = bars or Bars(console)
+        self._before = f"{pipeline:<9} " if pipeline else ""
         self._printed = time.monotonic()
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        before = f"[dim]{self._before}[/]" if self._before else ""
+        self._console.print(before + text, highlight=False, soft_wrap=True, style=style)
 
     def begins(self, outcome: Outcome) -> None:
         """Print why a stage works."""
-        self._console.print(
-            f"[{STYLES[outcome.status]}]{outcome.label:<7}[/] [bold]{outcome.stage}[/]  {escape(outcome.reason)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        style = STYLES[outcome.status]
+        self._print(f"[{style}]{outcome.label:<7}[/] [bold]{outcome.stage}[/]  {escape(outcome.reason)}")
 
     def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
         """Move the bar."""
-        if not self._console.is_terminal:
-            if done == total or time.monotonic() - self._printed > 5:
-                self._printed = time.monotonic()
-                self._console.print(
-                    f"        {stage}: {done}/{total}  {words}".rstrip(), highlight=False, soft_wrap=True
-                )
-            return
-        if self._bar is None:
-            self._bar = Progress(
-                TextColumn("        {task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[words]}", style="dim"),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(stage, total=total, words=words)
-        assert self._task is not None
-        self._bar.update(self._task, completed=done, total=total, description=stage, words=words)
-        if done == total:
-            self._close_bar()
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar, self._task = None, None
+        name = self._before + stage
+        if self._console.is_terminal and done < total:
+            self._bars.move(name, done, total, words)
+        elif self._console.is_terminal:
+            self._bars.close(name)
+        elif done == total or time.monotonic() - self._printed > 5:
+            self._printed = time.monotonic()
+            self._print(f"        {stage}: {done}/{total}  {words}".rstrip())
 
     def message(self, text: str) -> None:
         """Print a note."""
-        self._console.print(f"        {escape(text)}", highlight=False, style="dim", soft_wrap=True)
+        self._print(f"        {escape(text)}", style="dim")
 
     def ends(self, outcome: Outcome) -> None:
         """Print what came out."""
-        self._close_bar()
+        self._bars.close(self._before + outcome.stage)
         asset = outcome.asset
         assert asset is not None, "a stage that ended has an asset"
         if outcome.status == "HIT":
-            self._console.print(
-                f"[green]HIT    [/] [bold]{outcome.stage}[/]  {asset.kind}/{asset.key[:12]}: {escape(outcome.reason)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            found = f"{asset.kind}/{asset.key[:12]}: {escape(outcome.reason)}"
+            self._print(f"[green]HIT    [/] [bold]{outcome.stage}[/]  {found}")
             return
         counts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asset.manifest.counts.items())
-        self._console.print(
+        self._print(
             f"        {asset.kind}/{asset.key[:12]}  {describe_size(asset.size)} in {outcome.seconds:.1f} s"
-            + (f"; {escape(counts)}" if counts else ""),
-            highlight=False,
-            soft_wrap=True,
+            + (f"; {escape(counts)}" if counts else "")
         )
 
 

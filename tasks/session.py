@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -74,22 +75,25 @@ class Session:
     on_outcome: Callable[[Outcome], Any] = lambda outcome: None
     code: Code = field(init=False)
     _held: dict[str, FileLock] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.code = Code(self.store.root / ".code.json")
 
     def add(self, outcome: Outcome) -> None:
         """Note what became of a stage."""
-        self.outcomes.append(outcome)
-        self.on_outcome(outcome)
+        with self._lock:
+            self.outcomes.append(outcome)
+            self.on_outcome(outcome)
 
     def hold(self, asset: Asset) -> None:
         """Keep gc from an asset until the session ends."""
         name = str(asset.folder)
-        if name not in self._held:
-            lock = self.store.use_lock(asset)
-            lock.acquire()
-            self._held[name] = lock
+        with self._lock:
+            if name not in self._held:
+                lock = self.store.use_lock(asset)
+                lock.acquire()
+                self._held[name] = lock
 
     @contextlib.contextmanager
     def active(self) -> Iterator[Session]:

@@ -11,7 +11,10 @@ import base64
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -38,7 +41,7 @@ from storage.hashing import digest, file_sha256, jsonable
 from storage.raw import RawIndex, RawInput
 from tasks.reasons import Wanted, explain
 from tasks.session import Outcome, Pending, Reporter, Session, current_session
-from tasks.units import UnitFunction, Workers, map_units
+from tasks.units import UnitFunction, Workers, children, map_units
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -54,6 +57,8 @@ class StageResult:
     counts: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     pictures: Sequence[str] = ()
+    machines: Sequence[Mapping[str, str]] = ()
+    """See `Manifest.machines`."""
 
 
 class Label(str):
@@ -208,7 +213,8 @@ class Stage:
             damages = session.store.verify(asset, deep=session.deep)
             if not damages:
                 check = f"by {'content' if session.deep else 'size'}{session.store.where}"
-                return Outcome(title, "HIT", f"{len(asset.manifest.files)} files verified {check}", asset)
+                made_on = f"; made on {asset.manifest.made_on}" if asset.manifest.machines else ""
+                return Outcome(title, "HIT", f"{len(asset.manifest.files)} files verified {check}{made_on}", asset)
             more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
             return Outcome(title, "RUN", f"{damages[0]}{more}")
         workspace = session.store.workspace(asset)
@@ -283,6 +289,7 @@ class Stage:
             seconds=round(time.perf_counter() - started, 3),
             reason=outcome.reason,
             software=software_versions(),
+            machines=tuple(dict(machine) for machine in result.machines),
             created_at=now(),
         )
         outcome.asset = session.store.publish(asset, manifest)
@@ -297,6 +304,31 @@ def stage(kind: str, version: int = 1) -> Callable[[Callable[..., StageResult]],
     should nevertheless give something new.
     """
     return lambda function: Stage(function, kind, version)
+
+
+def side_by_side(branches: Sequence[Callable[[], Any]], at_once: int) -> list[Any]:
+    """Call branches of a pipeline that do not need each other, so many at once; return what each came to, in order.
+
+    A plan walks them one after another. Where one fails, those under way still end, no further one begins, and the
+    first failure is raised.
+    """
+    if at_once < 2 or len(branches) < 2 or current_session().planning:
+        return [branch() for branch in branches]
+    return in_threads([partial(copy_context().run, branch) for branch in branches], at_once)
+
+
+def in_threads(calls: Sequence[Callable[[], Any]], at_once: int) -> list[Any]:
+    """Make calls in threads, as `side_by_side` does; Ctrl-C ends the trainings that they wait for."""
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = [pool.submit(call) for call in calls]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        except KeyboardInterrupt:
+            children.end()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return [future.result() for future in sorted(futures, key=lambda future: future.cancelled())]
 
 
 def raw_input(name: str, paths: Sequence[Path]) -> Any:

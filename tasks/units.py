@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -148,6 +149,31 @@ def _on_dask(run: _RunUnit, units: Sequence[Unit], address: str) -> Iterator[Uni
 def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     die_with_parent(parent)
+
+
+class Children:
+    """Long-running processes of this one, so that Ctrl-C ends them although threads wait for them."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def start(self, command: Sequence[str], **settings: Any) -> subprocess.Popen[str]:
+        """Start a process; none starts any more once they have been ended."""
+        if self._ended:
+            raise KeyboardInterrupt
+        process = subprocess.Popen(command, text=True, **settings)
+        self._running = {child for child in self._running if child.poll() is None} | {process}
+        return process
+
+    def end(self) -> None:
+        """Kill all of them."""
+        self._ended = True
+        for process in self._running:
+            process.kill()
+
+
+children = Children()
 
 
 def die_with_parent(parent: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
 
@@ -25,9 +26,9 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A root in which a small sample has become windows."""
+    """A root in which a small sample has become windows; in a new interpreter, as everybody's first run."""
     root = tmp_path_factory.mktemp("finished")
-    result = millrace("run", "weather", "--engine", "inline", *SMALL, root=root)
+    result = millrace("run", "weather", "--engine", "inline", "--workers", "inline", *SMALL, root=root, cold=True)
     assert result.returncode == 0, result.stderr
     assert "5 stages: 5 worked, 0 cached" in result.stdout
     return root
@@ -103,9 +104,8 @@ def test_verify_names_a_flipped_byte_only_when_deep(finished):
         victim.write_bytes(original)
 
 
-def test_gc_removes_what_nothing_reaches_and_keeps_pins_and_what_is_in_use(tmp_path):
-    root = tmp_path / "assets"
-    assert millrace("run", "weather", "--engine", "inline", *SMALL, root=root).returncode == 0
+def test_gc_removes_what_nothing_reaches_and_keeps_pins_and_what_is_in_use(finished, tmp_path):
+    root = shutil.copytree(finished, tmp_path / "assets")
     dry = millrace("gc", "--dry-run", root=root).stdout
     assert "era5_windows" in dry, "the small settings are no profile's"
     assert "would free" in dry
@@ -144,16 +144,12 @@ def hold(root: Path, kind: str) -> subprocess.Popen[str]:
 
 def test_reap_closes_a_killed_run(tmp_path):
     root = tmp_path / "assets"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows", "run", "weather", "--engine", "inline", "--set", "source.days=300"],
-        cwd=REPOSITORY,
-        env=os.environ | {"MILLRACE_ROOT": str(root)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    long = ("--engine", "inline", "--workers", "inline", "--set", "source.days=300")
+    process = warm.start("flows", "run", "weather", *long, MILLRACE_ROOT=str(root))
     while not list((root / ".runs").glob("*.json")):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
     process.wait()
     record = next((root / ".runs").glob("*.json"))
     assert json.loads(record.read_text())["state"] == "Running"
@@ -165,7 +161,7 @@ def test_reap_closes_a_killed_run(tmp_path):
 
 BAD_INPUT = {
     "unknown pipeline": (["plan", "wether"], "there is no pipeline 'wether'"),
-    "unknown profile": (["plan", "weather", "-p", "huge"], "it has captioned, demo, files, full, narratives, windows"),
+    "unknown profile": (["plan", "weather", "-p", "huge"], "it has captioned, captioned_gpu, demo, files, full"),
     "unknown field": (["plan", "weather", "--set", "windows.hight=3"], "windows.hight: there is no such field"),
     "out of bounds": (["plan", "weather", "--set", "windows.time=0"], "windows.time: Input should be greater than"),
     "no raw files": (["run", "weather", "-p", "files", "--engine", "inline"], "'data/era5' matches no file"),
@@ -186,7 +182,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(case, tmp_path):
 def test_a_shadowing_folder_is_named(tmp_path):
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "__init__.py").touch()
-    result = millrace("plan", "weather", root=tmp_path / "assets", cwd=tmp_path, PYTHONPATH=str(REPOSITORY))
+    place = {"root": tmp_path / "assets", "cwd": tmp_path, "PYTHONPATH": str(REPOSITORY)}
+    result = millrace("plan", "weather", cold=True, **place)
     assert result.returncode == 2
     assert f"the package 'tasks' is found at {tmp_path / 'tasks'}" in result.stderr
 

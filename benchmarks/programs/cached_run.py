@@ -16,7 +16,9 @@ from rich.console import Console
 
 from configs.load import load_config, profile_path
 from configs.weather_pipeline import WeatherConfig
+from flows.local import run_here
 from flows.pipelines import find_pipeline
+from flows.runner import run as run_pipeline
 from flows.runs import RunRecord
 from tasks.progress import Silent
 from tasks.stage import Stage
@@ -42,12 +44,10 @@ def run(engine: str, root: Path, config: WeatherConfig) -> RunRecord:
     """Run the pipeline as `millrace run` does."""
     pipeline = find_pipeline("weather")
     if engine == "inline":
-        from flows.runner import run as run_inline
-
-        return run_inline(pipeline, config, root, Silent(), workers="2")
-    from flows.local import run_flow
-
-    return run_flow(pipeline, config, root, Console(file=io.StringIO()), profile="", workers="2", deep=False)
+        return run_pipeline(pipeline, config, root, Silent(), workers="2")
+    console = Console(file=io.StringIO())
+    (record,) = run_here({pipeline: config}, root, console, profile="", engine="prefect", workers="2", deep=False)
+    return record
 
 
 def main(task: dict[str, Any]) -> None:

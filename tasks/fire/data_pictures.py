@@ -6,20 +6,19 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from storage.files import atomic_path
 from storage.fire_split import PARTS, FireSplit
 from storage.token_cache import TokenCache
+from tasks.figures import subplots
 from tasks.fire import palette
 from tasks.fire.landscape import SLOPES
 from tasks.fire.leaks import burnt_map, region_box
@@ -51,7 +50,7 @@ def shading(cache: TokenCache) -> NDArray[np.float64]:
 def draw_fires(cache: TokenCache) -> Figure:
     """Draw terrain, fuel, domain, spread over time and token validity of a few fires, one row each."""
     chosen = choose_fires(cache)
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(chosen), 5, figsize=(15, 2.9 * len(chosen) + 0.4), squeeze=False, layout="constrained"
     )  # fmt: skip
     light = shading(cache)
@@ -96,8 +95,8 @@ def _fuel(cache: TokenCache, fire: int, place: Axes) -> None:
     classes = cache.array("landscape/classes")[cache.fuel][pixels]
     _, codes = cache.categorical[cache.fuel]
     burnable = [code not in cache.attributes["decoding"]["unburnable"] for code in codes]
-    greens = plt.get_cmap("summer")(np.linspace(0, 0.95, max(1, sum(burnable))))
-    blues = plt.get_cmap("Blues")(np.linspace(0.35, 0.75, max(1, len(codes) - sum(burnable))))
+    greens = colormaps["summer"](np.linspace(0, 0.95, max(1, sum(burnable))))
+    blues = colormaps["Blues"](np.linspace(0.35, 0.75, max(1, len(codes) - sum(burnable))))
     colours, green, blue = [to_rgb(palette.OUTSIDE)], iter(greens), iter(blues)
     colours += [tuple(next(green if can else blue)[:3]) for can in burnable]
     place.imshow(classes, cmap=ListedColormap(colours), norm=BoundaryNorm(np.arange(-0.5, len(colours)), len(colours)))
@@ -122,7 +121,7 @@ def _spread(cache: TokenCache, fire: int, place: Axes, light: NDArray[np.float64
     pixels = cache.crops[fire].pixels
     ground = np.where(cache.domain(fire), 0.55 + 0.45 * light[pixels], 0.78)
     place.imshow(ground, cmap="gray", vmin=0, vmax=1)
-    colours = plt.get_cmap("inferno_r", steps + 2)
+    colours = colormaps["inferno_r"].resampled(steps + 2)
     shades = ListedColormap(colours(np.arange(1, steps + 1)))
     arrival[arrival == steps] = np.nan
     norm = BoundaryNorm(np.arange(-0.5, steps), steps)
@@ -142,7 +141,7 @@ def _tokens(cache: TokenCache, fire: int, place: Axes) -> None:
     place.hlines(np.arange(1, crop.rows) * patch - 0.5, -0.5, extent[1], color="white", linewidth=0.3)
     place.vlines(np.arange(1, crop.columns) * patch - 0.5, -0.5, extent[2], color="white", linewidth=0.3)
     place.add_patch(
-        plt.Rectangle((-0.5, -0.5), crop.width, crop.height, fill=False, edgecolor=palette.GROWTH, linewidth=1.2)
+        Rectangle((-0.5, -0.5), crop.width, crop.height, fill=False, edgecolor=palette.GROWTH, linewidth=1.2)
     )  # fmt: skip
     empty = int((share == 0).sum())
     place.set_xlabel(f"{crop.rows} x {crop.columns} tokens of {patch} px, crop in red, {empty} empty", fontsize=7)
@@ -160,7 +159,7 @@ def draw_lengths(cache: TokenCache, split: FireSplit) -> Figure:
     """Draw how many fires have how many frames, by part."""
     steps = np.array(cache.steps)
     lengths = np.arange(steps.min(), steps.max() + 1)
-    figure, place = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    figure, place = subplots(figsize=(8, 3.4), layout="constrained")
     base = np.zeros(len(lengths))
     for part in (*PARTS, None):
         chosen = [e.fire for e in split.fires if e.part == part]
@@ -192,7 +191,7 @@ def draw_map(cache: TokenCache, split: FireSplit) -> Figure:
             inside[y0:y1, x0:x1] = True
         image[burnt & inside] = 0.45 * image[burnt & inside] + 0.55 * np.array(to_rgb(palette.PARTS[owner]))
     kilometres = cache.cell_metres / 1000
-    figure, place = plt.subplots(figsize=(9, 0.8 + 7 * min(1.4, rows / columns)), layout="constrained")
+    figure, place = subplots(figsize=(9, 0.8 + 7 * min(1.4, rows / columns)), layout="constrained")
     place.imshow(
         np.clip(image, 0, 1), interpolation="antialiased", extent=(0, columns * kilometres, rows * kilometres, 0)
     )

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from storage.fire_split import Part
+from tasks.figures import subplots
 from tasks.fire import palette
 from tasks.fire.evaluation import Contender, batches_of_fires
 from tasks.fire.figures_scores import tidy
@@ -89,7 +86,7 @@ def token_kinds(batch: FireBatch) -> Tensor:
 def draw_attention(attention: AttentionOverTime, name: str) -> Figure:
     """Draw per layer: mean attention of front tokens by history and age, and kinds of tokens against even attention."""
     layers = len(attention.sums)
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         2, layers, figsize=(3.3 * layers + 1.4, 5.8), squeeze=False, layout="constrained", sharey="row"
     )
     lengths = [n for n in range(2, attention.tokens.shape[1]) if attention.tokens[0, n] > 0]

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
+from tasks.figures import subplots
 from tasks.fire import palette
 from tasks.fire.evaluation import Judged, fires_of_different_size, load_batch
 from tasks.fire.rollout import Probability
@@ -61,7 +60,7 @@ def error_picture(predicted: Mask, last: Mask, target: Mask, domain: Mask) -> Pi
 
 def probability_picture(probability: NDArray[Any], last: Mask, domain: Mask) -> Picture:
     """Return the probability of growth pixels in the colours of `palette.PROBABILITY`."""
-    colours = plt.get_cmap(palette.PROBABILITY)(np.clip(probability, 0, 1))[..., :3]
+    colours = colormaps[palette.PROBABILITY](np.clip(probability, 0, 1))[..., :3]
     colours[last] = to_rgb(palette.BURNT)
     colours[~domain] = to_rgb(palette.OUTSIDE)
     return np.asarray(colours, np.float64)
@@ -89,9 +88,7 @@ def draw_predictions(main: Judged, baseline: Judged, count: int, names: Sequence
     chosen = fires_of_different_size(main, count)
     if not chosen:
         return None
-    figure, rows = plt.subplots(
-        len(chosen), 4, figsize=(11, 2.75 * len(chosen) + 0.6), squeeze=False, layout="constrained"
-    )
+    figure, rows = subplots(len(chosen), 4, figsize=(11, 2.75 * len(chosen) + 0.6), squeeze=False, layout="constrained")
     titles = [
         "last frame and truth",
         f"{main.contender.name}: probability",
@@ -117,7 +114,7 @@ def draw_predictions(main: Judged, baseline: Judged, count: int, names: Sequence
         axes.set_title(title, fontsize=9)
     handles = [Patch(facecolor=colour, edgecolor="#777777", linewidth=0.5) for colour in LEGEND.values()]
     figure.legend(handles, LEGEND, loc="outside lower center", ncols=len(LEGEND), fontsize=8, frameon=False)
-    scale = plt.cm.ScalarMappable(plt.Normalize(0, 1), palette.PROBABILITY)
+    scale = ScalarMappable(Normalize(0, 1), palette.PROBABILITY)
     bar = figure.colorbar(scale, ax=rows.ravel().tolist(), shrink=0.5, pad=0.01, aspect=30, panchor=False)
     bar.set_label("probability", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -126,9 +123,7 @@ def draw_predictions(main: Judged, baseline: Judged, count: int, names: Sequence
 
 def draw_samples(predict: Probability, samples: FireDataset, indices: Sequence[int], threshold: float = 0.5) -> Figure:
     """Draw a few samples: truth, probability and errors; for a look at a model in training."""
-    figure, rows = plt.subplots(
-        len(indices), 3, figsize=(8.5, 2.75 * len(indices)), squeeze=False, layout="constrained"
-    )
+    figure, rows = subplots(len(indices), 3, figsize=(8.5, 2.75 * len(indices)), squeeze=False, layout="constrained")
     for axes, index in zip(rows, indices, strict=True):
         domain, last, target, probability = _predicted(predict, samples, index)
         pictures = [

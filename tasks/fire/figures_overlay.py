@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.colors import LightSource, to_rgb
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LightSource, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
+from tasks.figures import subplots
 from tasks.fire import palette
 
 if TYPE_CHECKING:
@@ -36,14 +35,12 @@ def draw_overlay(prediction: Prediction, place: Place) -> Figure:
     ground = hillshade(place.elevation, shape, place.cell_metres)[..., None] * np.array(to_rgb(palette.UNBURNT))
     growth = prediction.domain & ~prediction.before
     strength = np.where(growth, np.clip(prediction.probability, 0, 1), 0)[..., None]
-    fire = np.asarray(plt.get_cmap(palette.PROBABILITY)(strength[..., 0]))[..., :3]
+    fire = np.asarray(colormaps[palette.PROBABILITY](strength[..., 0]))[..., :3]
     opacity = np.clip(strength * 3, 0, 0.9)
     picture = ground * (1 - opacity) + fire * opacity
     picture[prediction.before] = to_rgb(palette.BURNT)
     picture[~prediction.domain] = to_rgb(palette.OUTSIDE)
-    figure, axes = plt.subplots(
-        figsize=(6.4, 5.6 * min(max(shape[0] / shape[1], 0.5), 1.6) + 0.8), layout="constrained"
-    )
+    figure, axes = subplots(figsize=(6.4, 5.6 * min(max(shape[0] / shape[1], 0.5), 1.6) + 0.8), layout="constrained")
     axes.imshow(picture, interpolation="nearest")
     handles: list[Patch | Line2D] = [Patch(facecolor=palette.BURNT, label=f"burnt in frame {prediction.start}")]
     lines = [(prediction.burnt, palette.PREDICTED, f"predicted, frame {prediction.frame}")]
@@ -57,7 +54,7 @@ def draw_overlay(prediction: Prediction, place: Place) -> Figure:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(f"{prediction.fire}: frame {prediction.start} to {prediction.frame}", loc="left", fontsize=10)
-    scale = plt.cm.ScalarMappable(plt.Normalize(0, 1), palette.PROBABILITY)
+    scale = ScalarMappable(Normalize(0, 1), palette.PROBABILITY)
     bar = figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.02)
     bar.set_label("probability of burning", fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from configs.fire_evaluation import EvaluationConfig
+from tasks.figures import subplots
 from tasks.fire.evaluation_tables import Model, groups
 from tasks.fire.palette import predictor_colours
 from tasks.fire.scores import precision_recall, reliability
@@ -37,7 +34,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def draw_by_step(models: Sequence[Model], config: EvaluationConfig) -> Figure:
     """Draw growth-F1 and full-state F1 by the step t of a fire, with the number of samples below."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     colours = predictor_colours([model.name for model in models])
     samples = models[0].runs[0].test
     steps = groups(samples, config)["step"]
@@ -60,9 +57,7 @@ def draw_by_step(models: Sequence[Model], config: EvaluationConfig) -> Figure:
 
 def draw_reliability(models: Sequence[Model], bins: int) -> Figure:
     """Draw how often pixels burn against how probable that was said to be, over growth pixels of the first run."""
-    figure, (upper, lower) = plt.subplots(
-        2, 1, figsize=(5.6, 6.4), height_ratios=[3, 1], sharex=True, layout="constrained"
-    )
+    figure, (upper, lower) = subplots(2, 1, figsize=(5.6, 6.4), height_ratios=[3, 1], sharex=True, layout="constrained")
     colours = predictor_colours([model.name for model in models])
     upper.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="perfect")
     for model in (m for m in models if m.learned):
@@ -84,7 +79,7 @@ def draw_reliability(models: Sequence[Model], bins: int) -> Figure:
 
 def draw_precision_recall(models: Sequence[Model]) -> Figure:
     """Draw precision against recall of growth pixels, with the frozen threshold as a dot; first run of each model."""
-    figure, axes = plt.subplots(figsize=(6.2, 5.4), layout="constrained")
+    figure, axes = subplots(figsize=(6.2, 5.4), layout="constrained")
     colours = predictor_colours([model.name for model in models])
     for model in models:
         if np.isnan(model.scores["growth_precision"].value):
@@ -104,7 +99,7 @@ def draw_precision_recall(models: Sequence[Model]) -> Figure:
 
 def draw_rollout(models: Sequence[Model]) -> Figure:
     """Draw the overlap of free roll-outs with the truth by horizon, with 95 % intervals over fires."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     colours = predictor_colours([model.name for model in models])
     for axes, measure, title in (
         (left, "iou", "IoU of the full state"),

@@ -14,6 +14,7 @@ from configs.wildfire import FireRecipe
 from models.fire_batch import FireBatch
 from models.fire_losses import FireLoss
 from models.fire_models import build_fire_model, parameter_groups
+from models.spread_front import SpreadFront
 from storage.fire_split import Part
 from tasks.fire.dataset import FireDataset, FireSample, collate
 from tasks.fire.released import open_part, release_config
@@ -42,6 +43,12 @@ class FireObjective(Objective):
     def build(self) -> nn.Module:
         """Return the recipe's model."""
         return build_fire_model(self.recipe.model, self.training.spec)
+
+    def compile(self, model: nn.Module) -> None:
+        """Compile the search of the front; convolutions, whose shapes differ between batches, stay as they are."""
+        for module in model.modules():
+            if isinstance(module, SpreadFront):
+                module.compile_search()
 
     def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Return the parameters that learn at `temporal` and at `spatial` rates."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
 from storage.shard_index import SPLITS
 from storage.shard_set import OK, REFUSED
+from tasks.figures import subplots
 from tasks.image_text.survey import Survey
 
 STORED, NOT_FETCHED, NOT_USABLE = "#2a9d5c", "#8a8f94", "#d98c3f"
@@ -31,7 +28,7 @@ def draw_statuses(survey: Survey) -> Figure:
     """Draw how many images ended in which status."""
     ordered = sorted(survey.statuses.items(), key=lambda item: (item[0] != OK, -item[1], item[0]))
     total = survey.statuses.total()
-    figure, place = plt.subplots(figsize=(10, 0.9 + 0.3 * len(ordered)), layout="constrained")
+    figure, place = subplots(figsize=(10, 0.9 + 0.3 * len(ordered)), layout="constrained")
     colours = [STORED if s == OK else NOT_USABLE if s in REFUSED else NOT_FETCHED for s, _ in ordered]
     bars = place.barh([status for status, _ in ordered], [count for _, count in ordered], color=colours, height=0.72)
     place.bar_label(bars, [f"{count:,}  ({count / total:.1%})" for _, count in ordered], padding=4, fontsize=9)
@@ -49,7 +46,7 @@ def draw_statuses(survey: Survey) -> Figure:
 def draw_sizes(survey: Survey) -> Figure:
     """Draw width and height, aspect and bytes of the downloaded files that were stored."""
     width, height, size = (survey.sizes[name] for name in ("original_width", "original_height", "bytes"))
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.6), layout="constrained")
+    figure, (left, middle, right) = subplots(1, 3, figsize=(14, 3.6), layout="constrained")
     edges = _log_edges(np.concatenate([width, height]))
     for values, name, colour in ((width, "width", BLUE), (height, "height", RED)):
         label = f"{name}, median {int(np.median(values)):,}"
@@ -78,7 +75,7 @@ def draw_sizes(survey: Survey) -> Figure:
 def draw_texts(survey: Survey) -> Figure:
     """Draw how many words captions, questions and answers have."""
     present = {name: words for name, words in survey.words.items() if len(words)}
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         1, len(present), figsize=(14 if len(present) > 1 else 9, 3.2), squeeze=False, layout="constrained"
     )  # fmt: skip
     for place, (name, words) in zip(axes[0], present.items(), strict=True):
@@ -95,7 +92,7 @@ def draw_texts(survey: Survey) -> Figure:
 def draw_splits(index: Mapping[str, Any]) -> Figure:
     """Draw how many images and texts are in each split."""
     splits = {name: index["splits"][name] for name in SPLITS}
-    figure, axes = plt.subplots(1, 2, figsize=(12, 1.9), layout="constrained", sharey=True)
+    figure, axes = subplots(1, 2, figsize=(12, 1.9), layout="constrained", sharey=True)
     for place, what in zip(axes, ("images", "texts"), strict=True):
         counts = [splits[name][what] for name in splits]
         total = sum(counts)

@@ -6,16 +6,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from tasks.figures import subplots
 from tasks.image_text.report_samples import Pair, Sample
 
 Pixels = NDArray[np.uint8]
@@ -57,7 +54,7 @@ def _tallest(pictures: Sequence[Pixels]) -> float:
 def _grid(heights: Sequence[float], widths: Sequence[float], gap: float) -> tuple[Figure, Any]:
     """Return a figure with invisible axes of these heights in inches and relative widths."""
     edges = {"left": 0.01, "right": 0.99, "top": 1.0, "bottom": 0.0, "wspace": gap, "hspace": 0.0}
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(heights),
         len(widths),
         figsize=(WIDTH, sum(heights)),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+from scipy.ndimage import binary_dilation
 from scipy.spatial import QhullError
 
 from storage.window_dataset import WindowDataset
@@ -15,6 +18,8 @@ CLIMATE_STEPS = 512
 """Most steps of the training period that the climate is the mean of, evenly spaced."""
 SECONDS_PER_DAY = 86_400
 FEWEST_POINTS = 5  # of a triangulation in three dimensions
+NEIGHBOURS = np.ones((3, 3, 3), bool)
+SHIFT = 1e-6
 
 
 class Climatology:
@@ -79,22 +84,30 @@ def interpolation(data: Floats, visible: Flags, climate: Floats) -> Floats:
     alike: dict[bytes, list[int]] = {}
     for channel, seen in enumerate(visible):
         alike.setdefault(np.packbits(seen).tobytes(), []).append(channel)
+    shifts = _shifts(data.shape[1:])
     for channels in alike.values():
         seen = visible[channels[0]]
-        points, where = np.argwhere(seen).astype(np.float64), np.argwhere(~seen)
-        if len(points) < FEWEST_POINTS or not len(where):
+        where, near = np.argwhere(~seen), seen & binary_dilation(~seen, NEIGHBOURS)
+        points = np.argwhere(near).astype(np.float64)
+        if np.count_nonzero(seen) < FEWEST_POINTS or not len(where):
             continue
-        values = data[channels][:, seen].T
-        found = _linear(points, values, where)
+        found = _linear(points, shifts[near], data[channels][:, near].T, where)
         for k, channel in enumerate(channels):
             guess[channel][~seen] = found[:, k]
     return guess
 
 
-def _linear(points: NDArray[np.float64], values: Floats, where: NDArray[np.int64]) -> NDArray[np.float64]:
+def _linear(
+    points: NDArray[np.float64], shifts: NDArray[np.float64], values: Floats, where: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Interpolate between visible cells that have a hidden neighbour; no other is a corner of a simplex that matters.
+
+    The sphere around a simplex holds no visible cell, and a sphere through a cell whose neighbours are all visible is
+    either too small to reach a hidden one, or large enough to hold one of those neighbours.
+    """
     found: NDArray[np.float64]
     try:
-        found = LinearNDInterpolator(points + _jitter(points.shape), values)(where)
+        found = LinearNDInterpolator(points + shifts, values)(where)
     except QhullError:  # all points lie in one plane
         found = np.full((len(where), values.shape[1]), np.nan)
     outside = ~np.isfinite(found).all(1)
@@ -103,6 +116,7 @@ def _linear(points: NDArray[np.float64], values: Floats, where: NDArray[np.int64
     return found
 
 
-def _jitter(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Shifts of a millionth of a cell: points of a regular grid have no one triangulation."""
-    return np.random.default_rng(0).uniform(-1e-6, 1e-6, shape)
+@cache
+def _shifts(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Shifts of a millionth of a cell, (*shape, 3): points of a regular grid have no one triangulation."""
+    return np.random.default_rng(0).uniform(-SHIFT, SHIFT, (*shape, len(shape)))

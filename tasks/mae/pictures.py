@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-
 from storage.window_dataset import WindowDataset
+from tasks.figures import subplots
 
 COLUMNS = ("truth", "shown", "rebuilt", "error")
 MOST_CHANNELS = 6
@@ -29,7 +27,7 @@ def draw_reconstructions(
     names = windows.store.channels
     channels = np.unique(np.linspace(0, len(names) - 1, min(MOST_CHANNELS, len(names))).astype(int))
     count = len(prediction)
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(channels), 4 * count, figsize=(1.75 * 4 * count + 0.8, 1.55 * len(channels) + 0.5),
         squeeze=False, layout="constrained",
     )  # fmt: skip
@@ -51,7 +49,7 @@ def draw_reconstructions(
     return figure
 
 
-def _draw_row(axes: Sequence[plt.Axes], panels: Sequence[np.ndarray]) -> None:
+def _draw_row(axes: Sequence[Axes], panels: Sequence[np.ndarray]) -> None:
     truth, error = panels[0], panels[3]
     low, high = (0.0, 1.0) if np.isnan(truth).all() else (float(np.nanmin(truth)), float(np.nanmax(truth)))
     reach = max((high - low) / 2, 1e-12)
@@ -68,7 +66,7 @@ def draw_errors(by_channel: Mapping[str, Mapping[str, float]], by_ratio: Mapping
 
     Both map who guesses to channel or ratio to error.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=(2, 1))
+    figure, (left, right) = subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=(2, 1))
     width = 0.8 / len(by_channel)
     for k, (name, errors) in enumerate(by_channel.items()):
         left.bar(np.arange(len(errors)) + k * width, list(errors.values()), width, label=name)

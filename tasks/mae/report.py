@@ -15,15 +15,7 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     from storage.window_dataset import WindowDataset  # plans do without matplotlib and torch
     from tasks.figures import save_figure
     from tasks.mae.baselines import Climatology
-    from tasks.mae.evaluation import (
-        INTERPOLATION,
-        MODEL,
-        RATIOS,
-        channel_errors,
-        masked_errors,
-        mean_error,
-        reconstruct,
-    )
+    from tasks.mae.evaluation import GUESSERS, INTERPOLATION, MODEL, RATIOS, masked_errors, reconstruct
     from tasks.mae.pictures import draw_errors, draw_reconstructions
     from tasks.mae.released import load_mae
 
@@ -34,23 +26,26 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
         raise ValueError("the test period has no usable windows to judge on; raise splits.test_share")
     ratios, climate = sorted({*RATIOS, release.recipe.mask_ratio}), Climatology(dataset)
 
-    sums = {}
+    found = {}
     for at, ratio in enumerate(ratios):
-        sums[ratio] = masked_errors(release, dataset, climate, windows, ratio)
+        found[ratio] = masked_errors(release, dataset, climate, windows, ratio)
         job.progress(at + 1, len(ratios))
-    at_training = sums[release.recipe.mask_ratio]
-    by_channel = {name: channel_errors(values, release.channels) for name, values in at_training.items()}
-    by_ratio = {name: {f"{r:g}": mean_error(sums[r][name]) for r in ratios} for name in at_training}
-    write_atomic(job.folder / "errors.json", json.dumps({"by_channel": by_channel, "by_ratio": by_ratio}, indent=1))
+    at_training = found[release.recipe.mask_ratio]
+    by_channel = {name: at_training.by_channel(name, release.channels) for name in GUESSERS}
+    by_ratio = {name: {f"{r:g}": found[r].mean(name) for r in ratios} for name in GUESSERS}
+    gain = at_training.ratio(MODEL, INTERPOLATION)
+    errors = {"by_channel": by_channel, "by_ratio": by_ratio, "vs_interpolation": gain.json()}
+    write_atomic(job.folder / "errors.json", json.dumps(errors, indent=1))
     save_figure(draw_errors(by_channel, by_ratio), job.folder / "errors.png")
     shown = reconstruct(release, dataset, release.recipe.mask_ratio)
     save_figure(draw_reconstructions(dataset, *shown), job.folder / "reconstructions.png")
-    errors = {name: mean_error(values) for name, values in at_training.items()}
     return StageResult(
-        counts={"windows": int(at_training[MODEL].shape[1]), "mask_ratio": release.recipe.mask_ratio},
+        counts={"windows": len(at_training.steps), "mask_ratio": release.recipe.mask_ratio},
         metrics={
-            **{f"error_{name}": value for name, value in errors.items()},
-            "vs_interpolation": errors[MODEL] / errors[INTERPOLATION],
+            **{f"error_{name}": at_training.mean(name) for name in GUESSERS},
+            "vs_interpolation": gain.value,
+            "vs_interpolation_low": gain.low,
+            "vs_interpolation_high": gain.high,
         },
         pictures=["reconstructions.png", "errors.png"],
     )

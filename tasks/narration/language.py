@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from configs.training import Execution
@@ -54,7 +55,7 @@ def language_training(
         execution=execution,
     )
     counts = {"documents": len(parts["train"]), "held_out": len(parts["validation"]), **result.counts}
-    return StageResult(counts, result.metrics, result.pictures)
+    return replace(result, counts=counts)
 
 
 def _of_training(captions: list[PlacedCaption], training_set: Asset) -> list[PlacedCaption]:

@@ -6,15 +6,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from storage.window_dataset import WindowDataset
 from tasks.captions.region_table import Box
+from tasks.figures import subplots
 
 SHOWN = ("t2m", "msl", "tp", "wind")
 """What maps show first, where the store has it."""
@@ -23,7 +22,7 @@ SHOWN = ("t2m", "msl", "tp", "wind")
 def draw_told(windows: WindowDataset, told: Sequence[tuple[int, Box | None, str, Sequence[str]]]) -> Figure:
     """Draw a row for each (window, region's box, text, captions): maps of the window's last step, then the texts."""
     kinds = _shown(windows)
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(told), len(kinds) + 1, figsize=(2.4 * len(kinds) + 6, 2.3 * len(told)), squeeze=False,
         layout="constrained", width_ratios=[1] * len(kinds) + [2.4],
     )  # fmt: skip
@@ -57,17 +56,17 @@ def _field(windows: WindowDataset, fields: Any, kind: str) -> Any:
     return fields[names.index(kind)]
 
 
-def _outline(axis: plt.Axes, box: Box | None, extent: tuple[float, float, float, float]) -> None:
+def _outline(axis: Axes, box: Box | None, extent: tuple[float, float, float, float]) -> None:
     if box is None:
         return
     north, west, south, east = box
     west += 360 * round((extent[0] - west) / 360)
-    axis.add_patch(plt.Rectangle((west, south), (east - west) % 360, north - south, fill=False, color="red", lw=1.2))
+    axis.add_patch(Rectangle((west, south), (east - west) % 360, north - south, fill=False, color="red", lw=1.2))
     axis.set_xlim(extent[0], extent[1])
     axis.set_ylim(extent[2], extent[3])
 
 
-def _write(axis: plt.Axes, title: str, text: str, captions: Sequence[str]) -> None:
+def _write(axis: Axes, title: str, text: str, captions: Sequence[str]) -> None:
     axis.axis("off")
     lines = [title, "written: " + (text or "(nothing)"), *(f"caption: {caption}" for caption in captions[:2])]
     wrapped = "\n".join(textwrap.fill(_drawable(line), 78) for line in lines)
@@ -82,7 +81,7 @@ def _drawable(line: str) -> str:
 def draw_likelihoods(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw nats per caption token of each narrator, and how much more they are without the right window."""
     names = list(tables)
-    figure, (left, right) = plt.subplots(
+    figure, (left, right) = subplots(
         1, 2, figsize=(11, 1.4 + 0.45 * len(names)), layout="constrained", width_ratios=(2, 1)
     )
     places = np.arange(len(names))

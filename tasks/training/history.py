@@ -74,9 +74,6 @@ def total_loss(means: Mapping[str, float], coefficients: Mapping[str, float]) ->
 
 def draw_curves(training: Sequence[Mapping[str, Any]], evaluation: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw loss, learning rates, gradient norm and the metrics of the evaluations over the steps, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     metrics = sorted({n for row in evaluation for n, v in row.items() if n not in ("step", "epoch") and v is not None})

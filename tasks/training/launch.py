@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import tasks
 from configs.training import Execution, TrainingConfig
 from storage.files import write_atomic
 from storage.hashing import canonical_json
 from tasks.code import PACKAGES
-from tasks.stage import Job, StageResult
+from tasks.stage import Job, Label, StageResult, side_by_side
 from tasks.training.events import MARK, parse
 from tasks.training.worker import PARENT
+from tasks.units import children
 
 if TYPE_CHECKING:  # what runs in the child is part of the stage's code
     import tasks.training.torchrun
@@ -27,6 +29,26 @@ TAIL = 25  # lines of a traceback that a person is shown
 
 class TrainingError(ValueError):
     """A training cannot go on with these settings, e.g. because its loss is no number; other settings may do."""
+
+
+GPU_DRIVER = Path("/dev/nvidiactl")  # there is a GPU here; asking torch would load it into every plan
+Recipe = TypeVar("Recipe")
+
+
+def trainings_at_once(execution: Execution) -> int:
+    """Return how many trainings this machine has room for: as many as its cores have threads for, one on GPUs."""
+    if execution.threads is None or (execution.device != "cpu" and GPU_DRIVER.exists()):
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // (execution.threads * execution.ranks))
+
+
+def train_all(
+    trainings: Iterable[tuple[str, int, Recipe]], execution: Execution, training: Callable[[Label, int, Recipe], Any]
+) -> dict[str, Any]:
+    """Call a training stage for every (name, seed, recipe), side by side where there is room; return label -> asset."""
+    calls = {Label(f"{name}-{seed}"): (seed, recipe) for name, seed, recipe in trainings}
+    branches = [partial(training, label, *call) for label, call in calls.items()]
+    return dict(zip(calls, side_by_side(branches, trainings_at_once(execution)), strict=True))
 
 
 def train(
@@ -70,7 +92,7 @@ def train(
             process.wait()
     if code or facts is None:
         _fail(code, errors, last)
-    return StageResult(facts["counts"], facts["metrics"], facts["pictures"])
+    return StageResult(facts["counts"], facts["metrics"], facts["pictures"], facts["machines"])
 
 
 def _check_code(job: Job, objective: str, stage_module: str) -> None:
@@ -91,12 +113,11 @@ def _start(job: Path, ranks: int) -> subprocess.Popen[str]:
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # until the rank sets its threads itself
     }
-    return subprocess.Popen(
+    return children.start(
         [sys.executable, "-m", *program, str(job)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         errors="replace",
         env=environment,
         start_new_session=True,  # Ctrl-C is the parent's business

@@ -84,6 +84,8 @@ class Trainer:
         self._execution, self._say, self._on_step = execution, say, on_step
         seed_everything(training.seed, BUILD)
         self.model: nn.Module = objective.build().to(share.device)
+        if execution.compile:
+            objective.compile(self.model)
         self._source = objective.source("train")
         n, batch_size = len(self._source), training.batch_size
         if batch_size % (parts := share.world_size * training.accumulation):
@@ -100,6 +102,7 @@ class Trainer:
         self.cursor, self.interval = Cursor(), Interval()
         self._done: list[StepDone] = []
         self._loss: float | None = None
+        self.machines = [share.machine() | ({"compiled": "yes"} if execution.compile else {})]
         self.history = History(scratch / "history.jsonl")
         self._checkpoints = Checkpoints(scratch / "checkpoints", execution.keep_last)
         self._saved_at = time.monotonic()
@@ -326,6 +329,7 @@ class Trainer:
             "interval": self.interval.sums,
             "history": self.history.sync(),
             "ranks": self.share.world_size,
+            "machines": self.machines,
         }
         self._checkpoints.save(self.cursor.step, self._tensors() | self._own_state(), facts)
         if self.share.leads:
@@ -363,6 +367,7 @@ class Trainer:
         facts = checkpoint.facts
         self.cursor = Cursor(**facts["cursor"])
         self.interval = Interval(facts["interval"])
+        self.machines = [*facts["machines"], *(m for m in self.machines if m != facts["machines"][-1])]
         self._cut_history(facts["history"])
         self._say(f"continues after step {step} of {self.steps}")
 

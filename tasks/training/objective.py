@@ -64,6 +64,10 @@ class Objective(ABC):
         Parameters that never train have `requires_grad` False.
         """
 
+    def compile(self, model: nn.Module) -> None:
+        """Let `torch.compile` make kernels of whatever gains by it; all of the forward pass by default."""
+        model.compile()
+
     def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Return named groups that hold every parameter with `requires_grad` exactly once."""
         return {"all": [p for p in model.parameters() if p.requires_grad]}

@@ -40,6 +40,7 @@ def publish(trainer: Trainer, folder: Path) -> dict[str, Any]:
         "counts": counts,
         "metrics": {**released["metrics"], **metrics},
         "pictures": [CURVES, *_previews(trainer, folder)],
+        "machines": trainer.machines,
     }
 
 

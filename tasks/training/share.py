@@ -35,10 +35,24 @@ class Share:
         torch.set_num_threads(execution.threads or max(1, len(os.sched_getaffinity(0)) // world_size))
         if device.type == "cuda":
             torch.cuda.set_device(device)
+            torch.backends.cudnn.allow_tf32 = False  # or convolutions in fp32 have ten bits of mantissa
         if world_size > 1:
             # small vectors travel on the CPU, so that they need not wait for the GPU's queue
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         return cls(rank, world_size, device, execution.loader_workers)
+
+    def machine(self) -> dict[str, str]:
+        """Return what the bits of a training depend on besides its configuration and the versions of software."""
+        if self.device.type == "cuda":
+            device = torch.cuda.get_device_properties(self.device)
+            about = {
+                "gpu": device.name,
+                "capability": f"{device.major}.{device.minor}",
+                "cuda": str(torch.version.cuda),
+            }
+        else:
+            about = {"cpu": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads())}
+        return {**about, "ranks": str(self.world_size), "torch": torch.__version__}
 
     def leave(self) -> None:
         """Part from the other ranks."""

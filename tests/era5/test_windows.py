@@ -186,6 +186,37 @@ def test_explicit_periods_hold_their_days_and_join() -> None:
     }
 
 
+def test_only_periods_that_touch_are_joined() -> None:
+    config = SplitConfig(train=(period(1, 1), period(4, 4), period(5, 5), period(7, 7)))
+    assert split_periods(config, hourly(24 * 8), (0, 24 * 8), 8) == {"train": [(0, 24), (72, 120), (144, 168)]}
+
+
+def test_a_period_within_another_one_of_its_split_adds_nothing() -> None:
+    config = SplitConfig(train=(period(1, 4), period(2, 2)), test=(period(6, 6),))
+    assert split_periods(config, hourly(24 * 8), (0, 24 * 8), 8) == {"train": [(0, 96)], "test": [(120, 144)]}
+
+
+def test_splits_may_be_a_gap_apart_and_no_step_less() -> None:
+    def split(gap: int) -> dict[str, list[tuple[int, int]]]:
+        config = SplitConfig(train=(period(1, 1),), test=(period(3, 3),), gap=gap)
+        return split_periods(config, hourly(96), (0, 96), 8)
+
+    assert split(24) == {"train": [(0, 24)], "test": [(48, 72)]}
+    with pytest.raises(ValueError, match="need a gap of 25 steps between them and have 24"):
+        split(25)
+
+
+def test_a_block_may_be_as_long_as_a_window_and_no_step_shorter() -> None:
+    config = SplitConfig(validation_share=0.5, test_share=0, gap=8)
+    assert split_periods(config, hourly(24), (0, 24), 8) == {"train": [(0, 8)], "validation": [(16, 24)]}
+    with pytest.raises(ValueError, match=r"a block of .* would get 7 of 22 steps"):
+        split_periods(config, hourly(22), (0, 22), 8)
+    exact = SplitConfig(train=(period(1, 1),))
+    assert split_periods(exact, hourly(24), (16, 24), 8) == {"train": [(16, 24)]}
+    with pytest.raises(ValueError, match=r"holds 7 steps"):
+        split_periods(exact, hourly(24), (17, 24), 8)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

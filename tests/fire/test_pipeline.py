@@ -22,6 +22,7 @@ import yaml
 from flows.predict_fire import best_model, describe
 from storage.assets import Asset, AssetStore, InputRecord
 from storage.fire_split import FireSplit
+from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
 from tests.training.wandb_files import wandb_records
@@ -59,7 +60,7 @@ PROFILE: dict[str, Any] = {
         "attention_fires": 2,
         "latency_repeats": 0,
     },
-    "execution": {"wandb": {"mode": "disabled"}},
+    "execution": {"threads": 1, "wandb": {"mode": "disabled"}},
 }
 STAGES = ("fire_sample", "fire_records", "fire_cache", "fire_split", "fire_data_report", "fire_training emberformer-0")
 FIRE = "1"
@@ -84,7 +85,8 @@ def finished(tmp_path_factory, profile) -> Path:
 
 
 def run(profile: str, root: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    result = millrace("run", "wildfire", "-p", profile, "--engine", "inline", *more, root=root, **environment)
+    here = ("--engine", "inline", "--workers", "inline")
+    result = millrace("run", "wildfire", "-p", profile, *here, *more, root=root, **environment)
     assert result.returncode == 0, result.stderr + result.stdout
     return result
 
@@ -167,6 +169,7 @@ def test_scores_release_curves_and_report(finished, profile, tmp_path):
     page = tmp_path / "page.html"
     assert millrace("report", "wildfire", "-o", str(page), root=finished).returncode == 0
     html = page.read_text()
+    assert html.index('<section id="fire_evaluation_report">') < html.index("<img") < html.index("<table")
     for picture in ("curves", "calibration", "predictions", "rollout", "map"):
         assert re.search(rf'alt="[^"]*{picture}[^"]*" src="data:image/png;base64,', html), picture
 
@@ -186,30 +189,50 @@ def test_an_ablation_in_the_config_trains_a_second_model(finished, profile, tmp_
 # -- a killed run -------------------------------------------------------------------------------------------------
 
 
-def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_model(finished, profile, tmp_path):
-    root = copy_of(finished, tmp_path / "root", "fire_evaluation_report", "fire_model")
-    settings = ["--set", "execution.checkpoint_steps=1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows", "run", "wildfire", "-p", profile, "--engine", "inline", *settings],
-        cwd=REPOSITORY,
-        env=os.environ | {"MILLRACE_ROOT": str(root)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def start_training(profile: str, root: Path, *settings: str) -> warm.WarmProcess | subprocess.Popen[str]:
+    command = ["flows", "run", "wildfire", "-p", profile, "--engine", "inline"]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return warm.start(*command, *sets, MILLRACE_ROOT=str(root))
+
+
+def kill_at_a_step(process: warm.WarmProcess | subprocess.Popen[str], root: Path, step: int) -> None:
+    """Kill a training, which saves at every step, when it has done so many."""
     deadline = time.monotonic() + 120
-    while not (found := list((root / "fire_model").glob("*.partial/.scratch/checkpoints/step-*3"))):
+    while not [*(root / "fire_model").glob(f"*.partial/.scratch/checkpoints/step-{step:08d}")]:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert found
     assert not AssetStore(root).assets("fire_model"), "the kill came before the end"
-    assert plan(profile, root)[STAGES[5]].startswith("RESUME")
-    result = run(profile, root)
+
+
+def test_a_training_gives_the_same_bytes_however_it_is_disturbed(finished, profile, tmp_path):
+    roots = [copy_of(finished, tmp_path / name, "fire_evaluation_report", "fire_model") for name in "ab"]
+    with_checkpoints = "execution.checkpoint_steps=1"
+    killed, beside = (start_training(profile, root, with_checkpoints) for root in roots)
+    kill_at_a_step(killed, roots[0], 3)
+    assert plan(profile, roots[0])[STAGES[5]].startswith("RESUME")
+    kill_at_a_step(start_training(profile, roots[0], with_checkpoints), roots[0], 9)
+    result = run(profile, roots[0])
     assert re.search(r"continues after step \d+ of 16", result.stdout)
-    assert only(root, "fire_model").fingerprint == only(finished, "fire_model").fingerprint
+    assert beside.wait() == 0
+    for root in roots:
+        assert only(root, "fire_model").fingerprint == only(finished, "fire_model").fingerprint
+
+
+def test_an_asset_says_what_its_bytes_depend_on(finished, profile, tmp_path):
+    (machine,) = only(finished, "fire_model").manifest.machines
+    assert machine.keys() == {"cpu", "threads", "ranks", "torch"}
+    assert machine["threads"] == "1"
+    assert not only(finished, "fire_cache").manifest.machines, "the same anywhere"
+    words = f"cpu {machine['cpu']} threads 1 ranks 1 torch {machine['torch']}"
+    assert f"made on {words}" in plan(profile, finished)[STAGES[5]]
+    assert words in " ".join(millrace("show", "fire_model", root=finished).stdout.split())
+    root = copy_of(finished, tmp_path / "root", "fire_evaluation_report", "fire_model")
+    kill_at_a_step(start_training(profile, root, "execution.checkpoint_steps=1"), root, 3)
+    run(profile, root, "--set", "execution.threads=2")
+    assert [m["threads"] for m in only(root, "fire_model").manifest.machines] == ["1", "2"]
 
 
 # -- predict-fire --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -344,3 +345,12 @@ def test_histograms_survive_a_file(tmp_path: Path) -> None:
     loaded = SampleHistograms.load(tmp_path / "one.safetensors")
     assert np.array_equal(loaded.counts, histograms.counts)
     assert one(measures(loaded, 0.5, 16)) == pytest.approx(one(measures(histograms, 0.5, 16)), nan_ok=True)
+
+
+@pytest.mark.parametrize("field", ["fire", "step"])
+def test_runs_on_other_fires_or_other_steps_are_not_compared(field: str) -> None:
+    good = score(random_samples(fires=6))
+    other = replace(good, **{field: getattr(good, field)[::-1].copy()})
+    drawn = Resamples.draw(good.fires, 10, 0)
+    with pytest.raises(ValueError, match="same samples"):
+        drawn.measures([(good, 0.5), (other, 0.5)], 16)

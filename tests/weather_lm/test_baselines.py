@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from scipy.interpolate import LinearNDInterpolator
 
-from tasks.mae.baselines import interpolation, persistence
+from tasks.mae.baselines import _shifts, interpolation, persistence
 
 
 def hide(shape: tuple[int, ...], *boxes: tuple[slice, ...]) -> np.ndarray:
@@ -20,6 +22,29 @@ def test_interpolation_restores_a_field_that_is_linear_in_time_and_space():
     visible = hide(data.shape, (slice(None), slice(2, 4), slice(2, 5), slice(1, 4)))
     found = interpolation(np.where(visible, data, 99), visible, np.zeros_like(data))
     np.testing.assert_allclose(found, data, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_interpolation_from_the_rims_of_what_is_hidden_is_that_from_everything(seed, monkeypatch):
+    """Shifts of a tenth of a cell leave one triangulation only, so that both have to find it."""
+    monkeypatch.setattr("tasks.mae.baselines.SHIFT", 0.1)
+    _shifts.cache_clear()
+    random = np.random.default_rng(seed)
+    data = random.standard_normal((1, 5, 9, 8)).astype(np.float32)
+    visible = np.repeat(np.repeat(random.random((1, 5, 3, 4)) < 0.6, 3, 2), 2, 3)
+    visible &= random.random(data.shape) < 0.97
+    found = interpolation(data, visible, np.zeros_like(data))[~visible]
+    cells, hidden = np.argwhere(visible[0]), np.argwhere(~visible[0])
+    whole = LinearNDInterpolator(cells + _shifts(data.shape[1:])[visible[0]], data[visible])(hidden)
+    _shifts.cache_clear()
+    on_a_face = ((hidden == 0) | (hidden == np.array(data.shape[1:]) - 1)).any(1)  # there the shifts alone decide
+    inside = np.isfinite(whole) & ~on_a_face
+    assert inside.sum() > 40
+    np.testing.assert_allclose(found[inside], whole[inside], atol=1e-5)
+    outside = ~np.isfinite(whole) & ~on_a_face
+    for cell, value in zip(hidden[outside], found[outside], strict=True):
+        distances = np.linalg.norm(cells - cell, axis=-1)
+        assert value in data[visible][np.isclose(distances, distances.min())], "the value of a nearest visible cell"
 
 
 def test_channels_with_values_of_their_own_missing_are_interpolated_apart():
@@ -52,3 +77,37 @@ def test_persistence_falls_back_to_the_climate_where_nothing_is_ever_visible():
     found = persistence(data, visible, np.full_like(data, 5))
     assert (found[..., 0] == 0).all()
     assert (found[..., 1] == 5).all()
+
+
+def test_outside_of_the_visible_cells_the_nearest_one_stands():
+    """Only the first three columns are seen: further east there is nothing to interpolate between."""
+    t, y, x = np.meshgrid(np.arange(3.0), np.arange(4.0), np.arange(6.0), indexing="ij")
+    data = (10 * t + y + 100 * x)[None].astype(np.float32)
+    visible = hide(data.shape, (slice(None), slice(None), slice(None), slice(3, 6)))
+    found = interpolation(np.where(visible, data, -1), visible, np.zeros_like(data))
+    np.testing.assert_allclose(found[..., 3:], np.broadcast_to(data[..., 2:3], (1, 3, 4, 3)), atol=1e-3)
+
+
+def test_visible_cells_of_one_plane_are_taken_where_they_are_nearest():
+    """One step alone is seen, so there is no volume to interpolate in."""
+    data = np.arange(3 * 4 * 5, dtype=np.float32).reshape(1, 3, 4, 5)
+    visible = hide(data.shape, (slice(None), slice(1, 3)))
+    found = interpolation(np.where(visible, data, -1), visible, np.zeros_like(data))
+    np.testing.assert_array_equal(found[0, 1], data[0, 0])
+    np.testing.assert_array_equal(found[0, 2], data[0, 0])
+
+
+def test_five_values_in_a_volume_are_enough_and_four_are_not():
+    data = np.full((1, 3, 3, 3), 4, np.float32)
+    visible = np.zeros(data.shape, bool)
+    for t, y, x in [(0, 0, 0), (2, 0, 0), (0, 2, 0), (0, 0, 2), (2, 2, 2)]:
+        visible[0, t, y, x] = True
+    climate = np.zeros_like(data)
+    assert interpolation(data, visible, climate)[0, 1, 1, 1] == 4
+    visible[0, 2, 2, 2] = False
+    assert interpolation(data, visible, climate)[0, 1, 1, 1] == 0
+
+
+def test_where_all_is_seen_nothing_is_guessed():
+    data = np.arange(27, dtype=np.float32).reshape(1, 3, 3, 3)
+    np.testing.assert_array_equal(interpolation(data, np.ones(data.shape, bool), np.zeros_like(data)), data)

@@ -12,7 +12,9 @@ from tasks.narration.released import load_narrator
 from tests.weather_lm.tiny import CONFIG, build, folders, only
 
 
-def test_files_and_captions_become_a_narrator_that_tells_a_date(era5_data: Path, tmp_path: Path) -> None:
+def test_files_and_captions_become_a_narrator_that_tells_a_date(
+    warm_trainings: None, era5_data: Path, tmp_path: Path
+) -> None:
     join = JoinConfig(min_window_share=0.02, min_region_share=1.0)  # few captions name what these files show
     config = CONFIG | {
         "source": {"kind": "files", "paths": [str(era5_data / "new_cds" / "maroc_t2m_instant_daily_366x61x65.nc")]},

@@ -208,6 +208,11 @@ def test_masks_hide_every_unit_equally_often() -> None:
     assert share.tolist() == pytest.approx([5 / 9] * 9, abs=0.04)
 
 
+@pytest.mark.parametrize("ratio", [0.01, 0.5, 0.99])
+def test_of_two_units_one_is_hidden(ratio: float) -> None:
+    assert draw_masks(9, (1, 1, 2), ratio, torch.Generator().manual_seed(0)).sum(1).tolist() == [1] * 9
+
+
 def test_a_window_of_one_unit_cannot_be_masked() -> None:
     with pytest.raises(ValueError, match="make the window larger"):
         draw_masks(1, (1, 1, 1), 0.5, torch.Generator())

@@ -1,0 +1,87 @@
+"""From the first step to a release: every objective trains, survives a kill, is evaluated and released; bf16 too."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from configs.training import Execution, TrainingConfig
+from tasks.training.loop import Trainer
+from tasks.training.publish import publish
+from tasks.training.share import Share
+from tests.objectives.cases import CASES, Data
+
+ON_CPU = ("fire: front", "mae", "language: hrm_act", "narrator: 4 bits")
+"""One of every kind; their pipelines' tests train the others, in processes of their own."""
+STEPS = 4
+
+
+class Killed(BaseException):
+    """Ends a training as a kill does: nothing runs any more."""
+
+
+def train(name: str, data: Data, folder: Path, share: Share, killed_at: int = 0, **changes: Any) -> dict[str, Any]:
+    """Train to the end, or to a kill; return the released weights."""
+    case = CASES[name]
+    settings: TrainingConfig = case.settings(epochs=2, steps_per_epoch=STEPS // 2, history_every=3, **changes)
+
+    def count(step: int, steps: int, loss: float | None) -> None:
+        if step == killed_at:
+            raise Killed
+
+    execution = Execution(device=share.device.type, checkpoint_steps=1)
+    one = Trainer(case.objective(data), settings, execution, share, folder / "scratch", on_step=count)
+    if killed_at:
+        with pytest.raises(Killed):
+            one.fit()
+        return {}
+    one.fit()
+    facts = publish(one, folder)
+    assert facts["counts"]["steps"] == STEPS
+    assert all(math.isfinite(value) for value in facts["metrics"].values())
+    rows = json.loads((folder / "history.json").read_text())
+    assert [row["step"] for row in rows["training"]] == [3, 4]
+    assert [row["step"] for row in rows["evaluation"]] == [2, 4]
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_killed_training_ends_where_an_undisturbed_one_does(name, precision, data, device, tmp_path, monkeypatch):
+    if device.type == "cpu" and name not in ON_CPU:
+        pytest.skip("trained by the pipelines' tests")
+    monkeypatch.setattr("tasks.training.publish.draw_curves", lambda training, evaluation, path: None)
+    share = Share(device=device)
+    calm = train(name, data, tmp_path / "calm", share, precision=precision)
+    for step in (1, 3):
+        train(name, data, tmp_path / "killed", share, killed_at=step, precision=precision)
+    killed = train(name, data, tmp_path / "killed", share, precision=precision)
+    assert killed.keys() == calm.keys()
+    for n, weight in calm.items():
+        if device.type == "cpu":
+            assert torch.equal(killed[n], weight), n
+        else:  # a GPU adds up in no fixed order
+            torch.testing.assert_close(killed[n], weight, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["fire: front", "mae"])
+def test_a_compiled_training_takes_the_same_steps_to_rounding(name, data, device, tmp_path):
+    losses = []
+    for compiled in (False, True):
+        execution = Execution(device=device.type, compile=compiled)
+        case, folder = CASES[name], tmp_path / str(compiled)
+        one = Trainer(
+            case.objective(data), case.settings(epochs=3, history_every=1), execution, Share(device=device), folder
+        )
+        one.model.train()
+        for micro_batches in one.batches(0, 3):
+            one.step(micro_batches)
+        losses.append([row["loss"] for row in one.history.rows("training")])
+        assert one.machines[0].get("compiled") == ("yes" if compiled else None)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

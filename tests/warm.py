@@ -1,0 +1,195 @@
+"""Real processes that begin with everything imported that takes long, so that tests which start many need not wait.
+
+One server imports the libraries and all pipelines, and forks for everybody who asks. What it forks is a process like
+any other: it has its own arguments, environment, folder, session and exit status, and it can be killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parent.parent
+LIBRARIES = (
+    "aiohttp", "cv2", "matplotlib.backends.backend_agg", "netCDF4", "pyarrow.parquet", "pydantic",
+    "rasterio", "rich.progress", "rouge_score.rouge_scorer", "sacrebleu", "scipy.ndimage", "simplejpeg", "torch",
+    "torch.distributed.checkpoint", "transformers.modeling_layers", "transformers.models.auto.modeling_auto", "typer",
+    "xarray", "zarr", "flows.pipelines", "flows.runner",
+)  # fmt: skip
+AVAILABLE = sys.platform == "linux"
+
+
+class WarmProcess:
+    """A forked process, with as much of `subprocess.Popen` as tests need.
+
+    What it writes is in `communicate`; or it comes line by line from `stdout`, errors too, if the process is `heard`.
+    """
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path, heard: bool = False
+    ) -> None:
+        self.returncode: int | None = None
+        self._said = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        ear, mouth = os.pipe()
+        self.stdout = os.fdopen(ear)
+        self._server = connect()
+        asked = {"module": module, "arguments": arguments, "environment": dict(environment), "cwd": str(cwd)}
+        outputs = [mouth, mouth] if heard else [file.fileno() for file in self._said]
+        socket.send_fds(self._server, [json.dumps(asked).encode()], outputs)
+        os.close(mouth)
+        self.pid = int(self._server.recv(20) or self._lost())
+
+    def poll(self) -> int | None:
+        """Return the exit status, if there is one."""
+        with contextlib.suppress(BlockingIOError):
+            return self._end(socket.MSG_DONTWAIT)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; return the exit status, negative for a signal."""
+        self._server.settimeout(timeout)
+        try:
+            return self._end()
+        finally:
+            self._server.settimeout(None)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end; return what was written to standard output and standard error."""
+        self.wait(timeout)
+        for file in self._said:
+            file.seek(0)
+        output, errors = (file.read() for file in self._said)
+        return output, errors
+
+    def kill(self) -> None:
+        """End the process as `kill -9` does."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _end(self, flags: int = 0) -> int:
+        if self.returncode is None:
+            self.returncode = int(self._server.recv(20, flags) or self._lost())
+        return self.returncode
+
+    def _lost(self) -> str:
+        raise RuntimeError("the server of warm processes ended")
+
+
+def start(
+    module: str, *arguments: str, cwd: Path = REPOSITORY, **environment: str
+) -> WarmProcess | subprocess.Popen[str]:
+    """Start `python -m module` in a process and session of its own, with more variables in its environment."""
+    variables = os.environ | environment
+    if AVAILABLE:
+        return WarmProcess(module, arguments, variables, cwd)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, cwd=cwd, env=variables, start_new_session=True, **pipes)
+
+
+def connect() -> socket.socket:
+    """Return a connection to the server of this test run, which the first one to ask starts."""
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    started, deadline = False, time.monotonic() + 120
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            connection.connect(name_of(owner))
+            return connection
+        if not started:
+            command = [sys.executable, "-m", "tests.warm", str(owner)]
+            subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, start_new_session=True)
+            started = True
+        assert time.monotonic() < deadline, "the server of warm processes does not start"
+        time.sleep(0.02)
+
+
+def name_of(owner: int) -> str:
+    return f"\0millrace-tests-{os.getuid()}-{owner}"
+
+
+def serve(owner: int) -> None:
+    """Fork for whoever connects, as long as a process lives."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(name_of(owner))
+    except OSError:
+        return  # another one was quicker
+    listener.listen(100)
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()
+    listener.settimeout(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while Path(f"/proc/{owner}").exists():
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            continue
+        if not os.fork():
+            listener.close()
+            attend(connection)
+            return
+        connection.close()
+
+
+def attend(connection: socket.socket) -> None:
+    """Fork once more: the child does what is asked for; the parent tells its number and its end."""
+    connection.setblocking(True)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+    if pid := os.fork():
+        for file in files:
+            os.close(file)
+        connection.send(str(pid).encode())
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(str(status).encode())
+        os._exit(0)
+    connection.close()
+    os.setsid()
+    for place, file in enumerate([os.open(os.devnull, os.O_RDONLY), *files]):
+        os.dup2(file, place)
+        os.close(file)
+    asked = json.loads(message)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["cwd"])
+    sys.argv = [asked["module"], *asked["arguments"]]
+    os._exit(run(asked["module"]))  # taking all libraries apart would last longer than most commands
+
+
+def run(module: str) -> int:
+    """Run a module as the interpreter does, up to its exit handlers; return the status."""
+    status: object = 1
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status if isinstance(status, int) else 1
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
