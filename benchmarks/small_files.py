@@ -1,4 +1,4 @@
-"""Raw files of a small region with 74 channels: nine variables at the surface and five on 13 levels, a file for each."""
+"""Raw files of a small region with 74 channels in a file each: nine variables at the surface, five on 13 levels."""
 
 from __future__ import annotations
 

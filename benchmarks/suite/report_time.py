@@ -1,6 +1,6 @@
 """Drawing the report of a store with many channels.
 
-The stage `era5_report` for 74 channels of 64 x 64 cells, four days: coverage of every channel, maps of a choice of them,
+The stage `era5_report` for 74 channels of 64 x 64 cells, four days: coverage of all channels, maps of a choice of them,
 a table of statistics. Each round is a new process, whose imports of matplotlib and torch count.
 """
 

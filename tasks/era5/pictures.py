@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from storage.files import atomic_path
 from storage.training_set import TrainingSet
 from storage.window_dataset import WindowDataset
 from storage.window_store import WindowStore
+from tasks.figures import subplots
 
 MISSING, VALID, PRELIMINARY = 0, 1, 2
 COVERAGE_COLUMNS = 1200  # pixels of time in the coverage chart
@@ -32,7 +30,7 @@ def draw_coverage(store: WindowStore, prepared: TrainingSet) -> Figure:
     state = np.where(store.side("valid"), np.where(store.side("expver") == 5, PRELIMINARY, VALID), MISSING)
     columns = _worst_per_column(state, min(COVERAGE_COLUMNS, len(state)))
     colours = ListedColormap(["#d9534f", "#3b7dd8", "#f0ad4e"])
-    figure, axes = plt.subplots(figsize=(11, 1.6 + 0.24 * len(store.channels)), layout="constrained")
+    figure, axes = subplots(figsize=(11, 1.6 + 0.24 * len(store.channels)), layout="constrained")
     axes.imshow(
         columns.T, aspect="auto", interpolation="nearest", cmap=colours, norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3)
     )
@@ -47,7 +45,7 @@ def draw_coverage(store: WindowStore, prepared: TrainingSet) -> Figure:
             axes.text((left + right) / 2, -1.25, split, color=colour, ha="center", fontsize=8)
     axes.set_ylim(len(store.channels) - 0.5, -2.0)
     legend = {"valid": "#3b7dd8", "missing": "#d9534f", "ERA5T": "#f0ad4e"}
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in legend.values()]
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in legend.values()]
     axes.legend(handles, legend.keys(), ncols=3, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False)
     axes.set_title("coverage", loc="left", fontsize=10)
     return figure
@@ -128,7 +126,7 @@ def _map_axes(rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:
     Layout engines measure every text of every axes again and again: with hundreds of axes that takes minutes.
     """
     width, height = 2.3 * columns + 1.2, 1.7 * rows + 0.9
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         rows,
         columns + 1,
         figsize=(width, height),
