@@ -33,6 +33,8 @@ class WeatherConfig(Config):
     """Training windows."""
     splits: SplitConfig = SplitConfig()
     """Training, validation and test periods."""
+    report_channels: tuple[str, ...] = ()
+    """Channels that the report draws maps of, e.g. `[u10, t@850]`; a dozen of all variables and levels when empty."""
     captions: CaptionConfig | None = None
     """Texts by date and region; none stops after the vision model."""
     mae: MaeRecipe | None = None

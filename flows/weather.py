@@ -35,7 +35,7 @@ def weather(config: WeatherConfig) -> Any:
     catalog = era5_catalog(raw=raw, on_bad_file=on_bad_file)
     windows = era5_windows(raw=raw, catalog=catalog, recipe=config.recipe, layout=config.store)
     training_set = era5_training_set(store=windows, windows=config.windows, splits=config.splits)
-    era5_report(store=windows, training_set=training_set)
+    era5_report(store=windows, training_set=training_set, channels=config.report_channels)
     if config.mae is None:
         return training_set
     data = {"store": windows, "training_set": training_set}

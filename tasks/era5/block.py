@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ from tasks.era5.accumulation import Accumulation, needs_previous
 from tasks.era5.catalog import ERA5T
 from tasks.era5.channels import Channel
 from tasks.era5.planes import PlaneReader
-from tasks.era5.timeline import Timeline, utc
+from tasks.era5.source_files import SourceFiles
+from tasks.era5.timeline import Source, Timeline, utc
 
 _MEMORY_BYTES = 9 * 2**26
-"""What a worker may hold of a block at once, decoded: its slab, and chunks that no other block needs."""
+"""What a worker may hold of a block at once, decoded: its slabs, and chunks that no other block needs."""
+
+_RUN_BYTES = 2**18
+"""How much of one channel is read and converted at a time, at least a plane: small planes are cheap in company."""
 
 
 class BlockReport(BaseModel):
@@ -87,23 +91,23 @@ def block_identity(timeline: Timeline, layout: StoreLayout, block: int) -> dict[
 def write_block(
     timeline: Timeline,
     layout: StoreLayout,
-    paths: Mapping[str, Path],
+    files: SourceFiles,
     folder: Path,
     block: int,
     scratch: Path,
 ) -> BlockReport:
     """Read one block's planes and write its shards below `folder`.
 
-    `paths` maps the SHA-256 of each source to its file; `scratch` may be shared by all workers of a machine.
-    `ValueError` names the files that cannot be read, disagree, or contradict the recipe.
+    `scratch` may be shared by all workers of a machine. `ValueError` names the files that cannot be read, disagree, or
+    contradict the recipe.
     """
     store = geometry(timeline, layout)
-    with PlaneReader(timeline, paths, scratch) as reader, BlockWriter(folder, store, block) as writer:
+    with PlaneReader(timeline, files, scratch) as reader, BlockWriter(folder, store, block) as writer:
         filler = _Filler(timeline, layout, block, reader)
         for first, slab in filler.slabs():
             writer.write_slab(first, slab)
-        files = writer.finish(filler.valid, filler.versions, filler.identities)
-    return filler.report(files)
+        written = writer.finish(filler.valid, filler.versions, filler.identities)
+    return filler.report(written)
 
 
 def geometry(timeline: Timeline, layout: StoreLayout) -> Geometry:
@@ -139,6 +143,7 @@ class _Filler:
             if channel.recipe.accumulation
         }
         self._grid = (timeline.grid.latitude.count, timeline.grid.longitude.count)
+        self._run = max(1, _RUN_BYTES // (4 * self._grid[0] * self._grid[1]))
         shape = (layout.shard_time, len(timeline.channels))
         self.valid = np.zeros(shape, bool)
         self.versions = np.zeros(shape, np.uint8)
@@ -148,19 +153,19 @@ class _Filler:
     def slabs(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (first step in the block, planes (steps, channels, latitude, longitude)) where there are any.
 
-        The array is used again for the next slab.
+        The array is used again for later slabs.
         """
-        length, channels = self._layout.chunk_time, range(len(self._timeline.channels))
-        slab = np.empty((length, len(channels), *self._grid), np.float32)
-        self._prepare(slab.nbytes)
-        for first in range(0, self._layout.shard_time, length):
-            steps = range(first, first + length)
-            if not any(len(self._candidates(step, channel)) for step in steps for channel in channels):
-                continue
-            for step in steps:
-                for channel in channels:
-                    self._fill(step, channel, slab[step - first, channel])
-            yield first, slab
+        length, steps = self._layout.chunk_time, self._layout.shard_time
+        at_once = min(steps, max(1, self._run // length) * length)
+        planes = np.empty((at_once, len(self._timeline.channels), *self._grid), np.float32)
+        self._prepare(planes.nbytes)
+        for first in range(0, steps, at_once):
+            stop = min(first + at_once, steps)
+            wanted = [slab for slab in range(first, stop, length) if self._any(slab, slab + length)]
+            if wanted:
+                self._fill(first, planes[: stop - first])
+            for slab in wanted:
+                yield slab, planes[slab - first : slab - first + length]
         for accumulation in self._accumulations.values():
             accumulation.finish()
 
@@ -177,66 +182,113 @@ class _Filler:
             without_previous=self._without_previous,
         )
 
-    def _prepare(self, slab_bytes: int) -> None:
-        """Decode what several planes share, and read the predecessors of the first step."""
-        planes = (
-            (channel, record)
-            for index, channel in enumerate(self._timeline.channels)
-            for slot in range(*self._spans[index])
-            for record in self._timeline.candidates(index, slot)
+    def _prepare(self, held: int) -> None:
+        """Decode what several planes share, and read the predecessors of the first step; `held` bytes are in use."""
+        timeline = self._timeline
+        wanted = (
+            (channel, timeline.rows[timeline.offsets[index, first] : timeline.offsets[index, last]])
+            for index, (channel, (first, last)) in enumerate(zip(timeline.channels, self._spans, strict=True))
         )
-        self._reader.prepare(planes, room=_MEMORY_BYTES - slab_bytes)
+        self._reader.prepare(wanted, room=_MEMORY_BYTES - held)
         for index, (first, _) in enumerate(self._spans):
-            plane = np.empty(self._grid, np.float32)
-            if first < self._first and self._read(-1, index, plane) is not None:
-                self._accumulations[index].remember(self._time(-1), plane)
+            if first < self._first and len(timeline.candidates(index, first)):
+                plane = np.empty((1, *self._grid), np.float32)
+                self._read(index, -1, plane)
+                self._accumulations[index].remember(self._time(-1), plane[0])
 
-    def _candidates(self, step: int, index: int) -> NDArray:
-        return self._timeline.candidates(index, self._first + step)
+    def _slots(self, first: int, stop: int) -> NDArray[np.int64]:
+        """Return the timeline's slots from one step of the block to another, both included; none lies past its end."""
+        return np.minimum(self._first + np.arange(first, stop + 1), self._timeline.length)
+
+    def _any(self, first: int, stop: int) -> bool:
+        """Say whether any channel has data from one step to before another."""
+        begin, end = self._slots(first, stop)[[0, -1]]
+        return bool((self._timeline.offsets[:, begin] < self._timeline.offsets[:, end]).any())
 
     def _time(self, step: int) -> int:
         timeline = self._timeline
         return int(timeline.cadence.seconds(np.array(timeline.first_slot + self._first + step)))
 
-    def _fill(self, step: int, index: int, out: NDArray[np.float32]) -> None:
-        """Fill one plane as it is stored; NaN where it is missing."""
-        record = self._read(step, index, out)
-        if record is None:
-            out.fill(np.nan)
-            return
-        self._compared += len(self._candidates(step, index)) > 1
-        channel, source, time = self._timeline.channels[index], self._reader.source(record), self._time(step)
-        accumulation = self._accumulations.get(index)
-        if accumulation and not accumulation.convert(time, out, source.name):
-            out.fill(np.nan)
-            self._without_previous += 1
-            return
-        _apply_nan_policy(channel, time, source.name, out)
+    def _fill(self, first: int, planes: NDArray[np.float32]) -> None:
+        """Fill all channels at the steps from `first` on as they are stored; NaN where they are missing."""
+        for begin in range(0, len(planes), self._run):
+            run, step = planes[begin : begin + self._run], first + begin
+            counts = np.diff(self._timeline.offsets[:, self._slots(step, step + len(run))])
+            self._compared += int((counts > 1).sum())
+            for index, present in enumerate(counts > 0):
+                run[~present, index] = np.nan
+                for a, b in _true_runs(present):
+                    self._fill_present(index, step + a, run[a:b, index])
+
+    def _fill_present(self, index: int, first: int, out: NDArray[np.float32]) -> None:
+        """Fill the planes of one channel at consecutive steps that all have data."""
+        channel, steps = self._timeline.channels[index], slice(first, first + len(out))
+        records = self._read(index, first, out)
+        sources = [self._timeline.sources[source] for source in records["source"].tolist()]
+        valid = self._convert(index, first, out, sources)
+        if channel.recipe.nan != "keep":
+            self._replace_nan(channel, first, out, sources, valid)
         if channel.recipe.keepbits is not None:
             _round_bits(out, channel.recipe.keepbits)
-        self.valid[step, index] = True
-        self.versions[step, index] = record["version"]
-        self.identities[step, index] = int.from_bytes(bytes.fromhex(source.member.sha256[:16]), "big")
+        identities = np.array([int(source.member.sha256[:16], 16) for source in sources], np.uint64)
+        self.valid[steps, index] = valid
+        self.versions[steps, index] = np.where(valid, records["version"], 0)
+        self.identities[steps, index] = np.where(valid, identities, 0)
 
-    def _read(self, step: int, index: int, out: NDArray[np.float32]) -> NDArray | None:
-        """Fill one plane with raw values and return its record; candidates that disagree are a `ValueError`."""
-        candidates = self._candidates(step, index)
-        if not len(candidates):
-            return None
-        channel = self._timeline.channels[index]
-        chosen, *others = candidates
-        self._reader.read(channel, chosen, out)
-        for other in others:
-            second = np.empty_like(out)
-            self._reader.read(channel, other, second)
-            if not np.array_equal(out, second, equal_nan=True):
-                raise ValueError(self._disagreement(channel, self._time(step), (chosen, other), (out, second)))
-        return chosen
+    def _read(self, index: int, first: int, out: NDArray[np.float32]) -> NDArray:
+        """Fill planes with raw values and return their records; candidates that disagree are a `ValueError`."""
+        channel, rows = self._timeline.channels[index], self._timeline.rows
+        offsets = self._timeline.offsets[index, self._slots(first, first + len(out))]
+        begins, counts = offsets[:-1], np.diff(offsets)
+        self._reader.read(channel, rows[begins], out)
+        for number in range(1, int(counts.max())):
+            steps = np.flatnonzero(counts > number)
+            chosen, others = out if len(steps) == len(out) else out[steps], rows[begins[steps] + number]
+            second = np.empty_like(chosen)
+            self._reader.read(channel, others, second)
+            if not np.array_equal(chosen, second, equal_nan=True):
+                k = next(k for k in range(len(steps)) if not np.array_equal(chosen[k], second[k], equal_nan=True))
+                records = rows[begins[steps[k]]], others[k]
+                raise ValueError(
+                    self._disagreement(channel, self._time(first + int(steps[k])), records, (chosen[k], second[k]))
+                )
+        return rows[begins]
+
+    def _convert(
+        self, index: int, first: int, out: NDArray[np.float32], sources: Sequence[Source]
+    ) -> NDArray[np.bool_]:
+        """Turn raw values into what is stored and say which planes are; those without a predecessor become NaN."""
+        valid = np.ones(len(out), bool)
+        if accumulation := self._accumulations.get(index):
+            for k, (plane, source) in enumerate(zip(out, sources, strict=True)):
+                valid[k] = accumulation.convert(self._time(first + k), plane, source.name)
+            out[~valid] = np.nan
+            self._without_previous += int((~valid).sum())
+        return valid
+
+    def _replace_nan(
+        self,
+        channel: Channel,
+        first: int,
+        out: NDArray[np.float32],
+        sources: Sequence[Source],
+        valid: NDArray[np.bool_],
+    ) -> None:
+        """Fill NaN of valid planes as the recipe says; `ValueError` where it refuses them."""
+        missing = np.isnan(out) & valid[:, None, None]
+        if channel.recipe.nan != "error":
+            out[missing] = channel.recipe.nan
+        elif missing.any():
+            k = int(missing.any(axis=(1, 2)).argmax())
+            raise ValueError(
+                f"{sources[k].name}: {channel.name} has {missing[k].sum():,} NaN at {utc(self._time(first + k))}, and "
+                f"recipe.variables refuses them; set nan: keep or a number for {channel.variable}"
+            )
 
     def _disagreement(
         self, channel: Channel, time: int, records: tuple[NDArray, NDArray], planes: tuple[NDArray, NDArray]
     ) -> str:
-        first, second = (self._reader.source(record).name for record in records)
+        first, second = (self._timeline.sources[record["source"]].name for record in records)
         who = f"{first} twice holds" if first == second else f"{first} and {second} both hold"
         difference = np.abs(planes[0].astype(np.float64) - planes[1])
         finite = difference[np.isfinite(difference)]
@@ -244,22 +296,14 @@ class _Filler:
         return f"{who} {channel.name} at {utc(time)}, and {how}; leave out the file that is wrong"
 
 
-def _apply_nan_policy(channel: Channel, time: int, file: str, plane: NDArray[np.float32]) -> None:
-    policy = channel.recipe.nan
-    if policy == "keep":
-        return
-    missing = np.isnan(plane)
-    if policy != "error":
-        plane[missing] = policy
-    elif missing.any():
-        raise ValueError(
-            f"{file}: {channel.name} has {missing.sum():,} NaN at {utc(time)}, and recipe.variables refuses them; "
-            f"set nan: keep or a number for {channel.variable}"
-        )
+def _true_runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return where runs of True begin and end: `[True, False, True, True] => [(0, 1), (2, 4)]`."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    return [(a, b) for a, b in edges.reshape(-1, 2).tolist()]
 
 
-def _round_bits(plane: NDArray[np.float32], keepbits: int) -> None:
+def _round_bits(planes: NDArray[np.float32], keepbits: int) -> None:
     """Round to `keepbits` mantissa bits in place; NaN and infinity stay as they are."""
-    finite = np.isfinite(plane)
-    rounded = BitRound(keepbits).decode(BitRound(keepbits).encode(plane))
-    np.copyto(plane, rounded.reshape(plane.shape), where=finite)
+    finite = np.isfinite(planes)
+    rounded = BitRound(keepbits).decode(BitRound(keepbits).encode(planes))
+    np.copyto(planes, rounded.reshape(planes.shape), where=finite)

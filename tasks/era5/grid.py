@@ -87,12 +87,12 @@ class Orientation(BaseModel):
         return not (self.flip_latitude or self.flip_longitude or self.roll)
 
     def place(self, stored: NDArray, canonical: NDArray) -> None:
-        """Copy a plane (rows, columns) as stored into `canonical`, which has the same shape."""
-        rows = stored[::-1] if self.flip_latitude else stored
-        rows = rows[:, ::-1] if self.flip_longitude else rows
-        split = rows.shape[1] - self.roll
-        canonical[:, :split] = rows[:, self.roll :]
-        canonical[:, split:] = rows[:, : self.roll]
+        """Copy planes (..., rows, columns) as stored into `canonical`, which has the same shape."""
+        rows = stored[..., ::-1, :] if self.flip_latitude else stored
+        rows = rows[..., ::-1] if self.flip_longitude else rows
+        split = rows.shape[-1] - self.roll
+        canonical[..., :split] = rows[..., self.roll :]
+        canonical[..., split:] = rows[..., : self.roll]
 
 
 def canonical_grid(latitude: NDArray, longitude: NDArray) -> tuple[Grid, Orientation]:

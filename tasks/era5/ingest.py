@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from storage.window_store import block_file_rename, write_metadata
 from tasks.era5.block import block_identity, geometry, list_blocks, write_block
 from tasks.era5.inputs import raw_files
 from tasks.era5.scan import MEMBERS, load_scans
+from tasks.era5.source_files import SourceFiles
 from tasks.era5.timeline import Timeline, build_timeline
 from tasks.stage import Job, StageResult, stage
 from tasks.units import UnitOutput
@@ -29,7 +31,7 @@ class Work:
 
     timeline: Timeline
     layout: StoreLayout
-    paths: Mapping[str, Path]
+    files: SourceFiles
 
 
 @stage("era5_windows")
@@ -38,7 +40,8 @@ def era5_windows(
 ) -> StageResult:
     """Write a sharded Zarr v3 store of all channels; blocks whose sources are unchanged are taken over."""
     description = _describe(job, raw, catalog, recipe, layout)
-    timeline = _load(description).timeline
+    work = _load(description)
+    timeline = work.timeline
     for sentence in timeline.skipped:
         job.message(f"left out: {sentence}")
     units = [
@@ -49,7 +52,8 @@ def era5_windows(
         )
         for block in list_blocks(timeline, layout)
     ]
-    records = job.map(_write, units, rename=lambda name, unit: block_file_rename(name, unit.payload[2]))
+    with closing(work.files):
+        records = job.map(_write, units, rename=lambda name, unit: block_file_rename(name, unit.payload[2]))
     write_metadata(
         job.folder, geometry(timeline, layout), timeline.times.astype("datetime64[s]"), _attributes(timeline, recipe)
     )
@@ -79,13 +83,13 @@ def _load(description: Path) -> Work:
     paths = {sha: Path(path) for sha, path in work["paths"].items()}
     members = (m for scan in scans for m in scan.members if m.entry is not None)
     paths |= {m.sha256: catalog / MEMBERS / f"{m.sha256}.nc" for m in members}
-    return Work(build_timeline(scans, work["names"], recipe, layout), layout, paths)
+    return Work(build_timeline(scans, work["names"], recipe, layout), layout, SourceFiles(paths))
 
 
 def _write(folder: Path, unit: Unit) -> UnitOutput:
     description, scratch, block = unit.payload
     work = _load(description)
-    report = write_block(work.timeline, work.layout, work.paths, folder, block, scratch)
+    report = write_block(work.timeline, work.layout, work.files, folder, block, scratch)
     return UnitOutput(report.files, report.model_dump(exclude={"files"}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from configs.weather import Recipe, StoreLayout
 from storage.window_store import write_metadata
 from tasks.era5.block import BlockReport, geometry, list_blocks, write_block
 from tasks.era5.catalog import FileScan, scan_file
+from tasks.era5.source_files import SourceFiles
 from tasks.era5.timeline import Timeline, build_timeline
 
 LATITUDE = np.arange(50.0, 47.0, -0.5)
@@ -149,10 +151,11 @@ def ingest(folder: Path, *paths: Path, recipe: Recipe | None = None, layout: Sto
     scanned = scan(*paths, members=folder / "members")
     timeline = scanned.timeline(recipe, layout)
     store = folder / "store"
-    reports = [
-        write_block(timeline, layout, scanned.paths, store, block, folder / "scratch")
-        for block in list_blocks(timeline, layout)
-    ]
+    with closing(SourceFiles(scanned.paths)) as files:
+        reports = [
+            write_block(timeline, layout, files, store, block, folder / "scratch")
+            for block in list_blocks(timeline, layout)
+        ]
     write_metadata(store, geometry(timeline, layout), timeline.times, {})
     return Store(xr.open_zarr(store, chunks=None), reports)
 

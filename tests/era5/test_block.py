@@ -14,8 +14,9 @@ import xarray as xr
 from configs.weather import Recipe, StoreLayout
 from storage.hashing import digest
 from storage.window_store import SIDE_ARRAYS
-from tasks.era5 import planes
+from tasks.era5 import rows, source_files
 from tasks.era5.block import block_identity, list_blocks, write_block
+from tasks.era5.source_files import SourceFiles
 from tests.era5.raw_files import (
     LATITUDE,
     LAYOUT,
@@ -433,19 +434,19 @@ def test_long_chunks_are_decoded_once_by_all_workers_together(tmp_path: Path, mo
     names = ("u10", "v10", "t2m")
     path = write_cds(tmp_path / "a.nc", {n: field(96, seed=i) for i, n in enumerate(names)}, times, chunks=(96, 3, 4))
     decoded: list[int] = []
-    read_box = planes.read_box
+    read_box = source_files.read_box
 
     def counting(*args: object) -> np.ndarray:
         box = read_box(*args)  # type: ignore[arg-type]
         decoded.append(box.size)
         return box
 
-    monkeypatch.setattr(planes, "read_box", counting)
-    files = scan(path)
-    timeline = files.timeline()
+    monkeypatch.setattr(source_files, "read_box", counting)
+    scanned = scan(path)
+    timeline, files = scanned.timeline(), SourceFiles(scanned.paths)
 
     def write(block: int) -> None:
-        write_block(timeline, LAYOUT, files.paths, tmp_path / "store", block, tmp_path / "scratch")
+        write_block(timeline, LAYOUT, files, tmp_path / "store", block, tmp_path / "scratch")
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, list_blocks(timeline, LAYOUT)))
@@ -458,8 +459,8 @@ def test_long_chunks_are_decoded_once_by_all_workers_together(tmp_path: Path, mo
 def test_chunks_larger_than_scratch_rows_and_tiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planes_per_row: int
 ) -> None:
-    monkeypatch.setattr(planes, "_ROW_BYTES", planes_per_row * 4 * 48)
-    monkeypatch.setattr(planes, "_TILE_BYTES", 100)
+    monkeypatch.setattr(rows, "ROW_BYTES", planes_per_row * 4 * 48)
+    monkeypatch.setattr(rows, "TILE_BYTES", 100)
     path = write_cds(tmp_path / "a.nc", {"t2m": field(48)}, hours("2024-01-01T00", 48), chunks=(20, 3, 4))
     assert_holds(ingest(tmp_path, path), path)
 
@@ -468,10 +469,10 @@ def test_scratch_is_bounded_and_may_be_deleted(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("tasks.era5.block._MEMORY_BYTES", 0)
     times = hours("2024-01-01T00", 480)
     path = write_cds(tmp_path / "a.nc", {"t2m": field(480)}, times, chunks=(24, 6, 8))
-    files, scratch = scan(path), tmp_path / "scratch"
-    timeline = files.timeline()
+    scanned, scratch = scan(path), tmp_path / "scratch"
+    timeline, files = scanned.timeline(), SourceFiles(scanned.paths)
     for block in list_blocks(timeline, LAYOUT):
-        write_block(timeline, LAYOUT, files.paths, tmp_path / "store", block, scratch)
+        write_block(timeline, LAYOUT, files, tmp_path / "store", block, scratch)
         held = sum(p.stat().st_size for p in scratch.rglob("*") if p.is_file() and p.suffix != ".lock")
         assert held <= 4 * 24 * 48 * 4
         if block == 10:
