@@ -16,6 +16,7 @@ from tasks.units import Workers
 from tests import warm
 
 REPOSITORY = Path(__file__).parent.parent
+warm.forget_power_cuts()
 
 
 def shared_data(name: str) -> Path:

@@ -20,11 +20,12 @@ import rasterio
 import yaml
 
 from flows.predict_fire import best_model, describe
-from storage.assets import Asset, AssetStore, InputRecord
+from storage.assets import AssetStore, InputRecord
 from storage.fire_split import FireSplit
 from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
+from tests.once import only
 from tests.training.wandb_files import wandb_records
 
 PROFILE: dict[str, Any] = {
@@ -109,11 +110,6 @@ def plan(profile: str, root: Path, *more: str) -> dict[str, str]:
     text = millrace("plan", "wildfire", "-p", profile, *more, root=root).stdout
     stages = re.findall(r"^(HIT|RUN|RESUME \S+)\s+(fire_\S+(?: \S+-\d+)?)\s+(.*)$", text, re.MULTILINE)
     return {stage: f"{status} {rest}" for status, stage, rest in stages}
-
-
-def only(root: Path, kind: str) -> Asset:
-    (asset,) = AssetStore(root).assets(kind)
-    return asset
 
 
 def copy_of(finished: Path, root: Path, *without: str) -> Path:

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from storage.assets import Asset, AssetStore
+from storage.assets import AssetStore
 from storage.image_text_dataset import ImageTextDataset
 from tests.command import millrace
+from tests.once import only
 
 PROFILE: dict[str, Any] = {
     "source": {"kind": "sample", "images": 60, "side": 160, "misbehaving_share": 0.7},
@@ -28,11 +29,6 @@ def run(pipeline: str, root: Path, profile: Path, *more: str) -> str:
     assert result.returncode == 0, result.stderr + result.stdout
     assert "Warning" not in result.stdout + result.stderr
     return result.stdout
-
-
-def only(root: Path, kind: str) -> Asset:
-    (asset,) = AssetStore(root).assets(kind)
-    return asset
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +105,8 @@ def test_questions_have_true_hashes_and_share_images(profile, tmp_path):
 
 
 def test_lists_that_are_not_there_are_one_sentence(tmp_path):
-    result = millrace("run", "microvlm", "-p", "test", "--set", "source.paths=[nowhere.tsv]", root=tmp_path)
+    here = ("-p", "test", "--engine", "inline")
+    result = millrace("run", "microvlm", *here, "--set", "source.paths=[nowhere.tsv]", root=tmp_path)
     assert result.returncode == 2
     assert "source.paths: 'nowhere.tsv' matches no file" in result.stderr
     assert "Traceback" not in result.stderr

@@ -13,7 +13,8 @@ from typing import Any
 from configs.training import TrainingConfig
 from storage.assets import AssetStore
 from tasks.training.objective import Objective, make_objective
-from tests.weather_lm.tiny import CONFIG, folders, only
+from tests.once import only
+from tests.weather_lm.tiny import CONFIG, folders
 
 
 @dataclass(frozen=True)

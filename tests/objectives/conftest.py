@@ -12,8 +12,8 @@ from tasks.captions.placed import load_placed
 from tasks.narration.documents import make_documents, write_documents
 from tests.fire.conftest import fires  # noqa: F401  a fixture
 from tests.objectives.cases import Data
+from tests.once import only
 from tests.weather_lm.conftest import built  # noqa: F401  a fixture
-from tests.weather_lm.tiny import only
 
 
 @pytest.fixture(scope="package")

@@ -14,7 +14,8 @@ from storage.window_dataset import WindowDataset
 from tasks.mae.objective import CONTEXT, MaeObjective, MaskedWindows, collate
 from tasks.mae.released import MaeRelease, load_mae
 from tasks.training.share import Share
-from tests.weather_lm.tiny import CONFIG, folders, only
+from tests.once import only
+from tests.weather_lm.tiny import CONFIG, folders
 
 
 @pytest.fixture

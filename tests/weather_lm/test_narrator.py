@@ -19,7 +19,8 @@ from tasks.narration.dataset import collate, partners
 from tasks.narration.objective import NarratorObjective
 from tasks.narration.pairs import Pair
 from tasks.narration.released import NarratorRelease, load_narrator
-from tests.weather_lm.tiny import CONFIG, folders, only
+from tests.once import only
+from tests.weather_lm.tiny import CONFIG, folders
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from tasks.narration.truth import FieldTruth
 from tasks.samples.weather_captions import day_captions
 from tasks.samples.weather_units import sample_units
 from tests.command import millrace
-from tests.weather_lm.tiny import CONFIG, folders, only
+from tests.once import only
+from tests.weather_lm.tiny import CONFIG, folders
 
 
 def test_the_report_compares_every_narrator_with_its_controls(built):

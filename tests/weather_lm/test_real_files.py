@@ -9,7 +9,8 @@ from configs.weather_lm import JoinConfig, NarrationEvaluation
 from tasks.captions.placed import load_placed
 from tasks.narration.narrate import Request, narrate
 from tasks.narration.released import load_narrator
-from tests.weather_lm.tiny import CONFIG, build, folders, only
+from tests.once import only
+from tests.weather_lm.tiny import CONFIG, build, folders
 
 
 def test_files_and_captions_become_a_narrator_that_tells_a_date(era5_data: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tasks.narration.dataset import PairFolders
 from tasks.progress import Silent
 from tasks.session import Session
 from tasks.units import Workers
+from tests.once import only
 
 TRAINING = {"epochs": 1, "steps_per_epoch": 3, "batch_size": 4}
 CONFIG: dict[str, Any] = {
@@ -53,11 +54,6 @@ def build(root: Path, config: dict[str, Any]) -> tuple[AssetStore, Asset]:
     store = AssetStore(root)
     with Session(store, Silent(), workers=Workers("inline")).active():
         return store, weather(WeatherConfig.model_validate(config))
-
-
-def only(store: AssetStore, kind: str) -> Asset:
-    (asset,) = store.assets(kind)
-    return asset
 
 
 def folders(store: AssetStore) -> PairFolders:
