@@ -2,7 +2,7 @@
 
 python -m benchmarks                       all of them, except those that run on request only
 python -m benchmarks window_read           some
-python -m benchmarks fire_skill            one that takes an hour or more, so on request only (its module says
+python -m benchmarks fire_skill            one that takes hours, so on request only (its module says
                                            `ON_REQUEST = True`); it keeps its work folder and resumes there
 python -m benchmarks --quick               tiny sizes, to see that they work; records nothing
 python -m benchmarks --page                renew docs/benchmarks.md from the recorded figures

@@ -24,9 +24,12 @@ times stand in the notes. `x` means: so many times the peer. Raw numbers of ever
 
 _REPEAT = """## Repeating them
 
-    make bench                                  # all but fire_skill, about an hour; nothing else should run
+    make bench                                  # all that take minutes, about an hour; nothing else should run
     .venv/bin/python -m benchmarks window_read  # one benchmark
-    .venv/bin/python -m benchmarks fire_skill   # trains the wildfire models on the shared archive: an hour or more
+    .venv/bin/python -m benchmarks fire_skill   # trains the wildfire models on the shared archive: a night
+    .venv/bin/python -m benchmarks narratives   # trains the weather models on a generated year: an hour or more
+    make mutants                                # puts faults into the code and runs tests: hours; `mutants` reads them
+    make gpu                                    # on a machine with a GPU: its tests, and how busy trainings keep it
     .venv/bin/python -m benchmarks --quick      # tiny sizes, to see that it works; records nothing
 
 Data are generated in `bench-work/` (another folder: `--work`) and removed afterwards. Peers that Millrace does not
