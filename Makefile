@@ -12,7 +12,7 @@ demo: setup  ## Run every pipeline with its demo profile on data it generates, t
 	$(BIN)/millrace report all --root $(ROOT)
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 gpu: setup  ## On a machine with a GPU: run the tests that need one, and measure how busy trainings keep it
 	$(BIN)/python -m pytest -m gpu

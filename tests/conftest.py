@@ -50,6 +50,11 @@ def session(store: AssetStore) -> Session:
     return Session(store, Silent(), workers=Workers("inline"))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run one process more than there are cores: many tests wait for others, or for a clock."""
+    return min(4, len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run Prefect's in-process harness last: the threads it leaves behind kill DataLoader workers that fork later."""
     items.sort(key=lambda item: "test_prefect" in item.nodeid)

@@ -98,9 +98,10 @@ class WarmProcess:
         raise RuntimeError("the server of warm processes ended")
 
 
-def start(
-    module: str, *arguments: str, cwd: Path = REPOSITORY, **environment: str
-) -> WarmProcess | subprocess.Popen[str]:
+Process = WarmProcess | subprocess.Popen[str]
+
+
+def start(module: str, *arguments: str, cwd: Path = REPOSITORY, **environment: str) -> Process:
     """Start `python -m module` in a process and session of its own, with more variables in its environment."""
     variables = os.environ | environment
     if AVAILABLE:

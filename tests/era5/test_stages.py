@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -32,7 +28,7 @@ from tasks.era5.scan import era5_catalog
 from tasks.progress import Silent
 from tasks.session import Outcome, Session
 from tasks.stage import raw_input
-from tests.conftest import REPOSITORY
+from tests import warm
 from tests.era5.cds_server import TOKEN, CdsServer
 from tests.era5.raw_files import field, hours, write_cds
 
@@ -160,15 +156,12 @@ def test_killed_ingest_resumes_and_ends_byte_identical(tmp_path):
         latitude=np.linspace(60, 30, 64), longitude=np.arange(96.0),
     )  # fmt: skip
     command = [
-        *(sys.executable, "-m", "flows", "run", "weather", "--profile", "files", "--engine", "inline"),
+        *("flows", "run", "weather", "--profile", "files", "--engine", "inline"),
         *("--workers", "2", "--set", f"source.paths=[{raw}]", "--set", "windows.max_nan_share=1"),
     ]
 
-    def start(root: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"MILLRACE_ROOT": str(tmp_path / root)}
-        return subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    def start(root: str) -> warm.Process:
+        return warm.start(*command, MILLRACE_ROOT=str(tmp_path / root))
 
     assert start("calm").wait(120) == 0
     chance = random.Random(4)
@@ -178,7 +171,7 @@ def test_killed_ingest_resumes_and_ends_byte_identical(tmp_path):
         while ledger_entries(tmp_path / "killed") <= 3 * kill and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     assert start("killed").wait(120) == 0
     calm, killed = (AssetStore(tmp_path / root).assets("era5_windows")[0] for root in ("calm", "killed"))

@@ -185,13 +185,13 @@ def test_an_ablation_in_the_config_trains_a_second_model(finished, profile, tmp_
 # -- a killed run -------------------------------------------------------------------------------------------------
 
 
-def start_training(profile: str, root: Path, *settings: str) -> warm.WarmProcess | subprocess.Popen[str]:
+def start_training(profile: str, root: Path, *settings: str) -> warm.Process:
     command = ["flows", "run", "wildfire", "-p", profile, "--engine", "inline"]
     sets = [word for setting in settings for word in ("--set", setting)]
     return warm.start(*command, *sets, MILLRACE_ROOT=str(root))
 
 
-def kill_at_a_step(process: warm.WarmProcess | subprocess.Popen[str], root: Path, step: int) -> None:
+def kill_at_a_step(process: warm.Process, root: Path, step: int) -> None:
     """Kill a training, which saves at every step, when it has done so many."""
     deadline = time.monotonic() + 120
     while not [*(root / "fire_model").glob(f"*.partial/.scratch/checkpoints/step-{step:08d}")]:

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -17,7 +15,7 @@ import pyarrow.parquet as pq
 from storage.assets import Asset, Workspace, verify
 from tasks.samples.site_process import serve
 from tasks.samples.website import Page, write_site
-from tests.conftest import REPOSITORY
+from tests import warm
 from tests.image_text.crawler import IMAGES_PER_SHARD
 from tests.image_text.sites import files_of, noisy
 
@@ -25,10 +23,8 @@ IMAGES = 160
 KILLS = 20
 
 
-def start(root: Path, rows: Path, workers: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.image_text.crawler", str(root), str(rows), workers]
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}  # killed pools leave remarks about semaphores
-    return subprocess.Popen(command, cwd=REPOSITORY, text=True, start_new_session=True, **quiet)
+def start(root: Path, rows: Path, workers: str) -> warm.Process:
+    return warm.start("tests.image_text.crawler", str(root), str(rows), workers)
 
 
 def finish(root: Path, rows: Path, workers: str) -> tuple[str, Asset]:
@@ -41,7 +37,7 @@ def finished_shards(root: Path) -> set[str]:
     return {path.stem for path in root.glob("image_text_shards/*.partial/.units/*.json")}
 
 
-def wait_for_more_than(root: Path, known: set[str], process: subprocess.Popen[str]) -> None:
+def wait_for_more_than(root: Path, known: set[str], process: warm.Process) -> None:
     """Wait until a shard that was not known is finished."""
     deadline = time.monotonic() + 60
     while not finished_shards(root) - known and process.poll() is None:
@@ -69,7 +65,7 @@ def test_killed_at_random_moments_nothing_is_lost_doubled_or_unreadable(tmp_path
             process = start(root, rows, "2" if kill % 4 == 0 else "inline")
             if kill % 2:
                 wait_for_more_than(root, known, process)
-            time.sleep(chance.uniform(0.0, 0.15 if kill % 2 else 1.5))
+            time.sleep(chance.uniform(0.0, 0.15 if kill % 2 else 0.6))
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             assert known <= finished_shards(root), "a finished shard never gets lost"

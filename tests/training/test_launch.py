@@ -38,10 +38,11 @@ KILLED = {
     "best": {"metric": "accuracy"},
 }
 STEPS = 24
-Process = warm.WarmProcess | subprocess.Popen[str]
 
 
-def start(root: Path, training: dict[str, Any], pause: float = 0.0, cold: bool = False, **execution: Any) -> Process:
+def start(
+    root: Path, training: dict[str, Any], pause: float = 0.0, cold: bool = False, **execution: Any
+) -> warm.Process:
     """Start the stage in a process of its own; cold: its training in a new interpreter."""
     where = {"device": "cpu", "threads": 1, "checkpoint_steps": 3, "wandb": {"mode": "disabled"}} | execution
     environment = {"TOY_EXECUTION": json.dumps(where), "TOY_PAUSE": str(pause)}
@@ -49,7 +50,7 @@ def start(root: Path, training: dict[str, Any], pause: float = 0.0, cold: bool =
     return warm.start("tests.training.toy_stage", str(root), json.dumps(training), **environment)
 
 
-def finish(process: Process) -> tuple[str, Asset]:
+def finish(process: warm.Process) -> tuple[str, Asset]:
     """Wait for the stage; return its label and its asset."""
     output, errors = process.communicate()
     assert process.returncode == 0, errors
