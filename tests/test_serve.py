@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from flows.runs import load_runs
+from tests import warm
+from tests.command import millrace
 from tests.conftest import REPOSITORY
 
 SMALL = {
@@ -143,10 +145,7 @@ def test_the_dashboard_shows_the_run_in_a_real_browser(served, tmp_path):
 
 
 def test_a_run_killed_under_the_server_stays_running_until_reaped(served):
-    command = [sys.executable, "-m", "flows", "run", "weather", "-p", "windows", "--set", "source.days=2000"]
-    process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=served.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = warm.start("flows", "run", "weather", "-p", "windows", "--set", "source.days=2000", **served.environment)
     deadline = time.monotonic() + 120
     while not (running := [r for r in load_runs(served.root) if r.state == "Running" and r.flow_run_id]):
         assert time.monotonic() < deadline
@@ -156,9 +155,7 @@ def test_a_run_killed_under_the_server_stays_running_until_reaped(served):
     process.wait()
     only = {"flow_runs": {"id": {"any_": [running[0].flow_run_id]}}}
     assert served.post("flow_runs/filter", only)[0]["state"]["type"] == "RUNNING"
-    reap = subprocess.run(
-        [sys.executable, "-m", "flows", "reap"], cwd=REPOSITORY, env=served.environment, text=True, capture_output=True
-    )
+    reap = millrace("reap", root=served.root, **served.environment)
     assert re.search(r"Crashed\s+\S+\s+weather", reap.stdout), reap.stdout + reap.stderr
     assert served.post("flow_runs/filter", only)[0]["state"]["type"] == "CRASHED"
     assert {t["state"]["type"] for t in served.post("task_runs/filter", only)} == {"CRASHED"}
@@ -166,9 +163,6 @@ def test_a_run_killed_under_the_server_stays_running_until_reaped(served):
 
 def test_an_occupied_port_is_one_sentence(served):
     port = served.address.rpartition(":")[2]
-    result = subprocess.run(
-        [sys.executable, "-m", "flows", "serve", "--root", str(served.root), "--port", port],
-        cwd=REPOSITORY, text=True, capture_output=True,
-    )  # fmt: skip
+    result = millrace("serve", "--port", port, root=served.root)
     assert result.returncode == 2
     assert f"--port {port} on 127.0.0.1 cannot be used" in result.stderr

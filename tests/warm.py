@@ -29,7 +29,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 LIBRARIES = (
-    "aiohttp", "cv2", "matplotlib.backends.backend_agg", "netCDF4", "pyarrow.parquet", "pydantic",
+    "aiohttp", "cv2", "matplotlib.backends.backend_agg", "netCDF4", "optuna", "pyarrow.parquet", "pydantic",
     "rasterio", "rich.progress", "rouge_score.rouge_scorer", "sacrebleu", "scipy.ndimage", "simplejpeg", "torch",
     "torch.distributed.checkpoint", "transformers.modeling_layers", "transformers.models.auto.modeling_auto", "typer",
     "xarray", "zarr", "flows.pipelines", "flows.runner",

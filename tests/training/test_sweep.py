@@ -7,7 +7,6 @@ import json
 import math
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from tasks.training.sweep import (
     run_study,
     sweep_overrides,
 )
+from tests import warm
 from tests.conftest import REPOSITORY
 from tests.training.wandb_files import wandb_records
 from tests.training.wandb_server import SweepServer
@@ -141,43 +141,29 @@ def test_a_search_stays_in_its_space_and_finds_what_is_good(tmp_path, method):
     assert result.parameters["k"] == "b"
 
 
-STUDY = """
-import os, sys, time
-from pathlib import Path
-from tasks.training.sweep import read_sweep, run_study
-def trial(parameters):
-    with open(sys.argv[3], "a") as file:
-        print(sorted(parameters.items()), file=file)
-    time.sleep(float(sys.argv[4]))
-    return {"f1": float(parameters["a"])}
-result = run_study(read_sweep(Path(sys.argv[1])), trial, Path(sys.argv[2]))
-print(result.value, result.finished)
-"""
-
-
 @pytest.mark.parametrize("method", ["grid", "bayes"])
 def test_a_study_killed_in_a_trial_tries_that_one_again(tmp_path, method):
     space = "{a: {values: [1, 2, 3]}, b: {values: [0.5, 0.25]}}"
     path, log = write(tmp_path / "s.yaml", method, space, run_cap=6), tmp_path / "log"
-    arguments = [sys.executable, "-c", STUDY, str(path), str(tmp_path / "study.db"), str(log)]
+    arguments = ["tests.training.study", str(path), str(tmp_path / "study.db"), str(log)]
     chance = random.Random(3)
     for _ in range(1 if method == "bayes" else 2):
         begun = len(log.read_text().splitlines()) if log.exists() else 0
-        process = subprocess.Popen([*arguments, "0.3"], cwd=REPOSITORY)
+        process = warm.start(*arguments, "0.3")
         deadline = time.monotonic() + 60
         while not log.exists() or len(log.read_text().splitlines()) <= begun:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.2))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
-    done = subprocess.run([*arguments, "0"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[1] == "6"
+    done, _ = warm.start(*arguments, "0").communicate()
+    assert done.split()[1] == "6"
     lines = log.read_text().splitlines()
     assert len(lines) == 6 + (1 if method == "bayes" else 2), "those that were killed, twice"
     if method == "grid":
         assert len(set(lines)) == 6
-        assert done.stdout.split()[0] == "3.0"
+        assert done.split()[0] == "3.0"
 
 
 def test_two_processes_do_not_share_a_study(tmp_path):
