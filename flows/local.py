@@ -33,6 +33,8 @@ def run_here(
     With Prefect they are flow runs, on the root's server when one is up, else with Prefect's in-process API. Where a
     pipeline cannot go on, the others do; its error is raised in the end.
     """
+    if len(orders) > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # what runs side by side shares the cores
     bars = Bars(console)
     terminals = {p.name: Terminal(console, p.name if len(orders) > 1 else "", bars) for p in orders}
     if engine == "prefect":
