@@ -374,8 +374,10 @@ def report(
     from flows.pipelines import find_pipelines
     from flows.report import write_report
 
-    store = _store(root)
-    for chosen in find_pipelines(pipeline):
+    store, pipelines = _store(root), find_pipelines(pipeline)
+    if output and len(pipelines) > 1:
+        raise ValueError(f"--output {output}: {pipeline} makes a page for each pipeline; name one, or leave it out")
+    for chosen in pipelines:
         console.print(f"report: {write_report(store, chosen, output)}", highlight=False, soft_wrap=True)
 
 
@@ -403,9 +405,8 @@ def _announce(orders: dict[Pipeline, Config], root: Path, profile: str) -> None:
     minutes = [profile_minutes(profile_path(p.name, profile)) for p in orders]
     known = [m for m in minutes if m is not None]
     long = f"about {sum(known):g} minutes on two cores where nothing is cached; " if len(known) == len(minutes) else ""
-    names = [p.name for p in orders]
-    pages = ", ".join(f"{root.name}/reports/{name}.html" for name in names)
-    which = names[0] if len(names) == 1 else "all"
+    pages = ", ".join(str(p.page(root)) for p in orders)
+    which = next(iter(orders)).name if len(orders) == 1 else "all"
     console.print(f"[dim]{long}millrace report {which} then writes {pages}[/]", highlight=False, soft_wrap=True)
 
 

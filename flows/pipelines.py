@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from configs.base import Config
@@ -23,6 +24,10 @@ class Pipeline:
     title: str
     config: type[Config]
     wire: Callable[[Any], Any]
+
+    def page(self, root: Path) -> Path:
+        """Return where its report goes."""
+        return root / "reports" / f"{self.name}.html"
 
 
 PIPELINES = {

@@ -33,7 +33,7 @@ def write_report(store: AssetStore, pipeline: Pipeline, output: Path | None = No
         river=latest.stages,
         history=[_row(run) for run in runs[:20]],
     )
-    path = output or store.root / "reports" / f"{pipeline.name}.html"
+    path = output or pipeline.page(store.root)
     write_atomic(path, html)
     return path
 

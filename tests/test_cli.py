@@ -166,6 +166,7 @@ BAD_INPUT = {
     "out of bounds": (["plan", "weather", "--set", "windows.time=0"], "windows.time: Input should be greater than"),
     "no raw files": (["run", "weather", "-p", "files", "--engine", "inline"], "'data/era5' matches no file"),
     "unknown asset": (["show", "era5_windows"], "no asset 'era5_windows'"),
+    "one page for all": (["report", "all", "-o", "page.html"], "all makes a page for each pipeline"),
     "workers": (["run", "weather", "--engine", "inline", "--workers", "lots"], "'lots' is not understood"),
 }
 

@@ -52,7 +52,21 @@ def test_all_pipelines_run_in_one_process_and_one_that_fails_stops_no_other(tmp_
     assert re.search(r"^weather   HIT +era5_windows", whole.stdout, re.MULTILINE)
     assert re.search(r"done  \d+ stages: 5 worked", whole.stdout), whole.stdout
     told = millrace("report", "all", root=root)
-    assert {Path(page).stem for page in re.findall(r"report: (\S+)", told.stdout)} == PIPELINES
+    pages = re.findall(r"report: (\S+)", told.stdout)
+    assert {Path(page).stem for page in pages} == PIPELINES
+    assert all(page in whole.stdout for page in pages), "the run told where they will be"
+
+
+def test_commands_factorise_in_one_thread_which_waits_for_no_other():
+    asked = (
+        "import flows.cli, psutil, sys; me = psutil.Process(); assert 'numpy' not in sys.modules; "
+        "before = me.num_threads(); import numpy; print(me.num_threads() - before)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    told = subprocess.run(
+        [sys.executable, "-c", asked], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert told.stdout.strip() == "0", told.stderr
 
 
 def test_overrides_of_all_begin_with_a_pipeline(tmp_path):
