@@ -116,6 +116,7 @@ def test_overlaps_are_counted_where_pixels_count() -> None:
     draw = torch.Generator().manual_seed(5)
     truth = [replace(now, target=torch.rand(now.domain.shape, generator=draw) < 0.5) for _ in range(2)]
     truth[1].counted = truth[1].counted & (torch.rand(now.domain.shape, generator=draw) < 0.5)
+    truth[1].age = now.age + truth[0].target.to(now.age.dtype)
     states = torch.rand(2, *now.domain.shape, generator=draw) < 0.4
     found = count_rollout(states, truth)
     assert found.fire.tolist() == now.fire_index.tolist()
