@@ -14,6 +14,7 @@ from flows.pipelines import Pipeline
 from flows.prefect_home import settings
 from flows.runner import Engine, run
 from flows.runs import RunRecord, load_runs
+from flows.serve import start_temporary_api
 from tasks.progress import Bars, Terminal
 from tasks.stage import in_threads
 
@@ -30,8 +31,8 @@ def run_here(
 ) -> list[RunRecord]:
     """Run pipelines, as many at once as there are cores; return their records, in order.
 
-    With Prefect they are flow runs, on the root's server when one is up, else with Prefect's in-process API. Where a
-    pipeline cannot go on, the others do; its error is raised in the end.
+    With Prefect they are flow runs, on the root's server when one is up, else with an API that lives as long as this
+    process. Where a pipeline cannot go on, the others do; its error is raised in the end.
     """
     if len(orders) > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # what runs side by side shares the cores
@@ -65,15 +66,15 @@ def run_here(
 
 
 def _start_prefect(root: Path, console: Console, *, profile: str, workers: str, deep: bool) -> None:
-    """Set Prefect up, and start its in-process API where the root has no server: once, before any thread wants it."""
+    """Set Prefect up, with an API of this process where the root has no server."""
     os.environ |= settings(root)
     os.environ |= {"MILLRACE_WORKERS": workers, "MILLRACE_DEEP": "1" if deep else "", "MILLRACE_PROFILE": profile}
     where = os.environ.get("PREFECT_API_URL")
-    console.print(f"[dim]Prefect: {where or 'in-process API (millrace serve starts a dashboard)'}[/]", highlight=False)
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        client.hello()
+    console.print(
+        f"[dim]Prefect: {where or 'API of this run alone (millrace serve starts a dashboard)'}[/]", highlight=False
+    )
+    if not where:
+        start_temporary_api(root)
 
 
 def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Terminal) -> RunRecord:

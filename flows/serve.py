@@ -1,7 +1,9 @@
-"""`millrace serve`: the Prefect server, a process worker and all deployments, as one command."""
+"""Prefect's own processes: for `millrace serve` the server, a worker and all deployments; for one run an API alone."""
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import os
 import signal
 import socket
@@ -114,6 +116,23 @@ def serve_all(console: Console, root: Path, *, host: str, port: int, workers: st
     finally:
         forget_server(root)
         services.stop()
+
+
+def start_temporary_api(root: Path) -> None:
+    """Serve Prefect's API to this process alone, until it ends: no pages, no schedules, no worker.
+
+    Call it before Prefect is imported. The pipelines are imported while it starts.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    services = Services(os.environ, root / ".prefect" / "logs")
+    atexit.register(services.stop)  # registered first, so that Prefect still reaches it with its last words
+    quiet = ("--no-ui", "--no-scheduler", "--no-late-runs")
+    services.start("api", "server", "start", "--host", "127.0.0.1", "--port", str(port), *quiet)
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    importlib.import_module("flows.deployments")
+    _wait_until_healthy(services, f"http://127.0.0.1:{port}/api/health")
 
 
 def _greet(console: Console, root: Path, address: str) -> None:

@@ -2,7 +2,7 @@
 
 The weather pipeline's profile `windows` on a shorter sample is run once, then again, each time in a new process. The
 clock runs around every stage call, from the call to its return: computing the key, taking the lock, verifying every
-file, and with the Prefect engine also the task run with its states, logs and artifacts in Prefect's in-process API.
+file, and with the Prefect engine also the task run with its states, logs and artifacts in the API that the run starts.
 Prefect's own start (its imports, its database, the flow run) is left out of the figure; the notes say how long the
 whole run took.
 """
