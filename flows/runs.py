@@ -73,7 +73,7 @@ class RunRecord(BaseModel):
     def begin(cls, pipeline: str, profile: str, config: dict[str, Any], engine: str) -> RunRecord:
         """Start the record of a run in this process."""
         return cls(
-            id=f"{datetime.now(UTC):{TIME_IN_ID}}-{secrets.token_hex(2)}",
+            id=_new_id(datetime.now(UTC)),
             pipeline=pipeline,
             profile=profile,
             config=config,
@@ -116,6 +116,11 @@ class RunRecord(BaseModel):
             return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1
         except psutil.NoSuchProcess:
             return True
+
+
+def _new_id(time: datetime) -> str:
+    """Return a name that sorts by time, to a quarter of a millisecond, and is nobody else's."""
+    return f"{time:{TIME_IN_ID}}-{time.microsecond * 4096 // 1_000_000:03x}{secrets.randbelow(4096):03x}"
 
 
 def load_runs(store: AssetStore) -> list[RunRecord]:
