@@ -41,7 +41,8 @@ def collect_garbage(console: Console, store: AssetStore, *, days: int, dry_run: 
     garbage = find_garbage(store, age)
     trash = sorted(store.root.glob("[!.]*/.*.trash"))
     if not garbage and not trash:
-        console.print(f"nothing to remove: all that is here is younger than {days} days, pinned, or led to by a run")
+        kept = f"younger than {days} days, " if days else ""
+        console.print(f"nothing to remove: all that is here is {kept}pinned, or led to by a run", soft_wrap=True)
         return
     _print(console, store, garbage)
     if dry_run or (ask and not typer.confirm(f"Remove these {len(garbage)}?")):
@@ -58,7 +59,7 @@ def collect_garbage(console: Console, store: AssetStore, *, days: int, dry_run: 
     here += exclusive_size(trash)
     for folder in trash:
         remove_tree(folder)
-    console.print(f"freed {_sizes(store, stored, here)}", highlight=False)
+    console.print(f"freed {_sizes(store, stored, here)}", highlight=False, soft_wrap=True)
 
 
 def find_garbage(store: AssetStore, age: timedelta) -> list[Garbage]:
@@ -106,7 +107,7 @@ def _reason(holding: Holding, last_use: RunRecord | None) -> str:
 def _print(console: Console, store: AssetStore, garbage: Sequence[Garbage]) -> None:
     """Print what would go, and what that would free."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("asset", overflow="fold")
+    table.add_column("asset", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
     for piece in garbage:
@@ -116,7 +117,7 @@ def _print(console: Console, store: AssetStore, garbage: Sequence[Garbage]) -> N
     console.print(table, highlight=False)
     stored = sum(piece.holding.stored for piece in garbage)
     here = exclusive_size([folder for piece in garbage for folder in piece.holding.folders])
-    console.print(f"would free {_sizes(store, stored, here)}", highlight=False)
+    console.print(f"would free {_sizes(store, stored, here)}", highlight=False, soft_wrap=True)
 
 
 def _sizes(store: AssetStore, stored: int, here: int) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.files import fsync, is_temporary, remove_tree, walk_files, write_atomic
-from storage.hashing import digest, file_sha256
+from storage.hashing import digest, file_sha256, json_digest
 from storage.locks import FileLock
 
 SCHEMA_VERSION = 2  # 1 had no digest
@@ -578,7 +578,7 @@ class AssetStore:
 def sealed(manifest: Manifest) -> str:
     """Return a manifest's JSON with a digest of it."""
     facts = json.loads(manifest.model_dump_json(exclude={"digest"}))
-    return json.dumps(facts | {"digest": digest(facts)}, indent=1, ensure_ascii=False)
+    return manifest.model_copy(update={"digest": json_digest(facts)}).model_dump_json(indent=1)
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -591,7 +591,7 @@ def load_manifest(path: Path) -> Manifest:
         manifest = Manifest.model_validate_json(data)
         facts = json.loads(data)
         facts.pop("digest", None)
-        true = digest(facts) if manifest.schema_version > 1 else manifest.digest
+        true = json_digest(facts) if manifest.schema_version > 1 else manifest.digest
     except FileNotFoundError:
         raise ManifestError(path, "is missing") from None
     except ValueError:

@@ -100,6 +100,7 @@ def test_a_deployment_runs_end_to_end(served):
     assert "Completed" in result.stdout, result.stdout + result.stderr
     record = load_runs(open_store(served.root))[0]
     assert (record.engine, record.state, len(record.stages)) == ("prefect", "Completed", 5)
+    assert record.profile == "windows", "gc keeps the newest of each deployment"
     names = {a["key"] for a in served.post("artifacts/filter", {"limit": 200})}
     assert {"era5-windows", "era5-windows-progress", "era5-report-coverage", "era5-report-windows"} <= names
 
