@@ -145,6 +145,22 @@ def test_unfinished_work_of_runs_that_are_superseded_goes_when_it_is_old(store):
     assert not store.workspaces()
 
 
+def test_what_no_run_leads_to_goes_by_its_age(store):
+    lost = run_toy(store.root, modulus=7)
+    assert killed_run(store.root, "n5", count=6)
+    for record in load_runs(store):
+        store.remove_notes(RUNS, [f"{record.id}.json"])
+    run_toy(store.root)
+    assert "nothing to remove" in gc(store.root)
+    let_days_pass(store, 60)
+    said = gc(store.root)
+    made = f"{now() - timedelta(days=60):%Y-%m-%d}"
+    assert len(re.findall(rf"^(?:total|label)/\w+ .*no run leads here, made {made}$", said, re.MULTILINE)) == 2
+    assert re.search(rf"^squares/\w+ .*unfinished; no run leads here, last written {made}$", said, re.MULTILINE)
+    assert not names(store) & {stage.asset for stage in lost.stages if stage.stage != "squares"}
+    assert not store.workspaces()
+
+
 def test_every_pipeline_and_profile_counts_wherever_its_file_is_by_now(store):
     records = [run_toy(store.root, profile, text=profile) for profile in ("demo", "", "/gone/mine.yaml")]
     let_days_pass(store, 80)
