@@ -248,16 +248,18 @@ def pin(
 @app.command()
 def gc(
     root: Root = None,
+    age: Annotated[int, typer.Option(min=0, help="Days for which everything stays; at most 90.")] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove assets that no profile and no pin reaches; never one that is in use.
+    """Remove assets and unfinished work that are old and that nothing leads to; never what is in use.
 
-    Profiles are those that come with Millrace and every YAML file of your own that a recorded run used.
+    Of every pipeline and profile, what the newest run and the newest finished run lead to stays, however old; so does
+    what any run of the last days (--age) led to, what is pinned, and all that these were made from.
     """
     from flows.gc import collect_garbage
 
-    collect_garbage(console, _store(root), dry_run=dry_run, ask=not yes)
+    collect_garbage(console, _store(root), days=age, dry_run=dry_run, ask=not yes)
 
 
 @app.command()

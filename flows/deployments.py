@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from prefect import State, flow
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
 from configs.base import Config
@@ -31,7 +31,7 @@ def run_in_flow(pipeline: Pipeline, config: Config) -> State:
             engine="prefect",
             workers=os.environ.get("MILLRACE_WORKERS", "auto"),
             deep=os.environ.get("MILLRACE_DEEP") == "1",
-            profile=os.environ.get("MILLRACE_PROFILE", ""),
+            profile=os.environ.get("MILLRACE_PROFILE") or deployment.name or "",
             flow_run_id=str(flow_run.id),
         )
     except ValueError as error:

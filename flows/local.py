@@ -15,6 +15,7 @@ from flows.prefect_home import settings
 from flows.runner import Engine, run
 from flows.runs import RunRecord, load_runs
 from flows.serve import start_temporary_api
+from storage.assets import open_store
 from tasks.progress import Bars, Terminal
 from tasks.stage import in_threads
 
@@ -85,4 +86,5 @@ def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Termi
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         raise error if isinstance(error, BaseException) else ValueError(state.message)
-    return next(record for record in load_runs(root) if record.pipeline == pipeline.name)
+    flow_run_id = str(state.state_details.flow_run_id)
+    return next(record for record in load_runs(open_store(root)) if record.flow_run_id == flow_run_id)

@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from configs.weather_lm import JoinConfig, NarrationEvaluation
+from flows.runs import RunRecord, recorded
 from storage.assets import Asset, AssetStore
+from tasks.progress import Terminal
+from tasks.session import Session
 
 if TYPE_CHECKING:
     from tasks.narration.narrate import Narrative, Request
@@ -42,8 +45,13 @@ def narrate_date(
     pairs = PairFolders(folders["store"], folders["training_set"], folders["captions"])
     join = JoinConfig.model_validate(asset.manifest.config["join"])
     console.print(f"narrator {asset.kind}/{asset.key[:12]}", highlight=False)
-    for narrative in narrate(release, pairs, join, request, writing, output):
-        console.print(escape(describe(narrative)), highlight=False, soft_wrap=True)
+    session = Session(store, Terminal(console))
+    asked = {"model": asset.name, "date": str(request.day), "region": request.region}
+    with recorded(session, RunRecord.begin("narrate", "", asked, session.engine)):
+        for used in filter(None, [asset, *parts.values()]):
+            session.hold(used)
+        for narrative in narrate(release, pairs, join, request, writing, output):
+            console.print(escape(describe(narrative)), highlight=False, soft_wrap=True)
     console.print(f"maps and texts in {output}", highlight=False, soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from configs.fire_data import Tokens
+from flows.runs import RunRecord, recorded
 from storage.assets import Asset, AssetStore
 from storage.fire_split import FireSplit
 from tasks.fire.archive import archive_files, archive_names
@@ -44,9 +45,12 @@ def predict_sequence(
     asset.fetch()
     release = load_fire_model(asset.folder)
     session = Session(store, Terminal(console), workers=Workers.parse("auto"))
-    with session.active():
+    asked = {"model": asset.name, "archive": archive, "sequence": sequence, "start": start, "ahead": ahead}
+    with recorded(session, RunRecord.begin("predict-fire", "", asked, session.engine)):
+        session.hold(asset)
         if archive is None:
             cache = _cache_of(store, asset)
+            session.hold(cache)
         else:
             raw = raw_input("fire_archive", _files_of(archive))
             tokens = Tokens(patch=release.spec.patch)

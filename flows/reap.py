@@ -9,20 +9,22 @@ from rich.console import Console
 
 from flows.prefect_home import settings
 from flows.runs import RunRecord, load_runs
+from storage.assets import open_store
 
 MESSAGE = "the process ended without a word (killed); millrace reap noticed it"
 
 
 def reap_runs(console: Console, root: Path) -> int:
     """Mark every run of a dead process Crashed; return how many there were."""
-    orphans = [record for record in load_runs(root) if record.is_orphan()]
+    store = open_store(root)
+    orphans = [record for record in load_runs(store) if record.is_orphan()]
     flow_runs = [record for record in orphans if record.flow_run_id]
     if flow_runs:
         os.environ |= settings(root)
         for record in flow_runs:
             _crash_flow_run(record)
     for record in orphans:
-        record.end(root, "Crashed", MESSAGE)
+        record.end(store, "Crashed", MESSAGE)
         console.print(f"[red]Crashed[/] {record.id}  {record.pipeline}, process {record.pid} is dead", highlight=False)
     if not orphans:
         console.print("every run that says Running has a live process", highlight=False)

@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).parent / "report.html"
 
 def write_report(store: AssetStore, pipeline: Pipeline, output: Path | None = None) -> Path:
     """Write the page of the newest run that finished a stage; return its path."""
-    runs = [run for run in load_runs(store.root) if run.pipeline == pipeline.name]
+    runs = [run for run in load_runs(store) if run.pipeline == pipeline.name]
     latest = next((run for run in runs if run.state == "Completed"), None)
     if latest is None:
         raise ValueError(

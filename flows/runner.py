@@ -8,7 +8,7 @@ from typing import Literal
 
 from configs.base import Config
 from flows.pipelines import Pipeline
-from flows.runs import RunRecord, StageRecord
+from flows.runs import RunRecord, recorded
 from storage.assets import open_store
 from tasks.progress import Silent
 from tasks.session import Outcome, Reporter, Session
@@ -52,33 +52,10 @@ def run(
     deep: bool = False,
     flow_run_id: str | None = None,
 ) -> RunRecord:
-    """Run all stages of a pipeline in this process; return the record of the run, which is also kept below the root."""
+    """Run all stages of a pipeline in this process; return the record of the run, which is also kept in the root."""
     record = RunRecord.begin(pipeline.name, profile, config.model_dump(mode="json"), engine)
     record.flow_run_id = flow_run_id
-    record.save(root)
-
-    def note(outcome: Outcome) -> None:
-        asset = f"{outcome.asset.kind}/{outcome.asset.key}" if outcome.asset else ""
-        record.stages.append(
-            StageRecord(
-                stage=outcome.stage,
-                status=outcome.label,
-                reason=outcome.reason,
-                asset=asset,
-                seconds=round(outcome.seconds, 3),
-            )
-        )
-        record.save(root)
-
-    session = Session(
-        open_store(root), reporter, workers=Workers.parse(workers), engine=engine, deep=deep, on_outcome=note
-    )
-    try:
-        with session.active():
-            pipeline.wire(config)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.end(root, "Crashed" if interrupted else "Failed", f"{type(error).__name__}: {error}")
-        raise
-    record.end(root, "Completed")
+    session = Session(open_store(root), reporter, workers=Workers.parse(workers), engine=engine, deep=deep)
+    with recorded(session, record):
+        pipeline.wire(config)
     return record

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows.runs import load_runs
-from storage.assets import Asset, AssetStore, InputRecord, Workspace, describe_size
+from storage.assets import Asset, AssetStore, Damage, InputRecord, ManifestError, Workspace, describe_size, made_at
 
 
 def _table(*columns: str) -> Table:
@@ -25,7 +25,7 @@ def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
     """Print runs, assets by kind, workspaces and pins of a store."""
     console.print(f"[bold]{escape(store.name)}[/]", highlight=False)
     history = _table("run", "pipeline", "state", "started", "seconds", "stages")
-    for record in load_runs(store.root)[:runs]:
+    for record in load_runs(store)[:runs]:
         state = "[red]killed (millrace reap)[/]" if record.is_orphan() else record.state
         seconds = f"{(record.ended - record.started).total_seconds():.0f}" if record.ended else ""
         stages = f"{len(record.stages)}, {sum(s.status == 'HIT' for s in record.stages)} cached"
@@ -34,10 +34,13 @@ def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
 
     kinds = _table("kind", "assets", "size", "newest")
     for kind, group in groupby(sorted(store.assets(), key=lambda a: a.kind), key=lambda a: a.kind):
-        assets = sorted(group, key=lambda a: a.manifest.created_at)
-        size = describe_size(sum(a.size for a in assets))
-        newest = assets[-1]
-        kinds.add_row(kind, str(len(assets)), size, f"{newest.key[:12]}  {newest.manifest.created_at:%Y-%m-%d %H:%M}")
+        assets = sorted(group, key=made_at)
+        broken = [asset for asset in assets if not _readable(asset)]
+        size = describe_size(sum(a.size for a in assets if a not in broken))
+        words = f"  [red]{len(broken)} damaged (millrace verify)[/]" if broken else ""
+        kinds.add_row(
+            kind, str(len(assets)), size, f"{assets[-1].key[:12]}  {made_at(assets[-1]):%Y-%m-%d %H:%M}{words}"
+        )
     console.print(kinds, highlight=False)
 
     for folder in store.workspaces():
@@ -52,6 +55,13 @@ def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
         console.print(f"{asset.kind}/{asset.key[:12]}  {done}/{total or '?'} units  {owner}", highlight=False)
     for name, note in store.pins().items():
         console.print(f"pinned {name}  {escape(note)}", highlight=False)
+
+
+def _readable(asset: Asset) -> bool:
+    try:
+        return bool(asset.manifest)
+    except ManifestError:
+        return False
 
 
 def print_asset(console: Console, store: AssetStore, name: str) -> None:
@@ -94,12 +104,23 @@ def _grow(tree: Tree, store: AssetStore, asset: Asset, most_files: int = 12) -> 
         there = store.published(source)
         state = _state(source, record) if there else " [dim](removed since)[/]"
         branch = tree.add(f"{record.name}: [bold]{record.kind}[/]/{record.key[:12]}{state}")
-        if there:
+        if there and _readable(source):
             _grow(branch, store, source, most_files)
 
 
 def _state(asset: Asset, record: InputRecord) -> str:
+    if not _readable(asset):
+        return " [red](damaged)[/]"
     return "" if asset.fingerprint == record.fingerprint else " [red](content differs by now)[/]"
+
+
+def _mark(store: AssetStore, asset: Asset, damages: list[Damage]) -> str:
+    """See to it that the next run repairs an asset; return what will come of that."""
+    try:
+        store.mark(asset, damages)
+    except (OSError, ValueError) as error:
+        return escape(f"a run with --deep repairs it; it cannot be marked for the next run: {error}")
+    return "the next run repairs it"
 
 
 def print_verification(console: Console, store: AssetStore, name: str | None, *, deep: bool) -> bool:
@@ -108,13 +129,16 @@ def print_verification(console: Console, store: AssetStore, name: str | None, *,
     whole = True
     for asset in assets:
         started = time.perf_counter()
-        damages = store.verify(asset, deep=deep)
+        by_content = deep or store.marked(asset)
+        damages = store.verify(asset, deep=by_content)
         seconds = time.perf_counter() - started
         if not damages:
+            if by_content:
+                store.unmark(asset)
             console.print(f"[green]whole  [/] {asset.kind}/{asset.key[:12]}  {seconds:.2f} s", highlight=False)
             continue
         whole = False
-        console.print(f"[red]damaged[/] {asset.kind}/{asset.key[:12]}  the next run repairs it", highlight=False)
+        console.print(f"[red]damaged[/] {asset.kind}/{asset.key[:12]}  {_mark(store, asset, damages)}", highlight=False)
         for damage in damages:
             console.print(f"        {escape(str(damage))}", highlight=False)
     if not assets:

@@ -5,13 +5,14 @@ Layout below the root:
     <kind>/<key>/             a published asset: its files and `manifest.json`
     <kind>/<key>.partial/     a workspace: files of finished units, and `.units/`, their ledger
     .locks/                   kernel locks: `build` (one writer per key), `use` (readers, against gc)
-    .pins/                    assets that gc must keep
+    .pins/ .runs/ .damaged/   notes: what gc must keep, records of runs, what `verify` found wrong
     .remote                   the URL of the object store where published assets lie, if they do not lie here
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
@@ -25,15 +26,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage.files import fsync, remove_tree, walk_files, write_atomic
-from storage.hashing import digest, file_sha256
+from storage.files import fsync, is_temporary, remove_tree, walk_files, write_atomic
+from storage.hashing import digest, file_sha256, json_digest
 from storage.locks import FileLock
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no digest
 MANIFEST = "manifest.json"
 LEDGER = ".units"
 SCRATCH = ".scratch"
 REMOTE = ".remote"
+PINS = ".pins"
+DAMAGED = ".damaged"
 KEY_LENGTH = 24  # hex digits of the SHA-256 that name a folder: 96 bits
 
 
@@ -113,11 +116,24 @@ class Manifest(_Record):
     """What else the bytes depend on, such as threads and processor, in the order in which they had a part in it; empty
     where the same bytes come out anywhere."""
     created_at: datetime
+    digest: str = ""
+    """The SHA-256 of everything else that stands in the file; empty in those of schema version 1."""
 
     @property
     def made_on(self) -> str:
         """The machines in words, empty where none matters."""
         return ", then ".join(" ".join(f"{what} {value}" for what, value in m.items()) for m in self.machines)
+
+
+class ManifestError(ValueError):
+    """A manifest that is missing, or does not hold what was written."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(path, what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} {self.what}: there is no published asset, or a damaged one, which the next run repairs"
 
 
 class Asset:
@@ -136,12 +152,18 @@ class Asset:
         """The key that names the folder."""
         return self.folder.name
 
+    @property
+    def name(self) -> str:
+        """What notes and people call it: `kind/key`."""
+        return f"{self.kind}/{self.key}"
+
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest; `ValueError` when it is missing or damaged."""
-        manifest = read_manifest(self.folder / MANIFEST)
-        if manifest is None or manifest.key != self.key:
-            raise ValueError(f"{self.folder} has no {MANIFEST} that fits it: it is not a published asset, or damaged")
+        """The manifest; `ManifestError` when it is missing or damaged."""
+        path = self.folder / MANIFEST
+        manifest = load_manifest(path)
+        if manifest.key != self.key:
+            raise ManifestError(path, "is that of another asset")
         return manifest
 
     @property
@@ -188,8 +210,8 @@ def verify(asset: Asset, *, deep: bool = False) -> list[Damage]:
     """Compare an asset's folder with its manifest: existence and sizes; `deep` also every file's SHA-256."""
     try:
         manifest = asset.manifest
-    except ValueError:
-        return [Damage(MANIFEST, "is missing or damaged")]
+    except ManifestError as error:
+        return [Damage(MANIFEST, error.what)]
     damages = []
     expected = {f.path: f for f in manifest.files}
     present = set(walk_files(asset.folder)) - {MANIFEST}
@@ -199,6 +221,20 @@ def verify(asset: Asset, *, deep: bool = False) -> list[Damage]:
         if what := record.damage(asset.folder, deep=deep):
             damages.append(Damage(path, what))
     return damages
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a root holds under the name of an asset: the published asset, or unfinished work."""
+
+    asset: Asset
+    published: bool
+    changed: datetime
+    """When it was made, or last worked on."""
+    folders: tuple[Path, ...]
+    """On this machine."""
+    stored: int = 0
+    """Bytes on the object store, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +414,11 @@ class AssetStore:
     def remove(self, asset: Asset) -> None:
         """Delete an asset."""
         remove_tree(asset.folder)
+        self.unmark(asset)
+
+    def abandon(self, asset: Asset) -> None:
+        """Delete the unfinished work on an asset."""
+        remove_tree(self.workspace(asset).folder)
 
     def workspace(self, asset: Asset) -> Workspace:
         """Return the workspace that becomes this asset."""
@@ -401,6 +442,12 @@ class AssetStore:
         """Return the folders of all workspaces."""
         return sorted(self.root.glob("[!.]*/*.partial"))
 
+    def holdings(self) -> list[Holding]:
+        """Return everything that takes room: published assets, and unfinished work."""
+        published = [Holding(asset, True, made_at(asset), (asset.folder,)) for asset in self.assets()]
+        unfinished = [Holding(Asset(f.with_suffix("")), False, written_at(f), (f,)) for f in self.workspaces()]
+        return published + unfinished
+
     def find(self, name: str) -> Asset:
         """Return the one asset that `kind`, `kind/key…`, `key…` or a path means; the newest of a kind."""
         path = Path(name)
@@ -421,7 +468,7 @@ class AssetStore:
     def publish(self, asset: Asset, manifest: Manifest) -> Asset:
         """Turn the workspace into the asset: the manifest, then one rename of the whole folder."""
         folder = self.workspace(asset).folder
-        write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1))
+        write_atomic(folder / MANIFEST, sealed(manifest))
         return self._finish_publishing(asset, manifest)
 
     def _finish_publishing(self, asset: Asset, manifest: Manifest) -> Asset:
@@ -436,6 +483,7 @@ class AssetStore:
         _remove_empty_folders(folder)
         folder.replace(asset.folder)
         fsync(asset.folder.parent)
+        self.unmark(asset)
         return Asset(asset.folder)
 
     def recover(self, asset: Asset) -> None:
@@ -472,26 +520,110 @@ class AssetStore:
                 (workspace.folder / name).unlink()
         self.recover(asset)
 
+    def note_names(self, place: str) -> list[str]:
+        """Return the names of the small texts that are kept in a place of the root, sorted."""
+        folder = self.root / place
+        return sorted(name for name in walk_files(folder) if not is_temporary(name)) if folder.exists() else []
+
+    def note(self, place: str, name: str) -> str | None:
+        """Return a note; None where there is none."""
+        try:
+            return (self.root / place / name).read_text()
+        except FileNotFoundError:
+            return None
+
+    def notes(self, place: str) -> dict[str, str]:
+        """Return all notes of a place by their names, sorted."""
+        texts = {name: self.note(place, name) for name in self.note_names(place)}
+        return {name: text for name, text in texts.items() if text is not None}
+
+    def write_note(self, place: str, name: str, text: str) -> None:
+        """Keep a note in the root, where every machine that uses it finds it."""
+        write_atomic(self.root / place / name, text)
+
+    def remove_notes(self, place: str, names: Sequence[str]) -> None:
+        """Delete notes; absent ones do not matter."""
+        for name in names:
+            if (path := self.root / place / name).exists():
+                path.unlink(missing_ok=True)
+
+    def share_notes(self, place: str) -> None:
+        """Bring notes that only this machine has to where every machine finds them."""
+
     def pins(self) -> dict[str, str]:
         """Return pinned assets (`kind/key`) and why each was pinned."""
-        return {f"{p.parent.name}/{p.name}": p.read_text() for p in sorted((self.root / ".pins").glob("*/*"))}
+        return self.notes(PINS)
 
     def pin(self, asset: Asset, note: str) -> None:
         """Keep an asset, and what it was made from, through every gc."""
-        write_atomic(self.root / ".pins" / asset.kind / asset.key, note)
+        self.write_note(PINS, asset.name, note)
 
     def unpin(self, asset: Asset) -> None:
         """Let gc take an asset again."""
-        (self.root / ".pins" / asset.kind / asset.key).unlink(missing_ok=True)
+        self.remove_notes(PINS, [asset.name])
+
+    def mark(self, asset: Asset, damages: Iterable[Damage]) -> None:
+        """Note what is wrong with an asset: until it is whole, it is compared by content wherever it is looked at."""
+        self.write_note(DAMAGED, asset.name, "\n".join(map(str, damages)))
+
+    def marked(self, asset: Asset) -> bool:
+        """Whether something was found wrong with an asset."""
+        return self.note(DAMAGED, asset.name) is not None
+
+    def unmark(self, asset: Asset) -> None:
+        """Trust an asset again."""
+        self.remove_notes(DAMAGED, [asset.name])
+
+
+def sealed(manifest: Manifest) -> str:
+    """Return a manifest's JSON with a digest of it."""
+    facts = json.loads(manifest.model_dump_json(exclude={"digest"}))
+    return manifest.model_copy(update={"digest": json_digest(facts)}).model_dump_json(indent=1)
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Return the manifest in a file; `ManifestError` when it is missing or does not hold what was written.
+
+    The digest is that of the JSON as it stands in the file: fields that later versions give a default change none.
+    """
+    try:
+        data = path.read_bytes()
+        manifest = Manifest.model_validate_json(data)
+        facts = json.loads(data)
+        facts.pop("digest", None)
+        true = json_digest(facts) if manifest.schema_version > 1 else manifest.digest
+    except FileNotFoundError:
+        raise ManifestError(path, "is missing") from None
+    except ValueError:
+        raise ManifestError(path, "is damaged") from None
+    if manifest.digest != true or manifest.fingerprint != fingerprint(manifest.files):
+        raise ManifestError(path, "was changed after it was written (SHA-256 differs)")
+    return manifest
 
 
 def read_manifest(path: Path) -> Manifest | None:
     """Return the manifest in a file; None when it is missing or damaged."""
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return load_manifest(path)
+    except ManifestError:
         return None
-    return manifest if manifest.fingerprint == fingerprint(manifest.files) else None
+
+
+def made_at(asset: Asset) -> datetime:
+    """Return when an asset was made; where its manifest does not tell, when it was last written."""
+    try:
+        return asset.manifest.created_at
+    except ManifestError:
+        return written_at(asset.folder)
+
+
+def written_at(folder: Path) -> datetime:
+    """Return when something in a folder was last written."""
+    try:
+        latest = max(path.stat().st_mtime for path in [folder, *(folder / name for name in walk_files(folder))])
+    except FileNotFoundError:  # somebody works there
+        return now()
+    return datetime.fromtimestamp(latest, UTC)
 
 
 def _remove_empty_folders(folder: Path) -> None:

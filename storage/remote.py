@@ -1,8 +1,9 @@
 """Assets on an object store, behind the root `s3://bucket/prefix`.
 
-Below the URL lie published assets, `<kind>/<key>/`, whose `manifest.json` is written last and removed first, and
-`.pins/`. All else is in a working folder on this machine: locks, runs, workspaces, Prefect's home, and copies of
-assets' files as far as they were made or needed here. It may be deleted at any time; only unfinished work goes with it.
+Below the URL lie published assets, `<kind>/<key>/`, whose `manifest.json` is written last and removed first, finished
+units of assets that have none yet, and the notes: `.pins/`, `.runs/`, `.damaged/`. All else is in a working folder on
+this machine: locks, workspaces, Prefect's home, and copies of assets' files as far as they were made or needed here. It
+may be deleted at any time; only unfinished work goes with it.
 
 Machines share no lock. Two that make one asset at once write the same names, and the last manifest stays: a key names
 what goes into an asset, so both are right; where their bytes differ in size, the next run notices and repairs.
@@ -34,10 +35,14 @@ from storage.assets import (
     AssetStore,
     Damage,
     FileRecord,
+    Holding,
     Manifest,
+    ManifestError,
     describe_size,
+    made_at,
     read_manifest,
     root_name,
+    written_at,
 )
 from storage.files import fsync, remove_tree, write_atomic
 from storage.locks import FileLock
@@ -47,7 +52,6 @@ if TYPE_CHECKING:
 
 THREADS = 8
 PART = 16 * 2**20  # bytes that travel in one request, each of which has its own deadline and retries
-PINS = ".pins"
 SENT = ".sent"
 
 
@@ -218,7 +222,7 @@ class RemoteAsset(Asset):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest; `ValueError` when it is missing or damaged."""
+        """The manifest; `ManifestError` when it is missing or damaged."""
         if not (self.folder / MANIFEST).exists():
             with contextlib.suppress(FileNotFoundError):
                 write_atomic(self.folder / MANIFEST, self._objects.read(f"{self.kind}/{self.key}/{MANIFEST}"))
@@ -316,17 +320,18 @@ class RemoteStore(AssetStore):
         manifests = sorted((at.modified, name) for name, at in found.items() if _is_manifest(name))
         listed = [self.asset(*name.split("/")[:2]) for _, name in reversed(manifests)]
         with ThreadPoolExecutor(THREADS) as pool:
-            whole = list(pool.map(self._renew, listed))
-        return [asset for asset, is_whole in zip(listed, whole, strict=True) if is_whole]
+            there = list(pool.map(self._renew, listed))
+        return [asset for asset, is_there in zip(listed, there, strict=True) if is_there]
 
     def verify(self, asset: Asset, *, deep: bool = False) -> list[Damage]:
         """Compare the store with the manifest that is there: existence and sizes; `deep` reads every file."""
         there = self._files(asset)
-        if there.pop(MANIFEST, None) is None:
+        if there.pop(MANIFEST, None) is None or not self._renew(asset):
             return [Damage(MANIFEST, f"is missing{self.where}")]
-        if not self._renew(asset):
-            return [Damage(MANIFEST, f"is damaged{self.where}")]
-        files = {file.path: file for file in asset.manifest.files}
+        try:
+            files = {file.path: file for file in asset.manifest.files}
+        except ManifestError as error:
+            return [Damage(MANIFEST, f"{error.what}{self.where}")]
         extra = [Damage(name, f"does not belong to the asset{self.where}") for name in sorted(there.keys() - files)]
         with ThreadPoolExecutor(THREADS) as pool:
             found = pool.map(lambda file: self._damage(asset, file, there.get(file.path), deep=deep), files.values())
@@ -357,17 +362,75 @@ class RemoteStore(AssetStore):
         self._objects.delete(names)
         super().remove(asset)
 
-    def pins(self) -> dict[str, str]:
-        """Return pinned assets (`kind/key`) and why each was pinned."""
-        return {name.removeprefix(f"{PINS}/"): self._objects.read(name).decode() for name in self._objects.list(PINS)}
+    def abandon(self, asset: Asset) -> None:
+        """Delete the unfinished work on an asset, on the store too, unless another machine has finished it."""
+        if MANIFEST not in (there := self._files(asset)):
+            self._objects.delete([self._name(asset, name) for name in there])
+            self._sent(asset).clear()
+            remove_tree(asset.folder)
+        super().abandon(asset)
 
-    def pin(self, asset: Asset, note: str) -> None:
-        """Keep an asset, and what it was made from, through every gc."""
-        self._objects.write(f"{PINS}/{asset.kind}/{asset.key}", note.encode())
+    def holdings(self) -> list[Holding]:
+        """Return everything that takes room: published assets, and unfinished work, on the store or here."""
+        there = self._objects_by_asset()
+        published = [
+            Holding(asset, True, made_at(asset), _existing(asset.folder), _bytes(there.pop(asset.name, {}).values()))
+            for asset in self.assets()
+        ]
+        known = {holding.asset.name for holding in published}
+        here = {f"{f.parent.name}/{f.stem}" for f in self.root.glob("[!.]*/[0-9a-f]*") if f.is_dir()}
+        unfinished = []
+        for name in sorted(there.keys() | here):
+            asset, objects = self.asset(*name.split("/")), there.get(name, {}).values()
+            copies = () if name in known else _existing(asset.folder)
+            folders = copies + _existing(self.workspace(asset).folder)
+            if folders or objects:
+                changed = max([o.modified for o in objects] + [written_at(folder) for folder in folders])
+                unfinished.append(Holding(asset, False, changed, folders, _bytes(objects)))
+        return published + unfinished
 
-    def unpin(self, asset: Asset) -> None:
-        """Let gc take an asset again."""
-        self._objects.delete([f"{PINS}/{asset.kind}/{asset.key}"])
+    def _objects_by_asset(self) -> dict[str, dict[str, Stored]]:
+        found: dict[str, dict[str, Stored]] = {}
+        for name, stored in self._objects.list().items():
+            if not name.startswith(".") and name.count("/") > 1:
+                kind, key, file = name.split("/", 2)
+                found.setdefault(f"{kind}/{key}", {})[file] = stored
+        return found
+
+    def note_names(self, place: str) -> list[str]:
+        """Return the names of a place's notes; versions before kept records of runs in the working folder."""
+        there = {name.removeprefix(f"{place}/") for name in self._objects.list(place)}
+        return sorted(there.union(super().note_names(place)))
+
+    def note(self, place: str, name: str) -> str | None:
+        """Return a note; None where there is none."""
+        try:
+            return self._objects.read(f"{place}/{name}").decode()
+        except FileNotFoundError:
+            return super().note(place, name)
+
+    def notes(self, place: str) -> dict[str, str]:
+        """Return all notes of a place by their names, sorted."""
+        names = self.note_names(place)
+        with ThreadPoolExecutor(THREADS) as pool:
+            texts = pool.map(lambda name: self.note(place, name), names)
+            return {name: text for name, text in zip(names, texts, strict=True) if text is not None}
+
+    def write_note(self, place: str, name: str, text: str) -> None:
+        """Keep a note on the store, where every machine finds it."""
+        self._objects.write(f"{place}/{name}", text.encode())
+
+    def remove_notes(self, place: str, names: Sequence[str]) -> None:
+        """Delete notes; absent ones do not matter."""
+        self._objects.delete([f"{place}/{name}" for name in names])
+        super().remove_notes(place, names)
+
+    def share_notes(self, place: str) -> None:
+        """Bring notes that only this machine has to where every machine finds them."""
+        for name in super().note_names(place):
+            if text := super().note(place, name):
+                self.write_note(place, name, text)
+            super().remove_notes(place, [name])
 
     def _finish_publishing(self, asset: Asset, manifest: Manifest) -> Asset:
         self._upload(asset, manifest)
@@ -400,7 +463,8 @@ class RemoteStore(AssetStore):
     def _elsewhere(self, asset: Asset) -> dict[str, str]:
         """Return where files of other assets of the kind lie on the store, by their content."""
         others = [other for other in self.assets(asset.kind) if other.key != asset.key]
-        return {file.sha256: self._name(other, file.path) for other in others for file in other.manifest.files}
+        manifests = [(other, read_manifest(other.folder / MANIFEST)) for other in others]
+        return {f.sha256: self._name(other, f.path) for other, whole in manifests if whole for f in whole.files}
 
     def _files(self, asset: Asset) -> dict[str, Stored]:
         """Return what lies on the store below an asset's name."""
@@ -408,7 +472,7 @@ class RemoteStore(AssetStore):
         return {name.removeprefix(prefix): stored for name, stored in self._objects.list(prefix).items()}
 
     def _renew(self, asset: Asset) -> bool:
-        """Bring the copy of the manifest here up to date; return whether it is a whole one."""
+        """Bring the copy of the manifest here up to date; return whether there is one."""
         try:
             data = self._objects.read(self._name(asset, MANIFEST))
         except FileNotFoundError:
@@ -418,7 +482,7 @@ class RemoteStore(AssetStore):
             remove_tree(asset.folder)
             write_atomic(path, data)
         asset.__dict__.pop("manifest", None)
-        return read_manifest(path) is not None
+        return True
 
     def _damage(self, asset: Asset, file: FileRecord, stored: Stored | None, *, deep: bool) -> Damage | None:
         if stored is None:
@@ -439,6 +503,14 @@ class RemoteStore(AssetStore):
     @staticmethod
     def _name(asset: Asset, file: str) -> str:
         return f"{asset.kind}/{asset.key}/{file}"
+
+
+def _existing(folder: Path) -> tuple[Path, ...]:
+    return (folder,) if folder.exists() else ()
+
+
+def _bytes(objects: Iterable[Stored]) -> int:
+    return sum(stored.size for stored in objects)
 
 
 def _is_manifest(name: str) -> bool:

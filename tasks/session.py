@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from storage.assets import Asset, AssetStore
 from storage.locks import FileLock
+from storage.raw import RawInput
 from tasks.code import Code
 from tasks.units import Workers
 
@@ -72,6 +73,8 @@ class Session:
     planning: bool = False
     deep: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
+    on_raw: Callable[[RawInput], Any] = lambda raw: None
+    on_hold: Callable[[Asset], Any] = lambda asset: None
     on_outcome: Callable[[Outcome], Any] = lambda outcome: None
     code: Code = field(init=False)
     _held: dict[str, FileLock] = field(default_factory=dict)
@@ -86,14 +89,20 @@ class Session:
             self.outcomes.append(outcome)
             self.on_outcome(outcome)
 
+    def read(self, raw: RawInput) -> None:
+        """Note what is read from outside."""
+        with self._lock:
+            self.on_raw(raw)
+
     def hold(self, asset: Asset) -> None:
-        """Keep gc from an asset until the session ends."""
+        """Keep gc from an asset, there or to come, until the session ends."""
         name = str(asset.folder)
         with self._lock:
             if name not in self._held:
                 lock = self.store.use_lock(asset)
                 lock.acquire()
                 self._held[name] = lock
+                self.on_hold(asset)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[Session]:

@@ -200,19 +200,21 @@ class Stage:
             session.add(Outcome(self.title(arguments), "RUN", f"{reasons}; cached if that changes nothing"))
             return Pending(f"after {self.name}")
         request = self.request(session, arguments)
-        outcome = self._look(session, request, session.store.asset(self.kind, request.key), self.title(arguments))
+        asset = session.store.asset(self.kind, request.key)
+        deep = session.deep or session.store.marked(asset)
+        outcome = self._look(session, request, asset, self.title(arguments), deep)
         session.add(outcome)
         if outcome.status == "HIT":
             assert outcome.asset is not None
             return outcome.asset
         return Pending(f"after {self.name}")
 
-    def _look(self, session: Session, request: Request, asset: Asset, title: str) -> Outcome:
+    def _look(self, session: Session, request: Request, asset: Asset, title: str, deep: bool) -> Outcome:
         """Say what has to be done for an asset, and why, without doing it."""
         if session.store.published(asset):
-            damages = session.store.verify(asset, deep=session.deep)
+            damages = session.store.verify(asset, deep=deep)
             if not damages:
-                check = f"by {'content' if session.deep else 'size'}{session.store.where}"
+                check = f"by {'content' if deep else 'size'}{session.store.where}"
                 made_on = f"; made on {asset.manifest.made_on}" if asset.manifest.machines else ""
                 return Outcome(title, "HIT", f"{len(asset.manifest.files)} files verified {check}{made_on}", asset)
             more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
@@ -241,11 +243,14 @@ class Stage:
         )
         with lock:
             session.store.recover(asset)
-            outcome = self._look(session, request, asset, title)
+            deep = session.deep or session.store.marked(asset)
+            outcome = self._look(session, request, asset, title, deep)
+            if outcome.status == "HIT" and deep:
+                session.store.unmark(asset)
             if outcome.status != "HIT":
                 session.reporter.begins(outcome)
                 if session.store.published(asset):
-                    session.store.demote(asset, deep=session.deep)
+                    session.store.demote(asset, deep=deep)
                 if session.store.published(asset):  # whole again without the files that did not belong
                     outcome.asset = session.store.asset(asset.kind, asset.key)
                 else:
@@ -343,7 +348,9 @@ def raw_input(name: str, paths: Sequence[Path]) -> Any:
     def progress(done: int, total: int) -> None:
         session.reporter.progress(f"hash {name}", done, total)
 
-    return index.read(name, paths, deep=session.deep, on_progress=progress)
+    raw = index.read(name, paths, deep=session.deep, on_progress=progress)
+    session.read(raw)
+    return raw
 
 
 def _inventory(workspace: Workspace) -> tuple[tuple[UnitEntry, ...], tuple[FileRecord, ...]]:

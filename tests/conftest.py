@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: test processes share the cores
@@ -14,6 +15,7 @@ from tasks.progress import Silent
 from tasks.session import Session
 from tasks.units import Workers
 from tests import warm
+from tests.spine.s3_server import BUCKET, s3_server
 
 REPOSITORY = Path(__file__).parent.parent
 warm.forget_power_cuts()
@@ -43,6 +45,22 @@ def era5_data() -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> AssetStore:
     return AssetStore(tmp_path / "assets")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The address of an S3 server."""
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def url(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A root on the S3 server for every test, and a cache folder as a machine has it."""
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    for name, value in {**credentials, "AWS_ENDPOINT_URL": address, "MILLRACE_CACHE": str(tmp_path / "one")}.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{tmp_path.name}"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.runs import load_runs
+from storage.assets import AssetStore
 from tasks.session import Session
 from tasks.stage import side_by_side
 from tests.command import millrace
@@ -41,12 +42,12 @@ def test_all_pipelines_run_in_one_process_and_one_that_fails_stops_no_other(tmp_
     failed = run_all(root, "wildfire.source={kind: archive, path: nowhere}")
     assert failed.returncode == 2
     assert re.search(r"error: wildfire: .*nowhere", failed.stderr)
-    assert {r.pipeline: r.state for r in load_runs(root)} == dict.fromkeys(PIPELINES, "Completed") | {
+    assert {r.pipeline: r.state for r in load_runs(AssetStore(root))} == dict.fromkeys(PIPELINES, "Completed") | {
         "wildfire": "Failed"
     }
     whole = run_all(root)
     assert whole.returncode == 0, whole.stderr
-    assert len({r.pid for r in load_runs(root)[:4]}) == 1
+    assert len({r.pid for r in load_runs(AssetStore(root))[:4]}) == 1
     assert re.search(r"about [\d.]+ minutes on two cores where nothing is cached; millrace report all", whole.stdout)
     assert re.search(r"^wildfire  RUN +fire_cache", whole.stdout, re.MULTILINE)
     assert re.search(r"^weather   HIT +era5_windows", whole.stdout, re.MULTILINE)
@@ -119,7 +120,7 @@ def test_ctrl_c_ends_trainings_that_run_side_by_side_and_the_next_run_goes_on(tm
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) != 0
-    (record,) = load_runs(tmp_path)
+    (record,) = load_runs(AssetStore(tmp_path))
     assert record.state == "Crashed"
     plan = millrace("plan", "wildfire", *words, root=tmp_path).stdout
     assert len(re.findall(r"^RESUME.*fire_training a-\d", plan, re.MULTILINE)) == 2

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from flows.runs import load_runs
+from storage.assets import open_store
 from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
@@ -97,8 +98,9 @@ def test_a_deployment_runs_end_to_end(served):
     params = json.dumps({"config": SMALL})
     result = served.prefect("deployment", "run", "weather/windows", "--params", params, "--watch")
     assert "Completed" in result.stdout, result.stdout + result.stderr
-    record = load_runs(served.root)[0]
+    record = load_runs(open_store(served.root))[0]
     assert (record.engine, record.state, len(record.stages)) == ("prefect", "Completed", 5)
+    assert record.profile == "windows", "gc keeps the newest of each deployment"
     names = {a["key"] for a in served.post("artifacts/filter", {"limit": 200})}
     assert {"era5-windows", "era5-windows-progress", "era5-report-coverage", "era5-report-windows"} <= names
 
@@ -147,7 +149,7 @@ def test_the_dashboard_shows_the_run_in_a_real_browser(served, tmp_path):
 def test_a_run_killed_under_the_server_stays_running_until_reaped(served):
     process = warm.start("flows", "run", "weather", "-p", "windows", "--set", "source.days=2000", **served.environment)
     deadline = time.monotonic() + 120
-    while not (running := [r for r in load_runs(served.root) if r.state == "Running" and r.flow_run_id]):
+    while not (running := [r for r in load_runs(open_store(served.root)) if r.state == "Running" and r.flow_run_id]):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     time.sleep(2)

@@ -20,6 +20,7 @@ import rasterio
 import yaml
 
 from flows.predict_fire import best_model, describe
+from flows.runs import load_runs
 from storage.assets import AssetStore, InputRecord
 from storage.fire_split import FireSplit
 from tests import warm
@@ -245,6 +246,10 @@ def test_a_prediction_lies_where_the_fire_is_and_an_archive_gives_the_same(finis
     assert words[part] in told.stdout
     again = millrace(*common, str(other), "--archive", str(archive_of(finished)), root=finished)
     assert again.returncode == 0, again.stderr
+    record = load_runs(AssetStore(finished))[0]
+    assert (record.pipeline, record.state) == ("predict-fire", "Completed")
+    assert {name.split("/")[0] for name in record.leads_to} == {"fire_model", "fire_records", "fire_cache"}
+    assert [(raw.name, raw.files > 0) for raw in record.inputs] == [("fire_archive", True)]
     names = sorted(path.name for path in own.iterdir())
     frames = [f"sequence_001_from_000_to_{frame:03d}" for frame in (1, 2)]
     assert names == sorted([*(f"{f}.{kind}" for f in frames for kind in ("png", "tif")), "sequence_001_from_000.json"])

@@ -1,4 +1,4 @@
-"""An S3 server of moto's in a process of its own, on a free port of this machine."""
+"""An S3 server of moto's in a process of its own, on a free port of this machine, and roots on it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.assets import AssetStore, open_store
+from storage.remote import working_folder
 
 BUCKET = "millrace"
 
@@ -40,3 +46,14 @@ def s3_server() -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def store(url: str) -> AssetStore:
+    """Return the store of a root, as the machine that MILLRACE_CACHE makes has it."""
+    return open_store(working_folder(url))
+
+
+def on_another_machine(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str = "two") -> AssetStore:
+    """Return the store as a machine has it that was never there."""
+    monkeypatch.setenv("MILLRACE_CACHE", str(tmp_path / name))
+    return store(url)

@@ -12,6 +12,7 @@ import pytest
 
 from configs.weather_lm import JoinConfig, NarrationEvaluation
 from configs.weather_pipeline import WeatherConfig
+from flows.runs import load_runs
 from storage.assets import AssetStore
 from tasks.captions.checks import sample_truth
 from tasks.captions.placed import load_placed
@@ -135,6 +136,9 @@ def test_the_command_tells_a_date_and_says_what_exists(built, tmp_path):
     told = millrace(*asked, "-o", str(tmp_path), root=store.root)
     assert told.returncode == 0, told.stderr
     assert told.stdout.count(f"{pair.date} ") == 2
+    (record,) = load_runs(store)
+    assert (record.pipeline, record.state) == ("narrate", "Completed")
+    assert {"weather_narrator", "era5_windows"} <= {name.split("/")[0] for name in record.leads_to}, "gc sees its use"
     assert len(json.loads((tmp_path / f"{pair.date}.json").read_text())) == 2
     nothing = millrace("narrate", "--date", "1999-01-01", root=store.root)
     assert nothing.returncode == 2
