@@ -113,12 +113,14 @@ def run(
         from tasks.training.sweep import sweep_overrides
 
         overrides = [*(overrides or ()), *sweep_overrides()]
+    from flows.interruption import interruptible
     from flows.local import run_here
 
     orders, source = _configure(pipeline, profile, overrides)
     place = _root(root)
     _announce(orders, place, profile)
-    records = run_here(orders, place, console, profile=source, engine=engine, workers=workers, deep=deep)
+    with interruptible(place, errors):
+        records = run_here(orders, place, console, profile=source, engine=engine, workers=workers, deep=deep)
     if swept:
         from flows.sweep import report_to_agent
 

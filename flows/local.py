@@ -16,6 +16,7 @@ from flows.runner import Engine, run
 from flows.runs import RunRecord, load_runs
 from tasks.progress import Bars, Terminal
 from tasks.stage import in_threads
+from tasks.units import deaf_to_interrupts
 
 
 def run_here(
@@ -70,10 +71,29 @@ def _start_prefect(root: Path, console: Console, *, profile: str, workers: str, 
     os.environ |= {"MILLRACE_WORKERS": workers, "MILLRACE_DEEP": "1" if deep else "", "MILLRACE_PROFILE": profile}
     where = os.environ.get("PREFECT_API_URL")
     console.print(f"[dim]Prefect: {where or 'in-process API (millrace serve starts a dashboard)'}[/]", highlight=False)
-    from prefect.client.orchestration import get_client
+    in_threads([partial(_greet_prefect, where)], 1)
 
-    with get_client(sync_client=True) as client:
-        client.hello()
+
+def _greet_prefect(where: str | None) -> None:
+    """See to it that the API answers; the temporary server, if it takes one, outlives Ctrl-C until the run has ended."""
+    from httpx import HTTPError
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as PATIENCE
+
+    try:
+        with deaf_to_interrupts(), get_client(sync_client=True) as client:
+            client.hello()
+    except HTTPError as error:
+        raise ValueError(
+            f"the Prefect server at {where} does not answer ({error}); start it again with millrace serve, unset "
+            "PREFECT_API_URL, or run with --engine inline"
+        ) from None
+    except RuntimeError as error:
+        raise ValueError(
+            f"Prefect's temporary server did not start within {PATIENCE.value()} s ({str(error).splitlines()[0]}); run "
+            "again when the machine is less busy, raise PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or run with "
+            "--engine inline"
+        ) from None
 
 
 def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Terminal) -> RunRecord:
@@ -81,6 +101,8 @@ def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Termi
 
     deployments.terminals[pipeline.name] = terminal
     state = getattr(deployments, pipeline.name)(config=config, return_state=True)
+    if state.is_cancelled():
+        raise KeyboardInterrupt
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         raise error if isinstance(error, BaseException) else ValueError(state.message)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from configs.base import Config
 from flows.pipelines import Pipeline
-from flows.runs import RunRecord, StageRecord
+from flows.runs import INTERRUPTED, RunRecord, StageRecord
 from storage.assets import open_store
 from tasks.progress import Silent
 from tasks.session import Outcome, Reporter, Session
@@ -77,8 +77,10 @@ def run(
         with session.active():
             pipeline.wire(config)
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.end(root, "Crashed" if interrupted else "Failed", f"{type(error).__name__}: {error}")
+        if isinstance(error, Exception):
+            record.end(root, "Failed", f"{type(error).__name__}: {error}")
+        else:  # Ctrl-C, SIGTERM, or Prefect's word for a cancellation
+            record.end(root, "Cancelled", INTERRUPTED)
         raise
     record.end(root, "Completed")
     return record

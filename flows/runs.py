@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from storage.assets import now
 from storage.files import write_atomic
 
-RunState = Literal["Running", "Completed", "Failed", "Crashed"]
+RunState = Literal["Running", "Completed", "Failed", "Cancelled", "Crashed"]
+INTERRUPTED = "it was interrupted; what was finished is kept, and the next run goes on"
 
 
 class StageRecord(BaseModel):
@@ -70,6 +71,11 @@ class RunRecord(BaseModel):
         self.state, self.message, self.ended = state, message, now()
         self.save(root)
 
+    def is_own(self) -> bool:
+        """Whether the run is one of this process."""
+        started = psutil.Process().create_time()
+        return (self.host, self.pid) == (socket.gethostname(), os.getpid()) and self.process_started == started
+
     def is_orphan(self) -> bool:
         """Whether the run says Running while its process on this machine is gone."""
         if self.state != "Running" or self.host != socket.gethostname():
@@ -78,6 +84,13 @@ class RunRecord(BaseModel):
             return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1
         except psutil.NoSuchProcess:
             return True
+
+
+def cancel_own_runs(root: Path) -> None:
+    """Close the records of runs of this process, which is about to end, whose threads could not do so themselves."""
+    for record in load_runs(root):
+        if record.state == "Running" and record.is_own():
+            record.end(root, "Cancelled", INTERRUPTED)
 
 
 def load_runs(root: Path) -> list[RunRecord]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 Input = Asset | RawInput
+PATIENCE = 1.0  # seconds that an interrupt leaves threads to end
 PLAN_HASH_LIMIT = 200_000_000  # bytes of new raw files that a plan still hashes itself
 
 
@@ -318,16 +319,17 @@ def side_by_side(branches: Sequence[Callable[[], Any]], at_once: int) -> list[An
 
 
 def in_threads(calls: Sequence[Callable[[], Any]], at_once: int) -> list[Any]:
-    """Make calls in threads, as `side_by_side` does; Ctrl-C ends the trainings that they wait for."""
-    with ThreadPoolExecutor(at_once) as pool:
-        futures = [pool.submit(call) for call in calls]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        except KeyboardInterrupt:
-            children.end()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """Make calls in threads, as `side_by_side` does; Ctrl-C ends them and what they wait for, or leaves them behind."""
+    pool = ThreadPoolExecutor(at_once)
+    futures = [pool.submit(children.in_thread, call) for call in calls]
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+        pool.shutdown(wait=True, cancel_futures=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        children.end()
+        wait([future for future in futures if not future.cancelled()], timeout=PATIENCE)
+        raise
     return [future.result() for future in sorted(futures, key=lambda future: future.cancelled())]
 
 
