@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from flows.runs import cancel_own_runs
+from tasks.units import children
 
 
 @contextlib.contextmanager
@@ -47,7 +49,9 @@ def interruptible(root: Path, errors: Console) -> Iterator[None]:
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process as `sys.exit` does, but without waiting for its threads."""
+    """End the process as `sys.exit` does, but wait for no thread that works, nor until all libraries are taken apart."""
+    if not children.threads_work():
+        threading._shutdown()  # type: ignore[attr-defined]  # Prefect says good-bye here
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

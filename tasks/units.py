@@ -202,6 +202,10 @@ class Children:
             with self._lock:
                 self._threads.discard(threading.get_ident())
 
+    def threads_work(self) -> bool:
+        """Whether a thread still makes a call."""
+        return bool(self._threads)
+
     def end(self) -> None:
         """Kill all processes, and raise KeyboardInterrupt in all threads, as soon as each is in Python code again."""
         with self._lock:
