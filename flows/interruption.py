@@ -49,7 +49,7 @@ def interruptible(root: Path, errors: Console) -> Iterator[None]:
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process as `sys.exit` does, but wait for no thread that works, nor until all libraries are taken apart."""
+    """End the process as `sys.exit` does, but wait neither for threads nor until libraries are taken apart."""
     if not children.threads_work():
         threading._shutdown()  # type: ignore[attr-defined]  # Prefect says good-bye here
     atexit._run_exitfuncs()

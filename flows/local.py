@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from configs.base import Config
 from flows.pipelines import Pipeline
 from flows.prefect_home import settings
 from flows.runner import Engine, run
 from flows.runs import RunRecord, load_runs
+from storage.files import is_writable
 from tasks.progress import Bars, Terminal
 from tasks.stage import in_threads
 from tasks.units import deaf_to_interrupts
@@ -38,6 +40,10 @@ def run_here(
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # what runs side by side shares the cores
     bars = Bars(console)
     terminals = {p.name: Terminal(console, p.name if len(orders) > 1 else "", bars) for p in orders}
+    if not is_writable(root):
+        engine = "inline"
+        told = f"{root} is read-only: nothing can be recorded there, so the run has no record and goes without Prefect"
+        console.print(escape(told), style="yellow", highlight=False, soft_wrap=True)
     if engine == "prefect":
         _start_prefect(root, console, profile=profile, workers=workers, deep=deep)
 
@@ -75,7 +81,7 @@ def _start_prefect(root: Path, console: Console, *, profile: str, workers: str, 
 
 
 def _greet_prefect(where: str | None) -> None:
-    """See to it that the API answers; the temporary server, if it takes one, outlives Ctrl-C until the run has ended."""
+    """See to it that the API answers; a temporary server for it does not hear of Ctrl-C, but ends with this process."""
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as PATIENCE

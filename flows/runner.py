@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -78,7 +79,8 @@ def run(
             pipeline.wire(config)
     except BaseException as error:
         if isinstance(error, Exception):
-            record.end(root, "Failed", f"{type(error).__name__}: {error}")
+            with contextlib.suppress(OSError):  # the disk may be full
+                record.end(root, "Failed", f"{type(error).__name__}: {error}")
         else:  # Ctrl-C, SIGTERM, or Prefect's word for a cancellation
             record.end(root, "Cancelled", INTERRUPTED)
         raise

@@ -13,7 +13,7 @@ import psutil
 from pydantic import BaseModel
 
 from storage.assets import now
-from storage.files import write_atomic
+from storage.files import is_writable, write_atomic
 
 RunState = Literal["Running", "Completed", "Failed", "Cancelled", "Crashed"]
 INTERRUPTED = "it was interrupted; what was finished is kept, and the next run goes on"
@@ -63,7 +63,9 @@ class RunRecord(BaseModel):
         )
 
     def save(self, root: Path) -> None:
-        """Write the record."""
+        """Write the record, where the root is not read-only."""
+        if not is_writable(root):
+            return
         write_atomic(root / ".runs" / f"{self.id}.json", self.model_dump_json(indent=1))
 
     def end(self, root: Path, state: RunState, message: str = "") -> None:

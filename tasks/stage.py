@@ -36,9 +36,10 @@ from storage.assets import (
     now,
     software_versions,
 )
-from storage.files import is_temporary, walk_files
+from storage.files import is_temporary, is_writable, walk_files
 from storage.hashing import digest, file_sha256, jsonable
 from storage.raw import RawIndex, RawInput
+from storage.space import want_of_space
 from tasks.reasons import Wanted, explain
 from tasks.session import Outcome, Pending, Reporter, Session, current_session
 from tasks.units import UnitFunction, Workers, children, map_units
@@ -91,6 +92,7 @@ class Job:
 
     def progress(self, done: int, total: int, words: str = "") -> None:
         """Move the bar of whoever watches."""
+        self.workspace.expect_steps(total)
         self.session.reporter.progress(self.title, done, total, words)
 
     def unit(self, name: str, identity: Any, payload: Any = None) -> Unit:
@@ -244,13 +246,23 @@ class Stage:
             session.store.recover(asset)
             outcome = self._look(session, request, asset, title)
             if outcome.status != "HIT":
+                if not is_writable(session.store.root):
+                    raise ValueError(
+                        f"{session.store.root} is read-only, and {title} has to be made there ({outcome.reason}); make "
+                        "it writable or choose another --root"
+                    )
                 session.reporter.begins(outcome)
                 if session.store.published(asset):
                     session.store.demote(asset, deep=session.deep)
                 if session.store.published(asset):  # whole again without the files that did not belong
                     outcome.asset = session.store.asset(asset.kind, asset.key)
                 else:
-                    self._work(session, request, arguments, asset, outcome, started)
+                    try:
+                        self._work(session, request, arguments, asset, outcome, started)
+                    except Exception as error:
+                        if sentence := want_of_space(error, session.store.workspace(asset)):
+                            raise ValueError(sentence) from error
+                        raise
         outcome.seconds = time.perf_counter() - started
         session.add(outcome)
         session.reporter.ends(outcome)

@@ -212,9 +212,7 @@ class Children:
             threads = set() if self.ended else set(self._threads)
             self.ended = True
             for thread in threads - {threading.get_ident()}:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt)
-                )
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
         for process in self._running:
             process.kill()
         for pool in list(self._pools):
