@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+from flows.tables import output_console, print_table, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+console = output_console()
 errors = Console(stderr=True)
 
 PipelineName = Annotated[
@@ -61,12 +65,13 @@ AssetName = Annotated[
 
 
 def main() -> None:
-    """Run the command line; bad input ends in one sentence and exit code 2, a killed worker in exit code 1."""
+    """Run the command line; bad input ends in one sentence and exit code 2, a killed worker or a full disk in 1."""
     try:
         check_packages()
         app()
-    except (ValueError, ChildProcessError) as error:
-        if os.environ.get("MILLRACE_TRACEBACK"):
+    except (ValueError, OSError) as error:
+        is_expected = isinstance(error, ValueError | ChildProcessError) or error.errno in OF_THE_DISK
+        if not is_expected or os.environ.get("MILLRACE_TRACEBACK"):
             raise
         errors.print("[bold red]error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
@@ -113,12 +118,14 @@ def run(
         from tasks.training.sweep import sweep_overrides
 
         overrides = [*(overrides or ()), *sweep_overrides()]
+    from flows.interruption import interruptible
     from flows.local import run_here
 
     orders, source = _configure(pipeline, profile, overrides)
     place = _root(root)
     _announce(orders, place, profile)
-    records = run_here(orders, place, console, profile=source, engine=engine, workers=workers, deep=deep)
+    with interruptible(errors):
+        records = run_here(orders, place, console, profile=source, engine=engine, workers=workers, deep=deep)
     if swept:
         from flows.sweep import report_to_agent
 
@@ -425,14 +432,10 @@ def _store(root: str | None) -> AssetStore:
 
 
 def _print_plan(outcomes: Sequence[Outcome]) -> None:
-    from rich.table import Table
-
     from tasks.progress import STYLES
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("", "stage", "asset", "why"):
-        table.add_column(column, overflow="fold")
+    rows = table("", "stage", "asset", "why")
     for outcome in outcomes:
         asset = f"{outcome.asset.kind}/{outcome.asset.key[:12]}" if outcome.asset else ""
-        table.add_row(f"[{STYLES[outcome.status]}]{outcome.label}[/]", outcome.stage, asset, escape(outcome.reason))
-    console.print(table, highlight=False)
+        rows.add_row(f"[{STYLES[outcome.status]}]{outcome.label}[/]", outcome.stage, asset, escape(outcome.reason))
+    print_table(console, rows)

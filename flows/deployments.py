@@ -6,7 +6,7 @@ import os
 
 from prefect import State, flow
 from prefect.runtime import deployment, flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from configs.base import Config
 from configs.image_text import ImageTextConfig
@@ -14,6 +14,7 @@ from configs.weather_pipeline import WeatherConfig
 from configs.wildfire import WildfireConfig
 from flows.pipelines import PIPELINES, Pipeline
 from flows.runner import default_root, run
+from flows.runs import INTERRUPTED
 from tasks.progress import Both
 from tasks.session import Reporter
 from tasks.stage import dashboard_reporter
@@ -36,6 +37,8 @@ def run_in_flow(pipeline: Pipeline, config: Config) -> State:
         )
     except ValueError as error:
         return Failed(message=str(error), data=error)
+    except KeyboardInterrupt:
+        return Cancelled(message=INTERRUPTED)
     worked = sum(stage.status != "HIT" for stage in record.stages)
     return Completed(message=f"{len(record.stages)} stages, {worked} worked, {len(record.stages) - worked} cached")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from flows.runs import MOST_DAYS, RunRecord, load_runs, newest_runs
+from flows.tables import print_table, table
 from storage.assets import AssetStore, Holding, ManifestError, describe_size, now
 from storage.files import remove_tree, walk_files
 
@@ -106,15 +106,12 @@ def _reason(holding: Holding, last_use: RunRecord | None) -> str:
 
 def _print(console: Console, store: AssetStore, garbage: Sequence[Garbage]) -> None:
     """Print what would go, and what that would free."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("asset", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
+    rows = table("asset", "size", "why")
     for piece in garbage:
         holding = piece.holding
         size = holding.stored or sum(size for folder in holding.folders for size, _, _ in _files(folder))
-        table.add_row(f"{holding.asset.kind}/{holding.asset.key[:12]}", describe_size(size), escape(piece.reason))
-    console.print(table, highlight=False)
+        rows.add_row(f"{holding.asset.kind}/{holding.asset.key[:12]}", describe_size(size), escape(piece.reason))
+    print_table(console, rows)
     stored = sum(piece.holding.stored for piece in garbage)
     here = exclusive_size([folder for piece in garbage for folder in piece.holding.folders])
     console.print(f"would free {_sizes(store, stored, here)}", highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from configs.base import Config
 from flows.pipelines import Pipeline
@@ -16,6 +17,7 @@ from flows.runner import Engine, run
 from flows.runs import RunRecord, load_runs
 from flows.serve import start_temporary_api
 from storage.assets import open_store
+from storage.files import is_writable
 from tasks.progress import Bars, Terminal
 from tasks.stage import in_threads
 
@@ -39,6 +41,10 @@ def run_here(
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # what runs side by side shares the cores
     bars = Bars(console)
     terminals = {p.name: Terminal(console, p.name if len(orders) > 1 else "", bars) for p in orders}
+    if not is_writable(root):
+        engine = "inline"
+        told = f"{root} is read-only: nothing can be recorded there, so the run has no record and goes without Prefect"
+        console.print(escape(told), style="yellow", highlight=False, soft_wrap=True)
     if engine == "prefect":
         _start_prefect(root, console, profile=profile, workers=workers, deep=deep)
 
@@ -74,8 +80,25 @@ def _start_prefect(root: Path, console: Console, *, profile: str, workers: str, 
     console.print(
         f"[dim]Prefect: {where or 'API of this run alone (millrace serve starts a dashboard)'}[/]", highlight=False
     )
-    if not where:
-        start_temporary_api(root)
+    if where:
+        _greet_prefect(where)
+    else:
+        start_temporary_api()
+
+
+def _greet_prefect(where: str) -> None:
+    """See to it that a server answers."""
+    from httpx import HTTPError
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello()
+    except HTTPError as error:
+        raise ValueError(
+            f"the Prefect server at {where} does not answer ({error}); start it again with millrace serve, unset "
+            "PREFECT_API_URL, or run with --engine inline"
+        ) from None
 
 
 def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Terminal) -> RunRecord:
@@ -83,6 +106,8 @@ def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Termi
 
     deployments.terminals[pipeline.name] = terminal
     state = getattr(deployments, pipeline.name)(config=config, return_state=True)
+    if state.is_cancelled():
+        raise KeyboardInterrupt
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         raise error if isinstance(error, BaseException) else ValueError(state.message)

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from storage.files import write_atomic
+from storage.locks import FileLock
 
 
 def settings(root: Path) -> dict[str, str]:
@@ -35,8 +36,13 @@ def note_server(root: Path, url: str) -> None:
 
 
 def forget_server(root: Path) -> None:
-    """Forget the server of a root."""
+    """Forget the server of a root, which is that of this process."""
     _note(root).unlink(missing_ok=True)
+
+
+def serving_lock(root: Path) -> FileLock:
+    """The lock of the one process that serves a root."""
+    return FileLock(root / ".locks" / "serve")
 
 
 def running_server(root: Path) -> str | None:

@@ -19,6 +19,7 @@ import psutil
 from pydantic import BaseModel, ValidationError
 
 from storage.assets import Asset, AssetStore, now
+from storage.files import is_writable
 from storage.raw import RawInput
 from tasks.session import Outcome, Session
 
@@ -26,7 +27,8 @@ RUNS = ".runs"
 MOST_DAYS = 90
 TIME_IN_ID = "%Y%m%d-%H%M%S"
 
-RunState = Literal["Running", "Completed", "Failed", "Crashed"]
+RunState = Literal["Running", "Completed", "Failed", "Cancelled", "Crashed"]
+INTERRUPTED = "it was interrupted; what was finished is kept, and the next run goes on"
 
 
 class StageRecord(BaseModel):
@@ -94,8 +96,9 @@ class RunRecord(BaseModel):
         return {*self.leads_to, *(stage.asset for stage in self.stages if stage.asset)}
 
     def save(self, store: AssetStore) -> None:
-        """Write the record."""
-        store.write_note(RUNS, f"{self.id}.json", self.model_dump_json(indent=1))
+        """Write the record, where the root is not read-only."""
+        if is_writable(store.root):
+            store.write_note(RUNS, f"{self.id}.json", self.model_dump_json(indent=1))
 
     def end(self, store: AssetStore, state: RunState, message: str = "") -> None:
         """Close the record."""
@@ -121,6 +124,16 @@ class RunRecord(BaseModel):
 def _new_id(time: datetime) -> str:
     """Return a name that sorts by time, to a quarter of a millisecond, and is nobody else's."""
     return f"{time:{TIME_IN_ID}}-{time.microsecond * 4096 // 1_000_000:03x}{secrets.randbelow(4096):03x}"
+
+
+_running: dict[str, tuple[RunRecord, AssetStore]] = {}
+"""Runs of this process."""
+
+
+def cancel_own_runs() -> None:
+    """Close the records of runs of this process, which is about to end, whose threads could not do so themselves."""
+    for record, store in list(_running.values()):
+        record.end(store, "Cancelled", INTERRUPTED)
 
 
 def load_runs(store: AssetStore) -> list[RunRecord]:
@@ -185,13 +198,20 @@ def recorded(session: Session, record: RunRecord) -> Iterator[RunRecord]:
 
     session.on_raw, session.on_hold, session.on_outcome = read, hold, note
     record.save(store)
-    store.share_notes(RUNS)
-    prune_runs(store)
+    if is_writable(store.root):
+        store.share_notes(RUNS)
+        prune_runs(store)
+    _running[record.id] = record, store
     try:
         with session.active():
             yield record
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.end(store, "Crashed" if interrupted else "Failed", f"{type(error).__name__}: {error}")
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the disk may be full
+            record.end(store, "Failed", f"{type(error).__name__}: {error}")
         raise
+    except BaseException:  # Ctrl-C, SIGTERM, or Prefect's word for a cancellation
+        record.end(store, "Cancelled", INTERRUPTED)
+        raise
+    finally:
+        del _running[record.id]
     record.end(store, "Completed")

@@ -13,13 +13,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from configs.base import Config
 from configs.load import apply_override, load_config, parse_override, profile_path, read_profile
 from flows.pipelines import Pipeline, find_pipeline
 from flows.runner import plan, run
 from flows.runs import RunRecord
+from flows.tables import print_table, table
 from storage.assets import Asset, AssetStore, open_store
 from tasks.progress import Terminal
 from tasks.session import Outcome
@@ -246,18 +246,16 @@ def _print(console: Console, sweep: Sweep, result: StudyResult, command: str, st
     names = list(sweep.space)
     short = _short_names(names)
     metric = sweep.metric.removeprefix("val/")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("trial", *short, metric, "state"):
-        table.add_column(column, overflow="fold")
+    rows = table("trial", *short, metric, "state")
     best = {name: result.parameters[name] for name in names}
     for trial in result.trials:
         values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in (trial.parameters.get(n) for n in names)]
         is_best = trial.value == result.value and dict(trial.parameters) == best
         state = "[bold green]best[/]" if is_best else escape(f"refused: {trial.refusal}") if trial.refusal else "done"
         value = "" if trial.value is None else f"{trial.value:.4f}"
-        table.add_row(str(trial.number), *map(escape, values), value, state)
+        rows.add_row(str(trial.number), *map(escape, values), value, state)
     console.print()
-    console.print(table, highlight=False)
+    print_table(console, rows)
     settings = " ".join(f"--set {shlex.quote(text)}" for text in as_overrides(result.parameters))
     console.print(
         f"\n[bold green]best[/]  {metric} {result.value:.4f} of {result.finished} trials in {escape(str(storage))}\n"

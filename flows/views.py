@@ -7,32 +7,25 @@ from itertools import groupby
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.tree import Tree
 
 from flows.runs import load_runs
+from flows.tables import print_table, table
 from storage.assets import Asset, AssetStore, Damage, InputRecord, ManifestError, Workspace, describe_size, made_at
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
     """Print runs, assets by kind, workspaces and pins of a store."""
     console.print(f"[bold]{escape(store.name)}[/]", highlight=False)
-    history = _table("run", "pipeline", "state", "started", "seconds", "stages")
+    history = table("run", "pipeline", "state", "started", "seconds", "stages")
     for record in load_runs(store)[:runs]:
         state = "[red]killed (millrace reap)[/]" if record.is_orphan() else record.state
         seconds = f"{(record.ended - record.started).total_seconds():.0f}" if record.ended else ""
         stages = f"{len(record.stages)}, {sum(s.status == 'HIT' for s in record.stages)} cached"
         history.add_row(record.id, record.pipeline, state, f"{record.started:%Y-%m-%d %H:%M}", seconds, stages)
-    console.print(history, highlight=False)
+    print_table(console, history)
 
-    kinds = _table("kind", "assets", "size", "newest")
+    kinds = table("kind", "assets", "size", "newest")
     for kind, group in groupby(sorted(store.assets(), key=lambda a: a.kind), key=lambda a: a.kind):
         assets = sorted(group, key=made_at)
         broken = [asset for asset in assets if not _readable(asset)]
@@ -41,7 +34,7 @@ def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
         kinds.add_row(
             kind, str(len(assets)), size, f"{assets[-1].key[:12]}  {made_at(assets[-1]):%Y-%m-%d %H:%M}{words}"
         )
-    console.print(kinds, highlight=False)
+    print_table(console, kinds)
 
     for folder in store.workspaces():
         done, total = Workspace(folder).progress()
@@ -52,9 +45,9 @@ def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:
             owner = "[yellow]interrupted; the next run continues it[/]"
         else:
             owner = f"[cyan]process {lock.holder()} works on it[/]"
-        console.print(f"{asset.kind}/{asset.key[:12]}  {done}/{total or '?'} units  {owner}", highlight=False)
+        console.print(f"{asset.kind}/{asset.key[:12]}  {done}/{total or '?'} done  {owner}", highlight=False)
     for name, note in store.pins().items():
-        console.print(f"pinned {name}  {escape(note)}", highlight=False)
+        console.print(f"pinned {name}  {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def _readable(asset: Asset) -> bool:
@@ -68,7 +61,7 @@ def print_asset(console: Console, store: AssetStore, name: str) -> None:
     """Print an asset's facts and its lineage up to raw files."""
     asset = store.find(name)
     manifest = asset.manifest
-    facts = _table("", "")
+    facts = table("", "")
     facts.show_header = False
     rows = {
         "folder": asset.place,
@@ -85,7 +78,7 @@ def print_asset(console: Console, store: AssetStore, name: str) -> None:
     for key, value in rows.items():
         facts.add_row(f"[dim]{key}[/]", escape(str(value)))
     console.print(f"[bold]{asset.kind}/{asset.key}[/]", highlight=False)
-    console.print(facts, highlight=False)
+    print_table(console, facts)
     tree = Tree(f"[bold]{asset.kind}[/]/{asset.key[:12]}", guide_style="dim")
     _grow(tree, store, asset)
     console.print(tree, highlight=False)
@@ -140,7 +133,7 @@ def print_verification(console: Console, store: AssetStore, name: str | None, *,
         whole = False
         console.print(f"[red]damaged[/] {asset.kind}/{asset.key[:12]}  {_mark(store, asset, damages)}", highlight=False)
         for damage in damages:
-            console.print(f"        {escape(str(damage))}", highlight=False)
+            console.print(f"        {escape(str(damage))}", highlight=False, soft_wrap=True)
     if not assets:
         console.print(f"no assets below {store.name}", highlight=False)
     return whole

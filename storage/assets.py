@@ -34,6 +34,8 @@ SCHEMA_VERSION = 2  # 1 had no digest
 MANIFEST = "manifest.json"
 LEDGER = ".units"
 SCRATCH = ".scratch"
+STEPS = "steps"
+CHECKPOINTS = f"{SCRATCH}/checkpoints/step-*"
 REMOTE = ".remote"
 PINS = ".pins"
 DAMAGED = ".damaged"
@@ -252,6 +254,7 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._ledger = folder / LEDGER
+        self._steps: int | None = None
 
     @property
     def scratch(self) -> Path:
@@ -264,13 +267,20 @@ class Workspace:
         """Note how many units the asset will have, for those who ask how far it is."""
         write_atomic(self._ledger / "total", str(total))
 
+    def expect_steps(self, total: int) -> None:
+        """Note how many steps the work takes that the latest bar is about, for those who ask how far a training is."""
+        if total != self._steps:
+            self._steps = total
+            write_atomic(self.scratch / STEPS, str(total))
+
     def progress(self) -> tuple[int, int | None]:
-        """Return finished units and, once it is known, their expected number."""
-        done = sum(1 for _ in self._ledger.glob("*.json"))
-        try:
-            return done, int((self._ledger / "total").read_text())
-        except (FileNotFoundError, ValueError):
-            return done, None
+        """Return finished units, or steps of the newest checkpoint, and, once it is known, their expected number."""
+        if units := sum(1 for _ in self._ledger.glob("*.json")):
+            return units, _number_in(self._ledger / "total")
+        steps = [int(path.name.partition("-")[2]) for path in self.folder.glob(CHECKPOINTS)]
+        if steps or not (self._ledger / "total").exists():
+            return max(steps, default=0), _number_in(self.folder / SCRATCH / STEPS)
+        return 0, _number_in(self._ledger / "total")
 
     def finished(self) -> dict[str, UnitRecord]:
         """Return the ledger's units whose files are all there in full size; others are struck off."""
@@ -361,6 +371,13 @@ class Workspace:
             return all((asset.folder / n).stat().st_size == sizes[n].size for n in entry.files)
         except FileNotFoundError:
             return False
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _link(source: Path, target: Path) -> None:

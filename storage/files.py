@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+SCANT = 2**16  # bytes: with fewer free a disk counts as full
 
 
 def fsync(path: Path) -> None:
@@ -42,9 +46,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         fsync(temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, Exception) and is_full(path.parent)  # before what was written makes room again
         temporary.unlink(missing_ok=True)
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that may still be written on the disk of a folder."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room left."""
+    return free_bytes(folder) < SCANT
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or in the one above it that exists, to begin with the folder itself."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    return os.access(existing, os.W_OK)
 
 
 def is_temporary(name: str) -> bool:

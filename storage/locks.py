@@ -9,12 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from storage.files import is_writable
+
 
 class FileLock:
     """An advisory `flock` on a file, exclusive or shared, usable as a context manager.
 
     The kernel drops it when its holder ends, so a dead holder blocks nobody. An exclusive holder writes its
-    process id into the file, so that those who wait can say for whom.
+    process id into the file, so that those who wait can say for whom. Where no file can be made, one that is there is
+    locked all the same, and without one there is nothing to guard: nobody can write there.
     """
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
@@ -36,14 +39,18 @@ class FileLock:
 
     def _acquire(self, flags: int) -> bool:
         assert self._file is None, "lock taken twice"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+")
+        writable = is_writable(self.path.parent)
+        if writable:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        elif not self.path.exists():
+            return True
+        file = self.path.open("a+" if writable else "r")
         try:
             fcntl.flock(file, self._mode | flags)
         except BlockingIOError:
             file.close()
             return False
-        if self._mode == fcntl.LOCK_EX:
+        if self._mode == fcntl.LOCK_EX and writable:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.files import is_writable
 from storage.hashing import digest, file_sha256
 
 
@@ -60,19 +61,27 @@ def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> list[
     return sorted(found)
 
 
+TABLE = "CREATE TABLE IF NOT EXISTS raw (path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, sha256 TEXT)"
+
+
 class RawIndex:
-    """The memory of raw files' digests, an SQLite file that many processes may use at once."""
+    """The memory of raw files' digests, an SQLite file that many processes may use at once; it may be read-only."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        with closing(self._connect()) as db, db:
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS raw (path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, sha256 TEXT)"
-            )
+        self._path, self._writable = path, is_writable(path.parent)
+        if self._writable:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._connect()) as db, db:
+                db.execute(TABLE)
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=60)
+        if self._writable:
+            return sqlite3.connect(self._path, timeout=60)
+        if self._path.exists():
+            return sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
+        db = sqlite3.connect(":memory:")
+        db.execute(TABLE)
+        return db
 
     def split(self, paths: Sequence[Path]) -> tuple[list[RawFile], list[Path]]:
         """Return the files whose digest is remembered and still holds, and the others."""
@@ -112,6 +121,8 @@ class RawIndex:
         return RawInput(name, known + fresh)
 
     def _remember(self, hashed: Sequence[tuple[RawFile, os.stat_result]]) -> None:
+        if not self._writable:
+            return
         with closing(self._connect()) as db, db:
             db.executemany(
                 "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?)",

@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
@@ -94,6 +95,7 @@ class Objects:
     def _store(self) -> ObjectStore:
         from obstore.store import from_url
 
+        _check_endpoint()
         plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
         return from_url(
             self.url,
@@ -167,6 +169,20 @@ class Objects:
         if names:
             with self._using() as store:
                 obstore.delete(store, names)
+
+
+def _check_endpoint() -> None:
+    """Refuse an address that the library would not survive."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint is None:
+        return
+    try:
+        parts = urlsplit(endpoint)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ValueError(f"AWS_ENDPOINT_URL: {endpoint!r} is no address; write it as http://host:9000 or https://host")
 
 
 _forked_after_use = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import threading
 from functools import cache
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ INFRASTRUCTURE = frozenset({
     "tasks.image_text.hosts", "tasks.image_text.live", "tasks.samples.site_process",
     "tasks.training.events", "tasks.training.sweep", "tasks.training.torchrun", "tasks.training.tracking",
     "storage.assets", "storage.files", "storage.hashing", "storage.locks", "storage.raw", "storage.remote",
+    "storage.space",
 })  # fmt: skip
 """Modules that decide when and where a stage works, not what it writes."""
 
@@ -71,7 +73,7 @@ class Code:
         with self._lock:
             if source not in self._facts:
                 self._facts[source] = _facts(text)
-                if self._memory is not None and self._memory.parent.exists():
+                if self._memory is not None and os.access(self._memory.parent, os.W_OK):
                     write_atomic(self._memory, json.dumps(self._facts))
             return self._facts[source]
 

@@ -36,9 +36,10 @@ from storage.assets import (
     now,
     software_versions,
 )
-from storage.files import is_temporary, walk_files
+from storage.files import is_temporary, is_writable, walk_files
 from storage.hashing import digest, file_sha256, jsonable
 from storage.raw import RawIndex, RawInput
+from storage.space import want_of_space
 from tasks.reasons import Wanted, explain
 from tasks.session import Outcome, Pending, Reporter, Session, current_session
 from tasks.units import UnitFunction, Workers, children, map_units
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 Input = Asset | RawInput
+PATIENCE = 1.0  # seconds that an interrupt leaves threads to end
 PLAN_HASH_LIMIT = 200_000_000  # bytes of new raw files that a plan still hashes itself
 
 
@@ -90,6 +92,7 @@ class Job:
 
     def progress(self, done: int, total: int, words: str = "") -> None:
         """Move the bar of whoever watches."""
+        self.workspace.expect_steps(total)
         self.session.reporter.progress(self.title, done, total, words)
 
     def unit(self, name: str, identity: Any, payload: Any = None) -> Unit:
@@ -245,16 +248,26 @@ class Stage:
             session.store.recover(asset)
             deep = session.deep or session.store.marked(asset)
             outcome = self._look(session, request, asset, title, deep)
-            if outcome.status == "HIT" and deep:
+            if outcome.status == "HIT" and session.store.marked(asset):
                 session.store.unmark(asset)
             if outcome.status != "HIT":
+                if not is_writable(session.store.root):
+                    raise ValueError(
+                        f"{session.store.root} is read-only, and {title} has to be made there ({outcome.reason}); make "
+                        "it writable or choose another --root"
+                    )
                 session.reporter.begins(outcome)
                 if session.store.published(asset):
                     session.store.demote(asset, deep=deep)
                 if session.store.published(asset):  # whole again without the files that did not belong
                     outcome.asset = session.store.asset(asset.kind, asset.key)
                 else:
-                    self._work(session, request, arguments, asset, outcome, started)
+                    try:
+                        self._work(session, request, arguments, asset, outcome, started)
+                    except Exception as error:
+                        if sentence := want_of_space(error, session.store.workspace(asset)):
+                            raise ValueError(sentence) from error
+                        raise
         outcome.seconds = time.perf_counter() - started
         session.add(outcome)
         session.reporter.ends(outcome)
@@ -323,16 +336,17 @@ def side_by_side(branches: Sequence[Callable[[], Any]], at_once: int) -> list[An
 
 
 def in_threads(calls: Sequence[Callable[[], Any]], at_once: int) -> list[Any]:
-    """Make calls in threads, as `side_by_side` does; Ctrl-C ends the trainings that they wait for."""
-    with ThreadPoolExecutor(at_once) as pool:
-        futures = [pool.submit(call) for call in calls]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        except KeyboardInterrupt:
-            children.end()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """Make calls in threads, as `side_by_side` does; Ctrl-C ends them and what they wait for, or leaves them behind."""
+    pool = ThreadPoolExecutor(at_once)
+    futures = [pool.submit(children.in_thread, call) for call in calls]
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+        pool.shutdown(wait=True, cancel_futures=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        children.end()
+        wait([future for future in futures if not future.cancelled()], timeout=PATIENCE)
+        raise
     return [future.result() for future in sorted(futures, key=lambda future: future.cancelled())]
 
 

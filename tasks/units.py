@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -82,13 +83,12 @@ def map_units(
     """
     run = _RunUnit(function, workspace.folder)
     if workers.kind == "inline" or not units:
-        records: Iterable[UnitRecord] = map(run, units)
+        for unit in units:
+            on_done(run(unit))
     elif workers.kind == "processes":
-        records = _in_processes(run, units, min(workers.processes, len(units)), on_tick)
+        _in_processes(run, units, min(workers.processes, len(units)), on_done, on_tick)
     else:
-        records = _on_dask(run, units, workers.address)
-    for record in records:
-        on_done(record)
+        _on_dask(run, units, workers.address, on_done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +104,33 @@ class _RunUnit:
 
 
 def _in_processes(
-    run: _RunUnit, units: Sequence[Unit], count: int, on_tick: Callable[[], None]
-) -> Iterator[UnitRecord]:
+    run: _RunUnit,
+    units: Sequence[Unit],
+    count: int,
+    on_done: Callable[[UnitRecord], None],
+    on_tick: Callable[[], None],
+) -> None:
     pool = ProcessPoolExecutor(
-        count, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),)
+        count, multiprocessing.get_context("spawn"), initializer=die_with_parent, initargs=(os.getpid(),)
     )
     waiting = iter(units)
-    running: set[Future[UnitRecord]] = {pool.submit(run, unit) for unit in islice(waiting, 2 * count)}
+
+    def submit(most: int) -> set[Future[UnitRecord]]:
+        with deaf_to_interrupts():
+            return {pool.submit(run, unit) for unit in islice(waiting, most)}
+
     try:
-        while running:
-            done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-            on_tick()
-            running |= {pool.submit(run, unit) for unit in islice(waiting, len(done))}
-            for future in done:
-                yield future.result()
+        with children.of_pool(pool):
+            running = submit(2 * count)
+            while running:
+                done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                on_tick()
+                running |= submit(len(done))
+                for future in done:
+                    on_done(future.result())
     except BrokenProcessPool:
+        if children.ended:
+            raise KeyboardInterrupt from None
         raise ChildProcessError(
             "a worker process was killed, perhaps for want of memory; finished units are kept: run again, with fewer "
             "workers if memory was short"
@@ -127,7 +139,7 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _on_dask(run: _RunUnit, units: Sequence[Unit], address: str) -> Iterator[UnitRecord]:
+def _on_dask(run: _RunUnit, units: Sequence[Unit], address: str, on_done: Callable[[UnitRecord], None]) -> None:
     from distributed import Client, as_completed
 
     try:
@@ -143,37 +155,86 @@ def _on_dask(run: _RunUnit, units: Sequence[Unit], address: str) -> Iterator[Uni
         for future in running:
             for unit in islice(waiting, 1):
                 running.add(client.submit(run, unit, pure=False))
-            yield future.result()
-
-
-def _start_worker(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    die_with_parent(parent)
+            on_done(future.result())
 
 
 class Children:
-    """Long-running processes of this one, so that Ctrl-C ends them although threads wait for them."""
+    """Processes and threads that work for this process, so that Ctrl-C, which only its main thread hears, ends them."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
-        self._ended = False
+        self._pools: set[ProcessPoolExecutor] = set()
+        self._threads: set[int] = set()
+        self._lock = threading.Lock()
+        self.ended = False
 
     def start(self, command: Sequence[str], **settings: Any) -> subprocess.Popen[str]:
         """Start a process; none starts any more once they have been ended."""
-        if self._ended:
+        if self.ended:
             raise KeyboardInterrupt
         process = subprocess.Popen(command, text=True, **settings)
         self._running = {child for child in self._running if child.poll() is None} | {process}
         return process
 
+    @contextlib.contextmanager
+    def of_pool(self, pool: ProcessPoolExecutor) -> Iterator[None]:
+        """Count the processes of a pool in; an interrupted block kills them, whatever they work on."""
+        self._pools.add(pool)
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            _kill_workers(pool)
+            raise
+        finally:
+            self._pools.discard(pool)
+
+    def in_thread(self, call: Callable[[], Any]) -> Any:
+        """Make a call that `end` interrupts, in a thread other than the main one."""
+        with self._lock:
+            if self.ended:
+                raise KeyboardInterrupt
+            self._threads.add(threading.get_ident())
+        try:
+            return call()
+        finally:
+            with self._lock:
+                self._threads.discard(threading.get_ident())
+
+    def threads_work(self) -> bool:
+        """Whether a thread still makes a call."""
+        return bool(self._threads)
+
     def end(self) -> None:
-        """Kill all of them."""
-        self._ended = True
+        """Kill all processes, and raise KeyboardInterrupt in all threads, as soon as each is in Python code again."""
+        with self._lock:
+            threads = set() if self.ended else set(self._threads)
+            self.ended = True
+            for thread in threads - {threading.get_ident()}:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
         for process in self._running:
             process.kill()
+        for pool in list(self._pools):
+            _kill_workers(pool)
+
+
+def _kill_workers(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
 
 
 children = Children()
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that this thread starts in the block never hear of Ctrl-C, which is their parent's business."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def die_with_parent(parent: int) -> None:
