@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import TypeAdapter
 
 from storage.assets import (
+    LEFTOVER,
     MANIFEST,
     REMOTE,
     Asset,
@@ -39,7 +40,7 @@ from storage.assets import (
     read_manifest,
     root_name,
 )
-from storage.files import fsync, remove_tree, write_atomic
+from storage.files import fsync, is_temporary, remove_tree, write_atomic
 from storage.locks import FileLock
 
 if TYPE_CHECKING:
@@ -421,6 +422,8 @@ class RemoteStore(AssetStore):
         return read_manifest(path) is not None
 
     def _damage(self, asset: Asset, file: FileRecord, stored: Stored | None, *, deep: bool) -> Damage | None:
+        if is_temporary(file.path):
+            return Damage(file.path, LEFTOVER)
         if stored is None:
             return Damage(file.path, f"is missing{self.where}")
         if stored.size != file.size:
