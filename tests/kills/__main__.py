@@ -81,11 +81,13 @@ def prefect_server(work: Path) -> Iterator[None]:
         warm.PRELOAD: "prefect,flows.deployments",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "prefect.log").open("wb") as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 300
         while not _answers(f"{os.environ['PREFECT_API_URL']}/health"):
-            assert server.poll() is None, "the Prefect server ended"
+            assert server.poll() is None, f"the Prefect server ended; see {work / 'prefect.log'}"
             assert time.monotonic() < deadline, "the Prefect server does not answer"
             time.sleep(0.2)
         yield

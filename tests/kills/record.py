@@ -1,4 +1,4 @@
-"""Results of kills, kept in a file for each pipeline as long as the code stays, so that a run goes on where it ended."""
+"""Results of kills, a file for each pipeline, kept as long as the code stays, so that a run goes on where it ended."""
 
 from __future__ import annotations
 
