@@ -72,7 +72,7 @@ def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> Found
             files = FoundFiles([path]) if path.is_file() else _matches(str(path))
             hits = files
         if not hits:
-            also = f"; the {len(files.hidden)} hidden ones there do not count" if files.hidden else ""
+            also = f"; hidden ones do not count ({len(files.hidden)})" if files.hidden else ""
             raise ValueError(
                 f"source.paths: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}){also}; correct "
                 "the path or leave it out"

@@ -337,7 +337,7 @@ def raw_input(name: str, paths: Sequence[Path]) -> Any:
     """Return raw files as a stage input; in a plan, `Pending` where many bytes would have to be read first."""
     session = current_session()
     if isinstance(paths, FoundFiles) and paths.hidden:
-        session.reporter.message(f"{name}: {len(paths.hidden)} hidden files are passed over, e.g. {paths.hidden[0]}")
+        session.reporter.message(f"{name}: hidden files are passed over ({len(paths.hidden)}, e.g. {paths.hidden[0]})")
     index = RawIndex(session.store.root / ".raw.sqlite")
     if session.planning:
         _, unknown = index.split(paths)

@@ -20,8 +20,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from tasks.units import die_with_parent
 from tests import warm
 from tests.kills.record import Found, Kills, load, tally, text
 from tests.kills.roots import PROFILES
@@ -83,7 +85,9 @@ def prefect_server(work: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     work.mkdir(parents=True, exist_ok=True)
     with (work / "prefect.log").open("wb") as log:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=partial(die_with_parent, os.getpid())
+        )
     try:
         deadline = time.monotonic() + 300
         while not _answers(f"{os.environ['PREFECT_API_URL']}/health"):
