@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -47,6 +48,9 @@ class Kills:
 
     def __init__(self, name: str, work: Path, say: Callable[[str], None]) -> None:
         code = code_digest()
+        for old in work.glob(f"{name}-*"):
+            if old.name != f"{name}-{code}":
+                shutil.rmtree(old)
         self.calm = Calm(name, work / f"{name}-{code}")
         self._path, self._say = work / f"{name}.json", say
         known = load(self._path)

@@ -17,16 +17,17 @@ from tests.fire.test_pipeline import PROFILE as FIRE
 from tests.weather_lm.tiny import CONFIG as WEATHER
 
 LLAMA = WEATHER["languages"]["small"]["model"]
-TEXTS = {"kind": "sample", "weather": {"start": "2023-01-22", "days": 20, "step_hours": 6, "resolution": 5.0}}
+TEXTS = {"kind": "sample", "weather": {"start": "2023-01-26", "days": 12, "step_hours": 6, "resolution": 7.5}}
 """Of a language model that is trained on other generated weather."""
 WEATHER_OF_TWO_MONTHS = WEATHER | {
-    "source": WEATHER["source"] | {"start": "2024-01-22", "days": 20, "resolution": 3.0},
+    "source": WEATHER["source"] | {"start": "2024-01-24", "days": 16, "resolution": 3.75},
     "languages": WEATHER["languages"]
     | {"other": {"model": LLAMA, "text": WEATHER["languages"]["small"]["text"] | {"text": TEXTS}}},
     "ablations": {"other": {"of": "adapter", "set": {"language": "other"}}},
 }
+MODELS = ("captions", "mae", "languages", "narrators", "ablations", "evaluation")
 FIRE_IN_SHORT: dict[str, Any] = FIRE | {
-    "source": FIRE["source"] | {"fires": 12, "max_frames": 4},
+    "source": FIRE["source"] | {"fires": 8, "max_frames": 4},
     "models": {"emberformer": FIRE["models"]["emberformer"] | {
         "training": FIRE["models"]["emberformer"]["training"] | {"epochs": 1, "steps_per_epoch": 3}}},
 }  # fmt: skip
@@ -43,6 +44,11 @@ PROFILES: dict[str, tuple[str, dict[str, Any]]] = {
     "microvlm": ("microvlm", IMAGES),
     "trm_vlm": ("trm_vlm", IMAGES | {"source": IMAGES["source"] | {"layout": "pixmo_qa", "images": 30}}),
 }
+SHORT: dict[str, tuple[str, dict[str, Any]]] = {
+    "windows": ("weather", {k: v for k, v in WEATHER_OF_TWO_MONTHS.items() if k not in MODELS} | {"mae": None}),
+    "fires": ("wildfire", FIRE_IN_SHORT | {"models": {}}),
+}
+"""Data stages alone, for a look that takes seconds."""
 
 
 class Calm:
@@ -50,12 +56,12 @@ class Calm:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
-        self.pipeline, self._settings = PROFILES[name]
+        self.pipeline, settings = (PROFILES | SHORT)[name]
         self.root = folder / "calm"
         self.profile = folder / "profile.yaml"
         if not self.root.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            self.profile.write_text(yaml.safe_dump(self._settings))
+            self.profile.write_text(yaml.safe_dump(settings))
             result = millrace(*self.command("inline"), root=folder / "building")
             assert result.returncode == 0, result.stderr + result.stdout
             (folder / "building").replace(self.root)
