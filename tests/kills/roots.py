@@ -27,7 +27,7 @@ WEATHER_OF_TWO_MONTHS = WEATHER | {
 }
 MODELS = ("captions", "mae", "languages", "narrators", "ablations", "evaluation")
 FIRE_IN_SHORT: dict[str, Any] = FIRE | {
-    "source": FIRE["source"] | {"fires": 8, "max_frames": 4},
+    "source": FIRE["source"] | {"fires": 12, "max_frames": 4},
     "models": {"emberformer": FIRE["models"]["emberformer"] | {
         "training": FIRE["models"]["emberformer"]["training"] | {"epochs": 1, "steps_per_epoch": 3}}},
 }  # fmt: skip
