@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOT ?= assets
 READY := $(VENV)/.ready
 
-.PHONY: demo test gpu mutants lint bench setup lock clean
+.PHONY: demo test gpu mutants kills lint bench setup lock clean
 
 demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the reports
 	$(BIN)/millrace run all --profile demo --root $(ROOT)
@@ -20,6 +20,9 @@ gpu: setup  ## On a machine with a GPU: run the tests that need one, and measure
 
 mutants: setup  ## Put faults into what decides about results, and see whether tests notice (hours; resumes)
 	$(BIN)/python -m tests.mutants
+
+kills: setup  ## Kill every stage of every pipeline at one file operation after another (hours; resumes)
+	$(BIN)/python -m tests.kills
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ _REPEAT = """## Repeating them
     .venv/bin/python -m benchmarks fire_skill   # trains the wildfire models on the shared archive: a night
     .venv/bin/python -m benchmarks narratives   # trains the weather models on a generated year: an hour or more
     make mutants                                # puts faults into the code and runs tests: hours; `mutants` reads them
+    make kills                                  # kills every stage at its file operations: hours; `kills` reads them
     make gpu                                    # on a machine with a GPU: its tests, and how busy trainings keep it
     .venv/bin/python -m benchmarks --quick      # tiny sizes, to see that it works; records nothing
 

@@ -155,12 +155,13 @@ def plan(
     reason given.
     """
     from flows.runner import plan as plan_pipeline
+    from tasks.progress import Terminal
 
     orders, _ = _configure(pipeline, profile, overrides)
     for chosen, config in orders.items():
         if len(orders) > 1:
             console.print(f"[bold]{chosen.name}[/]")
-        _print_plan(plan_pipeline(chosen, config, _root(root), deep=deep))
+        _print_plan(plan_pipeline(chosen, config, _root(root), deep=deep, reporter=Terminal(console)))
 
 
 @app.command()

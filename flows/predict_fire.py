@@ -12,9 +12,10 @@ from rich.markup import escape
 
 from configs.fire_data import Tokens
 from flows.runs import RunRecord, recorded
+from flows.wildfire import visible_archive
 from storage.assets import Asset, AssetStore
 from storage.fire_split import FireSplit
-from tasks.fire.archive import archive_files, archive_names
+from tasks.fire.archive import archive_names
 from tasks.fire.cache import fire_cache
 from tasks.fire.records import fire_records
 from tasks.progress import Terminal
@@ -119,7 +120,7 @@ def _acquaintance(store: AssetStore, model: Asset, cache: Asset, fire: int) -> s
 
 def _files_of(archive: str) -> list[Path]:
     try:
-        return archive_files(archive)
+        return visible_archive(archive)
     except ValueError as error:
         raise ValueError(str(error).replace("source.path", "--archive", 1)) from None
 

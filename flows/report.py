@@ -70,8 +70,14 @@ def _pictures(asset: Asset) -> list[tuple[str, str]]:
     """Return the captions and data URIs of an asset's PNG files."""
     return [
         (path.stem.replace("_", " "), f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
-        for path in sorted(asset.folder.glob("*.png"))
+        for path in _files(asset, ".png")
     ]
+
+
+def _files(asset: Asset, suffix: str) -> list[Path]:
+    """Return the files of a kind that stand in an asset's manifest, folders left out, in the order of their names."""
+    names = [file.path for file in asset.manifest.files if file.path.endswith(suffix) and "/" not in file.path]
+    return [path for name in sorted(names) if (path := asset.folder / name).is_file()]
 
 
 def _tables(asset: Asset) -> list[tuple[str, list[list[str]]]]:
@@ -79,7 +85,7 @@ def _tables(asset: Asset) -> list[tuple[str, list[list[str]]]]:
     import csv
 
     tables = []
-    for path in sorted(asset.folder.glob("*.csv")):
+    for path in _files(asset, ".csv"):
         with path.open(newline="") as file:
             tables.append((path.stem.replace("_", " "), list(csv.reader(file))[:200]))
     return tables

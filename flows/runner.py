@@ -32,9 +32,11 @@ def root_folder(root: str) -> Path:
     return Path(root).expanduser().absolute()
 
 
-def plan(pipeline: Pipeline, config: Config, root: Path, *, deep: bool = False) -> list[Outcome]:
+def plan(
+    pipeline: Pipeline, config: Config, root: Path, *, deep: bool = False, reporter: Reporter | None = None
+) -> list[Outcome]:
     """Walk the pipeline's stages without running any; say for each what would happen and why."""
-    session = Session(open_store(root), Silent(), planning=True, deep=deep)
+    session = Session(open_store(root), reporter or Silent(), planning=True, deep=deep)
     with session.active():
         pipeline.wire(config)
     return session.outcomes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from configs.fire_data import FireArchive
 from configs.fire_sample import SampleFires
 from configs.wildfire import FireRecipe, WildfireConfig
+from storage.raw import FoundFiles, visible
 from tasks.fire.archive import archive_files, archive_names
 from tasks.fire.cache import fire_cache
 from tasks.fire.evaluate import fire_evaluation_report
@@ -51,4 +53,9 @@ def raw_archive(config: WildfireConfig) -> Any:
         case SampleFires() as source:
             return fire_sample(source=source)
         case FireArchive() as source:
-            return raw_input("fire_archive", archive_files(source.path))
+            return raw_input("fire_archive", visible_archive(source.path))
+
+
+def visible_archive(path: str) -> FoundFiles:
+    """Return the files of a fire archive that are not hidden."""
+    return visible(archive_files(path), below=Path(path).expanduser().absolute())

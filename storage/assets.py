@@ -39,6 +39,7 @@ CHECKPOINTS = f"{SCRATCH}/checkpoints/step-*"
 REMOTE = ".remote"
 PINS = ".pins"
 DAMAGED = ".damaged"
+LEFTOVER = "is what a killed run left half-written; earlier versions published that"
 KEY_LENGTH = 24  # hex digits of the SHA-256 that name a folder: 96 bits
 
 
@@ -55,6 +56,8 @@ class FileRecord(_Record):
 
     def damage(self, folder: Path, *, deep: bool = False) -> str | None:
         """Return what is wrong with the file below a folder, in words; `deep` compares its SHA-256 as well."""
+        if is_temporary(self.path):
+            return LEFTOVER
         path = folder / self.path
         try:
             size = path.stat().st_size
@@ -301,6 +304,7 @@ class Workspace:
         """Write a finished unit into the ledger; from here on it is never done again."""
         records = []
         for name in sorted(files):
+            assert not is_temporary(name), f"unit {unit.id} declares {name}, but hidden files are never published"
             path = self.folder / name
             fsync(path)
             records.append(FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path)))
@@ -322,6 +326,12 @@ class Workspace:
             if damaged.isdisjoint(entry.files):
                 records = tuple(files[name] for name in entry.files)
                 self._write(UnitRecord(id=entry.id, key=entry.key, files=records, result=entry.result))
+
+    def sweep(self, keep: Set[str]) -> None:
+        """Delete every file but these, the ledger and the scratch files."""
+        for name in set(walk_files(self.folder)) - keep:
+            if not name.startswith((f"{LEDGER}/", f"{SCRATCH}/")):
+                (self.folder / name).unlink()
 
     def strike(self, record: UnitRecord) -> None:
         """Take a unit off the ledger, and its files away."""
@@ -507,8 +517,10 @@ class AssetStore:
         """Bring a workspace that holds a manifest to a clean state.
 
         It is one of a publication that a kill cut off, which is completed, or one of a damaged asset, which
-        becomes a ledger of the units whose files are still right.
+        becomes a ledger of the units whose files are still right. What a kill left while it was deleted goes.
         """
+        for trash in asset.folder.parent.glob(f".{asset.key}*.trash"):
+            shutil.rmtree(trash, ignore_errors=True)
         workspace = self.workspace(asset)
         if not (workspace.folder / MANIFEST).exists():
             return

@@ -72,9 +72,12 @@ def is_writable(folder: Path) -> bool:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a path is one of the temporary names that writers here use until a file is whole."""
-    base = name.rpartition("/")[2]
-    return base.startswith(".") or base.endswith(".tmp")
+    """Whether a path is hidden, at any depth, or has the ending of what is not whole yet.
+
+    >>> is_temporary("data/.members-x/a.nc"), is_temporary("data/a.nc")
+    (True, False)
+    """
+    return any(part.startswith(".") or part.endswith(".tmp") for part in name.split("/"))
 
 
 def walk_files(folder: Path) -> Iterator[str]:

@@ -37,28 +37,57 @@ class RawInput:
         return {f.sha256: f.path for f in reversed(self.files)}
 
 
-def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> list[Path]:
+class FoundFiles(list[Path]):
+    """Files in a folder of the user's; `hidden` are those that were passed over, by their own name or a folder's."""
+
+    def __init__(self, paths: Iterable[Path] = (), hidden: Iterable[Path] = ()) -> None:
+        super().__init__(paths)
+        self.hidden = tuple(hidden)
+
+
+def visible(paths: Iterable[Path], below: Path) -> FoundFiles:
+    """Pass over files that have a hidden name, or lie in a hidden folder, below a folder."""
+    shown: list[Path] = []
+    hidden: list[Path] = []
+    for path in paths:
+        inside = path.relative_to(below).parts if path.is_relative_to(below) else ()
+        (hidden if any(part.startswith(".") for part in inside) else shown).append(path)
+    return FoundFiles(shown, hidden)
+
+
+def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> FoundFiles:
     """Expand files, folders and globs to sorted absolute paths, each once.
 
-    Folders are searched recursively for files that `accept` takes; hidden ones are left out. A pattern that matches
-    nothing is a `ValueError`: a silent empty input is worse than a stop.
+    Folders are searched recursively for files that `accept` takes; what is hidden there, or matches a glob only if
+    hidden names do, is passed over. A pattern that matches nothing is a `ValueError`: a silent empty input is worse
+    than a stop.
     """
     found: set[Path] = set()
+    hidden: set[Path] = set()
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            hits = [p for p in path.rglob("*") if p.is_file() and p.name[0] != "." and accept(p)]
-        elif path.is_file():
-            hits = [path]
+            files = visible((p for p in path.rglob("*") if p.is_file()), below=path)
+            hits = [p for p in files if accept(p)]
         else:
-            hits = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
+            files = FoundFiles([path]) if path.is_file() else _matches(str(path))
+            hits = files
         if not hits:
+            also = f"; hidden ones do not count ({len(files.hidden)})" if files.hidden else ""
             raise ValueError(
-                f"source.paths: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}); correct the "
-                "path or leave it out"
+                f"source.paths: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}){also}; correct "
+                "the path or leave it out"
             )
         found.update(Path(os.path.abspath(p)) for p in hits)
-    return sorted(found)
+        hidden.update(Path(os.path.abspath(p)) for p in files.hidden)
+    return FoundFiles(sorted(found), sorted(hidden - found))
+
+
+def _matches(pattern: str) -> FoundFiles:
+    """Return the files that match a glob, whose wildcards stand for no hidden name."""
+    shown, every = (glob.glob(pattern, recursive=True, include_hidden=also) for also in (False, True))
+    hidden = set(every) - set(shown)
+    return FoundFiles(*([Path(p) for p in names if Path(p).is_file()] for names in (shown, hidden)))
 
 
 TABLE = "CREATE TABLE IF NOT EXISTS raw (path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, sha256 TEXT)"

@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter
 
 from storage.assets import (
+    LEFTOVER,
     MANIFEST,
     REMOTE,
     Asset,
@@ -45,7 +46,7 @@ from storage.assets import (
     root_name,
     written_at,
 )
-from storage.files import fsync, remove_tree, write_atomic
+from storage.files import fsync, is_temporary, remove_tree, write_atomic
 from storage.locks import FileLock
 
 if TYPE_CHECKING:
@@ -501,6 +502,8 @@ class RemoteStore(AssetStore):
         return True
 
     def _damage(self, asset: Asset, file: FileRecord, stored: Stored | None, *, deep: bool) -> Damage | None:
+        if is_temporary(file.path):
+            return Damage(file.path, LEFTOVER)
         if stored is None:
             return Damage(file.path, f"is missing{self.where}")
         if stored.size != file.size:

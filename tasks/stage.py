@@ -21,8 +21,6 @@ from uuid import UUID
 
 from storage.assets import (
     KEY_LENGTH,
-    LEDGER,
-    SCRATCH,
     Asset,
     FileRecord,
     InputRecord,
@@ -38,7 +36,7 @@ from storage.assets import (
 )
 from storage.files import is_temporary, is_writable, walk_files
 from storage.hashing import digest, file_sha256, jsonable
-from storage.raw import RawIndex, RawInput
+from storage.raw import FoundFiles, RawIndex, RawInput
 from storage.space import want_of_space
 from tasks.reasons import Wanted, explain
 from tasks.session import Outcome, Pending, Reporter, Session, current_session
@@ -111,7 +109,8 @@ class Job:
 
         Units in the ledger are kept, units with an unchanged key are taken over from older assets of this stage by
         hard link (`rename` maps their file names), and the rest runs on the session's workers; fewer than
-        `fan_out_from` units are not worth the start of worker processes. `watch` moves the bar instead of the count of
+        `fan_out_from` units are not worth the start of worker processes. What a unit writes and does not declare is
+        deleted. `watch` moves the bar instead of the count of
         units: it gets the finished units whenever one ends, and every second while local processes work.
         """
         self.workspace.expect(len(units))
@@ -139,7 +138,9 @@ class Job:
             look()
 
         workers = self.session.workers if len(pending) >= fan_out_from else Workers("inline")
+        before = set(walk_files(self.folder))
         map_units(function, self.workspace, pending, workers, note, look)
+        self.workspace.sweep(keep=before | _files_of(done))
         return [done[unit.id] for unit in units]
 
 
@@ -284,6 +285,7 @@ class Stage:
     ) -> None:
         workspace = session.store.workspace(asset)
         workspace.folder.mkdir(parents=True, exist_ok=True)
+        workspace.sweep(keep=_files_of(workspace.finished()))  # all else is what a kill left
         predecessors = session.store.assets(self.kind)
         job = Job(self.name, outcome.stage, workspace, session, predecessors, f"{self.version} {request.code}")
         for value in request.inputs.values():
@@ -353,6 +355,8 @@ def in_threads(calls: Sequence[Callable[[], Any]], at_once: int) -> list[Any]:
 def raw_input(name: str, paths: Sequence[Path]) -> Any:
     """Return raw files as a stage input; in a plan, `Pending` where many bytes would have to be read first."""
     session = current_session()
+    if isinstance(paths, FoundFiles) and paths.hidden:
+        session.reporter.message(f"{name}: hidden files are passed over ({len(paths.hidden)}, e.g. {paths.hidden[0]})")
     index = RawIndex(session.store.root / ".raw.sqlite")
     if session.planning:
         _, unknown = index.split(paths)
@@ -368,17 +372,21 @@ def raw_input(name: str, paths: Sequence[Path]) -> Any:
 
 
 def _inventory(workspace: Workspace) -> tuple[tuple[UnitEntry, ...], tuple[FileRecord, ...]]:
-    """List units and all files of a workspace; files that belong to no unit are hashed here."""
+    """List units and their files, and hash the stage's own: all that it wrote in this run under no temporary name."""
     records = workspace.finished()
     files = {file.path: file for record in records.values() for file in record.files}
     for name in walk_files(workspace.folder):
-        if name not in files and not name.startswith((f"{LEDGER}/", f"{SCRATCH}/")) and not is_temporary(name):
+        if name not in files and not is_temporary(name):
             path = workspace.folder / name
             files[name] = FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path))
     units = tuple(
         UnitEntry(id=r.id, key=r.key, files=tuple(f.path for f in r.files), result=r.result) for r in records.values()
     )
     return units, tuple(files[name] for name in sorted(files))
+
+
+def _files_of(records: Mapping[str, UnitRecord]) -> set[str]:
+    return {file.path for record in records.values() for file in record.files}
 
 
 def _input_record(name: str, value: Input) -> InputRecord:

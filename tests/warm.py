@@ -37,6 +37,8 @@ LIBRARIES = (
 AVAILABLE = sys.platform == "linux"
 OWNER = "MILLRACE_TESTS_OWNER"  # process id of the test run whose server forks
 COLD_TRAININGS = "MILLRACE_TESTS_COLD_TRAININGS"
+KILL = "MILLRACE_TESTS_KILL"  # an order of `tests.kills.trap`
+PRELOAD = "MILLRACE_TESTS_PRELOAD"  # further libraries that the server imports, with commas between them
 
 
 class WarmProcess:
@@ -152,7 +154,7 @@ def serve(owner: int) -> None:
     except OSError:
         return  # another one was quicker
     listener.listen(100)
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *filter(None, os.environ.get(PRELOAD, "").split(","))):
         importlib.import_module(name)
     gc.freeze()
     listener.settimeout(1)
@@ -198,6 +200,8 @@ def attend(connection: socket.socket) -> None:
     sys.argv = [asked["module"], *asked["arguments"]]
     if COLD_TRAININGS not in os.environ:
         start_trainings_warm()
+    if KILL in os.environ:
+        importlib.import_module("tests.kills.trap").obey()
     os._exit(run(asked["module"]))  # taking all libraries apart would last longer than most commands
 
 

@@ -200,3 +200,20 @@ def test_roots_on_this_machine_know_nothing_of_it(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, check=True)
     assert not isinstance(open_store(tmp_path), RemoteStore)
+
+
+def test_what_lies_about_is_not_uploaded_and_what_does_not_belong_is_named(url):
+    machine = store(url)
+    asset = run(machine)["squares"].asset
+    key = f"squares/{asset.key}"
+    machine.remove(asset)
+    litter = machine.workspace(asset).folder / ".members-x" / "a.nc"
+    litter.parent.mkdir(parents=True)
+    litter.touch()
+    asset = run(machine)["squares"].asset
+    assert set(Objects(url).list(key)) == {f"{key}/{f.path}" for f in asset.manifest.files} | {f"{key}/manifest.json"}
+    Objects(url).write(f"{key}/.members-x/a.nc", b"half")
+    (damage,) = machine.verify(asset)
+    assert (damage.path, damage.what) == (".members-x/a.nc", f"does not belong to the asset in {url}")
+    run(machine)
+    assert machine.verify(asset, deep=True) == []
