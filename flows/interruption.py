@@ -34,7 +34,8 @@ def interruptible(errors: Console) -> Iterator[None]:
 
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # which mops up after killed workers, and says so
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell's background jobs have it
+            signal.signal(number, interrupt)
     try:
         yield
     except KeyboardInterrupt:

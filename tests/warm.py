@@ -175,6 +175,7 @@ def attend(connection: socket.socket) -> None:
     """Fork once more: the child does what is asked for; the parent tells its number and its end."""
     connection.setblocking(True)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
     asked = json.loads(message)
     if pid := os.fork():
