@@ -46,7 +46,7 @@ def process() -> Iterator[list[warm.Process]]:
 
 def stopped_workers(process: warm.Process, root: Path, kind: str) -> list[psutil.Process]:
     """Stop the worker processes of a run for good once one unit is done, and return them: theirs never end."""
-    wait_for(lambda: units(root, kind) or process.poll() is not None, 240)
+    wait_for(lambda: units(root, kind) or process.poll() is not None, 400)
     workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
     for worker in workers:
         worker.suspend()
@@ -94,7 +94,7 @@ def test_pipelines_side_by_side_end_although_one_of_them_waits_for_a_lock(tmp_pa
     second = warm.start("flows", "run", "all", *INLINE, *later, MILLRACE_ROOT=str(tmp_path))
     process.append(second)
     wait_for(lambda: sum(record.pid == second.pid and record.state == "Running" for record in load_runs(tmp_path)) >= 2)
-    wait_for(lambda: len(list(tmp_path.glob("*/*.partial"))) >= 2)
+    wait_for(lambda: list(tmp_path.glob("fire_*/*.partial")))
     os.killpg(second.pid, signal.SIGINT)
     output, errors = second.communicate(timeout=120)
     assert (second.returncode, errors.strip()) == (130, INTERRUPTED), output

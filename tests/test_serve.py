@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from flows.prefect_home import running_server
 from flows.runs import load_runs
+from flows.serve import Restarts
 from storage.assets import open_store
 from tests import warm
 from tests.command import millrace
@@ -38,6 +41,7 @@ class Served:
 
     root: Path
     address: str
+    process: subprocess.Popen[str]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -87,7 +91,7 @@ def served(tmp_path_factory) -> Iterator[Served]:
             break
     else:
         pytest.fail("".join(said))
-    yield Served(root, f"http://127.0.0.1:{port}")
+    yield Served(root, f"http://127.0.0.1:{port}", process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     with socket.socket() as probe:
@@ -163,8 +167,59 @@ def test_a_run_killed_under_the_server_stays_running_until_reaped(served):
     assert {t["state"]["type"] for t in served.post("task_runs/filter", only)} == {"CRASHED"}
 
 
-def test_an_occupied_port_is_one_sentence(served):
+def test_a_run_that_is_cancelled_on_the_server_is_cancelled_everywhere(served):
+    params = json.dumps({"config": SMALL | {"source": {"kind": "sample", "days": 2000}}})
+    assert served.prefect("deployment", "run", "weather/windows", "--params", params).returncode == 0
+    deadline = time.monotonic() + 200
+    while (record := load_runs(served.root)[0]).config["source"]["days"] != 2000:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert record.flow_run_id is not None
+    time.sleep(1)
+    served.prefect("flow-run", "cancel", record.flow_run_id)
+    while (record := load_runs(served.root)[0]).state == "Running":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert record.state == "Cancelled"
+    assert re.search(r"weather +Cancelled", millrace("status", root=served.root).stdout)
+    only = {"flow_runs": {"id": {"any_": [record.flow_run_id]}}}
+    while (state := served.post("flow_runs/filter", only)[0]["state"]["type"]) == "CANCELLING":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert state == "CANCELLED"
+
+
+def test_a_second_serve_of_the_root_names_the_first_and_leaves_it_alone(served):
+    result = millrace("serve", "--port", str(free_port()), root=served.root)
+    assert result.returncode == 2
+    assert f"is served by process {served.process.pid} already, its dashboard is {served.address};" in result.stderr
+    assert running_server(served.root) == f"{served.address}/api"
+
+
+def test_a_worker_that_is_killed_is_started_again_with_a_sentence(served):
+    def workers() -> list[psutil.Process]:
+        return [p for p in psutil.Process(served.process.pid).children() if "worker" in p.cmdline()]
+
+    (worker,) = workers()
+    worker.kill()
+    assert served.process.stdout is not None
+    while not (line := served.process.stdout.readline()).startswith("the Prefect"):
+        assert served.process.poll() is None
+    assert re.fullmatch(r"the Prefect worker was killed by signal 9, its last words: .+; it is started again\n", line)
+    (another,) = workers()
+    assert another.pid != worker.pid
+
+
+def test_a_worker_that_dies_again_and_again_is_given_up():
+    restarts = Restarts("worker")
+    assert restarts.note_death("ended with status 1").endswith("it is started again")
+    assert restarts.note_death("ended with status 1").endswith("it is started again")
+    with pytest.raises(ValueError, match="the Prefect worker died 3 times within a minute; at last it was killed"):
+        restarts.note_death("was killed by signal 9, its last words: no memory")
+
+
+def test_an_occupied_port_is_one_sentence(served, tmp_path):
     port = served.address.rpartition(":")[2]
-    result = millrace("serve", "--port", port, root=served.root)
+    result = millrace("serve", "--port", port, root=tmp_path)
     assert result.returncode == 2
     assert f"--port {port} on 127.0.0.1 cannot be used" in result.stderr

@@ -20,6 +20,7 @@ from configs.training import TrainingConfig
 from storage.assets import Asset, AssetStore
 from tasks.progress import Silent
 from tasks.session import Session
+from tasks.training.events import emit, parse
 from tests import warm
 from tests.conftest import REPOSITORY
 from tests.training import toy_stage
@@ -110,6 +111,25 @@ def test_ranks_end_when_torchrun_is_killed_and_resume_bit_identical(tmp_path):
     wait_for(lambda: not any(alive(p) for p in ranks))
     assert "the training process was killed by signal 9" in errors
     ends_as(calm, root, ranks=2)
+
+
+def test_a_rank_that_is_killed_is_one_sentence(tmp_path):
+    process = start(tmp_path, KILLED, pause=0.02, ranks=2)
+    wait_for(lambda: steps_done(tmp_path) >= 7)
+    (launcher,) = psutil.Process(process.pid).children()
+    launcher.children()[1].kill()
+    _, errors = process.communicate()
+    assert errors.strip().splitlines()[-1] == (
+        "ChildProcessError: the training process was killed by signal 9, perhaps for want of memory; its last "
+        "checkpoint is kept: run again to go on from there"
+    )
+    (log,) = tmp_path.glob("toy_training/*.partial/.scratch/log.txt")
+    assert log.read_text() == ""
+
+
+def test_what_is_no_number_is_told_as_undefined(capsys):
+    emit("message", text="epoch 1/2: growth_f1 nan, loss 0.5")
+    assert parse(capsys.readouterr().out) == {"event": "message", "text": "epoch 1/2: growth_f1 undefined, loss 0.5"}
 
 
 def ends_as(calm: Asset, root: Path, **execution: Any) -> None:
