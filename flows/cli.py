@@ -190,21 +190,24 @@ def sweep(
     trial is a run of the pipeline, whose data stages come from the cache. The next phase takes over the best of those
     before it. The same file serves wandb sweep and wandb agent.
     """
+    from flows.interruption import interruptible
     from flows.sweep import search
 
-    search(
-        console,
-        _root(root),
-        name,
-        phase=phase,
-        pipeline=pipeline,
-        profile=profile,
-        trials=trials,
-        overrides=overrides or (),
-        from_best=from_best,
-        study=study,
-        workers=workers,
-    )
+    place = _root(root)
+    with interruptible(place, errors):
+        search(
+            console,
+            place,
+            name,
+            phase=phase,
+            pipeline=pipeline,
+            profile=profile,
+            trials=trials,
+            overrides=overrides or (),
+            from_best=from_best,
+            study=study,
+            workers=workers,
+        )
 
 
 @app.command()

@@ -173,8 +173,8 @@ def _watch(console: Console, services: Services) -> NoReturn:
         match services.ended():
             case "worker":
                 told = restarts.note_death(services.how_it_ended("worker"))
-                console.print(f"[yellow]{escape(told)}[/]", highlight=False, soft_wrap=True)
                 services.restart("worker")
+                console.print(f"[yellow]{escape(told)}[/]", highlight=False, soft_wrap=True)
             case str(name):
                 raise ValueError(f"the Prefect {name} {services.how_it_ended(name)}")
 
