@@ -21,7 +21,7 @@ import yaml
 
 from flows.predict_fire import best_model, describe
 from flows.runs import load_runs
-from storage.assets import AssetStore, InputRecord
+from storage.assets import AssetStore, InputRecord, sealed
 from storage.fire_split import FireSplit
 from tests import warm
 from tests.command import millrace
@@ -287,7 +287,7 @@ def test_the_model_with_the_best_validation_is_taken_unless_one_is_named(finishe
         changed = manifest.model_copy(update={"key": key, "inputs": (split_record,), "metrics": {"growth_f1": score}})
         path = store.asset("fire_model", key).folder / "manifest.json"
         path.parent.mkdir(parents=True)
-        path.write_text(changed.model_dump_json())
+        path.write_text(sealed(changed))
         os.utime(path, (2000 - age, 2000 - age))
     assert best_model(store).key == "b" * 24
 

@@ -66,7 +66,7 @@ class Calm:
             assert result.returncode == 0, result.stderr + result.stdout
             (folder / "building").replace(self.root)
         self.assets = fingerprints(self.root)
-        self.stages = {stage.stage: stage.asset for run in load_runs(self.root) for stage in run.stages}
+        self.stages = {stage.stage: stage.asset for run in load_runs(AssetStore(self.root)) for stage in run.stages}
         """Assets by the titles of stages."""
 
     def command(self, engine: str, workers: str = "inline") -> list[str]:

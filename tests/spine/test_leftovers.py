@@ -91,7 +91,8 @@ def poison(asset: Asset, name: str) -> None:
     path = asset.folder / name
     extra = FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path))
     files = (*asset.manifest.files, extra)
-    changed = asset.manifest.model_copy(update={"files": files, "fingerprint": fingerprint(files)})
+    earlier = {"schema_version": 1, "digest": ""}
+    changed = asset.manifest.model_copy(update={"files": files, "fingerprint": fingerprint(files), **earlier})
     write_atomic(asset.folder / MANIFEST, changed.model_dump_json())
 
 
