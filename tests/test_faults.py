@@ -66,7 +66,7 @@ def test_an_interrupted_run_waits_for_no_unit(number, tmp_path, process):
     assert run.returncode == 128 + number
     assert errors.strip() == INTERRUPTED
     wait_for(lambda: not any(psutil.pid_exists(w.pid) for w in workers))
-    assert [record.state for record in load_runs(tmp_path)] == ["Cancelled"]
+    assert [record.state for record in load_runs(AssetStore(tmp_path))] == ["Cancelled"]
     assert re.search(r"weather +Cancelled", millrace("status", root=tmp_path).stdout)
     assert re.search(r"RESUME \d+/\d+ +era5_windows", millrace("plan", "weather", *SMALL, *days, root=tmp_path).stdout)
 
@@ -80,7 +80,7 @@ def test_an_interrupted_run_of_prefect_is_cancelled_there_too(tmp_path, process)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: Prefect's temporary server is in the group
     _, errors = run.communicate(timeout=200)
     assert (run.returncode, errors.strip()) == (130, INTERRUPTED)
-    assert [record.state for record in load_runs(tmp_path)] == ["Cancelled"]
+    assert [record.state for record in load_runs(AssetStore(tmp_path))] == ["Cancelled"]
     with closing(sqlite3.connect(tmp_path / ".prefect" / "prefect.db")) as db:
         assert db.execute("SELECT state_type FROM flow_run").fetchall() == [("CANCELLED",)]
 
@@ -93,12 +93,17 @@ def test_pipelines_side_by_side_end_although_one_of_them_waits_for_a_lock(tmp_pa
     later = ("--set", "weather.source.days=300")
     second = warm.start("flows", "run", "all", *INLINE, *later, MILLRACE_ROOT=str(tmp_path))
     process.append(second)
-    wait_for(lambda: sum(record.pid == second.pid and record.state == "Running" for record in load_runs(tmp_path)) >= 2)
+    wait_for(
+        lambda: (
+            sum(record.pid == second.pid and record.state == "Running" for record in load_runs(AssetStore(tmp_path)))
+            >= 2
+        )
+    )
     wait_for(lambda: list(tmp_path.glob("fire_*/*.partial")))
     os.killpg(second.pid, signal.SIGINT)
     output, errors = second.communicate(timeout=120)
     assert (second.returncode, errors.strip()) == (130, INTERRUPTED), output
-    states = {record.state for record in load_runs(tmp_path) if record.pid == second.pid}
+    states = {record.state for record in load_runs(AssetStore(tmp_path)) if record.pid == second.pid}
     assert states <= {"Cancelled", "Completed"}
     assert "Cancelled" in states
 

@@ -173,10 +173,10 @@ def test_a_run_that_is_cancelled_on_the_server_is_cancelled_everywhere(served):
     assert served.prefect("deployment", "run", "weather/windows", "--params", params).returncode == 0
 
     def state() -> str:
-        return next((r.state for r in load_runs(served.root) if r.config["source"]["days"] == 2000), "")
+        return next((r.state for r in load_runs(open_store(served.root)) if r.config["source"]["days"] == 2000), "")
 
     wait_for(lambda: state() == "Running", 300)
-    flow_run_id = load_runs(served.root)[0].flow_run_id
+    flow_run_id = load_runs(open_store(served.root))[0].flow_run_id
     assert flow_run_id is not None
     served.prefect("flow-run", "cancel", flow_run_id)
     wait_for(lambda: state() != "Running", 200)
