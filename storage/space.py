@@ -24,9 +24,10 @@ def want_of_space(error: Exception, workspace: Workspace) -> str | None:
         return None
     place = min((root, Path(tempfile.gettempdir()), SHARED_MEMORY), key=_free)
     file = next((e.filename for e in chain if isinstance(e, OSError) and e.filename), place)
+    free = _free(place)  # without what was half written
     return (
-        f"{file}: there is no space left on the disk of {place}, or in its quota: {describe_size(_free(place))} are "
-        f"free{_needed(workspace)}; make room and run again: what is finished is kept"
+        f"{file}: there is no space left on the disk of {place}, or in its quota: {describe_size(free)} are free, and "
+        f"{_needed(workspace, free)}; make room and run again: what is finished is kept"
     )
 
 
@@ -38,12 +39,13 @@ def _free(place: Path) -> float:
     return free_bytes(place) if place.exists() else float("inf")
 
 
-def _needed(workspace: Workspace) -> str:
-    """Return how much the units to come will take if they are like those that are finished, as part of a sentence."""
+def _needed(workspace: Workspace, free: float) -> str:
+    """Return what the units to come will take if they are like those that are finished; it is more than is free."""
     records = workspace.finished().values()
     _, total = workspace.progress()
     if not records or total is None:
-        return ""
+        return "more is needed"
     to_come = total - len(records)
     size = sum(file.size for record in records for file in record.files) / len(records) * to_come
-    return f", and about {describe_size(size)} are needed for the {to_come} units to come"
+    needed = f"about {describe_size(size)} are" if size > free else "more is"
+    return f"{needed} needed for the {to_come} units to come"

@@ -16,6 +16,7 @@ import pytest
 
 from flows.runs import load_runs
 from storage.assets import AssetStore
+from storage.files import atomic_path
 from storage.raw import RawIndex
 from tests import warm
 from tests.command import millrace
@@ -61,7 +62,7 @@ def test_an_interrupted_run_waits_for_no_unit(number, tmp_path, process):
     process.append(run)
     workers = stopped_workers(run, tmp_path, "era5_windows")
     assert len(workers) == 2
-    os.killpg(run.pid, number)
+    (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)  # as a terminal does, and a supervisor
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 128 + number
     assert errors.strip() == INTERRUPTED
@@ -182,13 +183,28 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(finished, tmp_path
         assert re.match(NO_SPACE, full.stderr), full.stderr
         assert len(full.stderr.splitlines()) == 1
         if units(root, stage):
-            assert re.search(r"about [\d.]+ k?M?B are needed for the \d+ units to come", full.stderr)
+            assert re.search(r"(about [\d.]+ k?M?B are|more is) needed for the \d+ units to come", full.stderr)
         assert not [asset for asset in AssetStore(root).assets() if asset.kind == stage]
         enlarge(root, 100_000)
         again = millrace(*run, root=root)
         assert again.returncode == 0, again.stderr
         ours, calm = ({a.kind: a.fingerprint for a in AssetStore(place).assets()} for place in (root, finished))
         assert ours == calm
+
+
+def write_as_libraries_do(path: Path) -> None:
+    """Fill the disk, and tell of it in words that say nothing."""
+    with atomic_path(path) as temporary:
+        fill(path.parent).rename(temporary)
+        raise RuntimeError("NetCDF: HDF error")
+
+
+def test_a_full_disk_is_told_although_a_library_does_not_and_the_half_written_file_is_gone(tmp_path):
+    with small_disk(tmp_path, 200):
+        with pytest.raises(OSError, match="No space left") as caught:
+            write_as_libraries_do(tmp_path / "a.nc")
+        assert caught.value.filename == str(tmp_path / "a.nc")
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_a_training_fills_is_one_sentence_and_the_training_goes_on(tmp_path):
