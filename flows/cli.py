@@ -194,7 +194,7 @@ def sweep(
     from flows.sweep import search
 
     place = _root(root)
-    with interruptible(place, errors):
+    with interruptible(errors):
         search(
             console,
             place,
