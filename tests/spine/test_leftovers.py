@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,11 @@ def poison(asset: Asset, name: str) -> None:
     path = asset.folder / name
     extra = FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path))
     files = (*asset.manifest.files, extra)
-    changed = asset.manifest.model_copy(update={"files": files, "fingerprint": fingerprint(files)})
-    write_atomic(asset.folder / MANIFEST, changed.model_dump_json())
+    content = asset.manifest.model_copy(update={"files": files, "fingerprint": fingerprint(files)}).model_dump(
+        mode="json"
+    )
+    content.pop("digest", None)  # they had none
+    write_atomic(asset.folder / MANIFEST, json.dumps(content))
 
 
 def test_an_asset_that_was_published_with_half_written_files_is_mended(store, tmp_path, monkeypatch):
