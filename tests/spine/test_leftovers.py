@@ -92,9 +92,8 @@ def poison(asset: Asset, name: str) -> None:
     path = asset.folder / name
     extra = FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path))
     files = (*asset.manifest.files, extra)
-    content = asset.manifest.model_copy(update={"files": files, "fingerprint": fingerprint(files)}).model_dump(
-        mode="json"
-    )
+    changed = asset.manifest.model_copy(update={"files": files, "fingerprint": fingerprint(files)})
+    content = changed.model_dump(mode="json")
     content.pop("digest", None)  # they had none
     write_atomic(asset.folder / MANIFEST, json.dumps(content))
 
