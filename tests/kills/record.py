@@ -58,6 +58,9 @@ class Kills:
 
     def run(self, place: Place, most: int) -> None:
         """Kill at so many operations of a place, as far as that was not done."""
+        inline = self.record.at(place.model_copy(update={"engine": "inline"}))
+        if inline and not inline.operations:
+            return  # the stage has no such process, by whatever engine
         found = self.record.at(place)
         if found is None:
             calm, operations = run_trial(self.calm, place, at=0)

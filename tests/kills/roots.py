@@ -44,8 +44,9 @@ PROFILES: dict[str, tuple[str, dict[str, Any]]] = {
     "microvlm": ("microvlm", IMAGES),
     "trm_vlm": ("trm_vlm", IMAGES | {"source": IMAGES["source"] | {"layout": "pixmo_qa", "images": 30}}),
 }
+DATA = {name: value for name, value in WEATHER_OF_TWO_MONTHS.items() if name not in MODELS} | {"mae": None}
 SHORT: dict[str, tuple[str, dict[str, Any]]] = {
-    "windows": ("weather", {k: v for k, v in WEATHER_OF_TWO_MONTHS.items() if k not in MODELS} | {"mae": None}),
+    "windows": ("weather", DATA | {"source": DATA["source"] | {"start": "2024-01-27", "days": 10}}),
     "fires": ("wildfire", FIRE_IN_SHORT | {"models": {}}),
 }
 """Data stages alone, for a look that takes seconds."""
