@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.tables import output_console, print_table, table
+from storage.files import OUT_OF_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+OF_THE_DISK = (*OUT_OF_SPACE, errno.EROFS, errno.EACCES)
 console = output_console()
 errors = Console(stderr=True)
 

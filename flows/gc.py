@@ -18,8 +18,9 @@ from rich.markup import escape
 
 from flows.runs import MOST_DAYS, RunRecord, load_runs, newest_runs
 from flows.tables import print_table, table
-from storage.assets import AssetStore, Holding, ManifestError, describe_size, now
+from storage.assets import AssetStore, Holding, describe_size
 from storage.files import remove_tree, walk_files
+from storage.manifest import ManifestError, now
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import psutil
 from pydantic import BaseModel, ValidationError
 
-from storage.assets import Asset, AssetStore, now
+from storage.assets import Asset, AssetStore
 from storage.files import is_writable
+from storage.manifest import now
 from storage.raw import RawInput
 from tasks.session import Outcome, Session
 

@@ -11,7 +11,8 @@ from rich.tree import Tree
 
 from flows.runs import load_runs
 from flows.tables import print_table, table
-from storage.assets import Asset, AssetStore, Damage, InputRecord, ManifestError, Workspace, describe_size, made_at
+from storage.assets import Asset, AssetStore, Damage, Workspace, describe_size, made_at
+from storage.manifest import InputRecord, ManifestError
 
 
 def print_status(console: Console, store: AssetStore, runs: int = 10) -> None:

@@ -29,25 +29,10 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
-from storage.assets import (
-    LEFTOVER,
-    MANIFEST,
-    REMOTE,
-    Asset,
-    AssetStore,
-    Damage,
-    FileRecord,
-    Holding,
-    Manifest,
-    ManifestError,
-    describe_size,
-    made_at,
-    read_manifest,
-    root_name,
-    written_at,
-)
+from storage.assets import REMOTE, Asset, AssetStore, Damage, Holding, describe_size, made_at, root_name, written_at
 from storage.files import fsync, is_temporary, remove_tree, write_atomic
 from storage.locks import FileLock
+from storage.manifest import LEFTOVER, MANIFEST, FileRecord, Manifest, ManifestError, read_manifest
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -20,8 +20,8 @@ INFRASTRUCTURE = frozenset({
     "tasks.stage", "tasks.units", "tasks.code", "tasks.reasons", "tasks.session", "tasks.progress",
     "tasks.image_text.hosts", "tasks.image_text.live", "tasks.samples.site_process",
     "tasks.training.events", "tasks.training.sweep", "tasks.training.torchrun", "tasks.training.tracking",
-    "storage.assets", "storage.files", "storage.hashing", "storage.locks", "storage.raw", "storage.remote",
-    "storage.space",
+    "storage.assets", "storage.files", "storage.hashing", "storage.locks", "storage.manifest", "storage.raw",
+    "storage.remote", "storage.space",
 })  # fmt: skip
 """Modules that decide when and where a stage works, not what it writes."""
 

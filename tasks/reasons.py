@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storage.assets import Asset, InputRecord, Manifest
+from storage.assets import Asset
+from storage.manifest import InputRecord, Manifest
 
 MOST_REASONS = 4
 

@@ -19,23 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from storage.assets import (
-    KEY_LENGTH,
-    Asset,
+from storage.assets import KEY_LENGTH, Asset, Unit, Workspace, describe_size
+from storage.files import is_temporary, is_writable, walk_files
+from storage.hashing import digest, file_sha256, jsonable
+from storage.manifest import (
     FileRecord,
     InputRecord,
     Manifest,
-    Unit,
     UnitEntry,
     UnitRecord,
-    Workspace,
-    describe_size,
     fingerprint,
     now,
     software_versions,
 )
-from storage.files import is_temporary, is_writable, walk_files
-from storage.hashing import digest, file_sha256, jsonable
 from storage.raw import FoundFiles, RawIndex, RawInput
 from storage.space import want_of_space
 from tasks.reasons import Wanted, explain
@@ -110,8 +106,8 @@ class Job:
         Units in the ledger are kept, units with an unchanged key are taken over from older assets of this stage by
         hard link (`rename` maps their file names), and the rest runs on the session's workers; fewer than
         `fan_out_from` units are not worth the start of worker processes. What a unit writes and does not declare is
-        deleted. `watch` moves the bar instead of the count of
-        units: it gets the finished units whenever one ends, and every second while local processes work.
+        deleted. `watch` moves the bar instead of the count of units: it gets the finished units whenever one ends, and
+        every second while local processes work.
         """
         self.workspace.expect(len(units))
         wanted = {unit.id: unit for unit in units}
@@ -247,9 +243,10 @@ class Stage:
         )
         with lock:
             session.store.recover(asset)
-            deep = session.deep or session.store.marked(asset)
+            marked = session.store.marked(asset)
+            deep = session.deep or marked
             outcome = self._look(session, request, asset, title, deep)
-            if outcome.status == "HIT" and session.store.marked(asset):
+            if outcome.status == "HIT" and marked:
                 session.store.unmark(asset)
             if outcome.status != "HIT":
                 if not is_writable(session.store.root):

@@ -19,7 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from storage.assets import Unit, UnitRecord, Workspace
+from storage.assets import Unit, Workspace
+from storage.manifest import UnitRecord
 
 
 @dataclass(frozen=True, slots=True)

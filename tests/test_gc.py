@@ -14,7 +14,8 @@ import pytest
 
 from flows.gc import exclusive_size
 from flows.runs import MOST_DAYS, RUNS, RunRecord, load_runs
-from storage.assets import Asset, AssetStore, describe_size, now
+from storage.assets import Asset, AssetStore, describe_size
+from storage.manifest import now
 from tests import warm
 from tests.command import millrace
 from tests.spine.ageing import let_days_pass

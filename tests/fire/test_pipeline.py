@@ -21,8 +21,9 @@ import yaml
 
 from flows.predict_fire import best_model, describe
 from flows.runs import load_runs
-from storage.assets import AssetStore, InputRecord, sealed
+from storage.assets import AssetStore
 from storage.fire_split import FireSplit
+from storage.manifest import InputRecord, sealed
 from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY

@@ -7,7 +7,8 @@ import shutil
 from datetime import timedelta
 
 from flows.runs import RUNS, TIME_IN_ID, load_runs
-from storage.assets import MANIFEST, AssetStore, sealed
+from storage.assets import AssetStore
+from storage.manifest import MANIFEST, sealed
 from storage.remote import Objects, RemoteStore
 
 

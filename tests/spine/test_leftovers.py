@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from storage.assets import MANIFEST, Asset, AssetStore, FileRecord, Unit, fingerprint, verify
+from storage.assets import Asset, AssetStore, Unit, verify
 from storage.files import walk_files, write_atomic
 from storage.hashing import file_sha256
+from storage.manifest import MANIFEST, FileRecord, fingerprint
 from storage.raw import find_files
 from tasks.progress import Silent
 from tasks.session import Session

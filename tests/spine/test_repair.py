@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from storage.assets import DAMAGED, MANIFEST, Asset, AssetStore
+from storage.assets import DAMAGED, Asset, AssetStore
+from storage.manifest import MANIFEST
 from storage.remote import Objects
 from tests.command import millrace
 from tests.spine.s3_server import on_another_machine

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.assets import Asset, AssetStore, Manifest, Unit, fingerprint, now, verify
+from storage.assets import Asset, AssetStore, Unit, verify
+from storage.manifest import Manifest, fingerprint, now
 
 CONTENT = {"data/a.bin": b"some bytes", "data/b.bin": b"", "notes.txt": b"x" * 5000}
 
