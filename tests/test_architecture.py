@@ -62,7 +62,7 @@ def test_what_shapes_weights_is_in_the_code_digest_of_a_training_and_logging_is_
     reached = Code().reached("tasks.fire.training").keys()
     shaping = {"worker", "loop", "loader", "optimiser", "schedule", "objective", "share", "release", "publish"}
     assert {f"tasks.training.{name}" for name in shaping} <= reached
-    assert {"models.emberformer", "tasks.fire.objective", "tasks.fire.dataset"} <= reached
+    assert {"models.fire.emberformer", "tasks.fire.objective", "tasks.fire.dataset"} <= reached
     assert not reached & {f"tasks.training.{name}" for name in ("events", "torchrun", "tracking", "sweep")}
 
 

@@ -15,10 +15,17 @@ import torch
 from configs.language import Adaptation, LlamaLanguageConfig, LlamaSizes, LoraSettings
 from configs.sat_swin_mae import SwinMaeConfig
 from configs.weather_lm import PrefixerConfig
-from models.language_models import build_language_model
-from models.narrator import NarrationBatch, Narrator
-from models.prefixer import Prefixer
-from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, squared_errors, sum_by_channel, value_weights
+from models.language.models import build_language_model
+from models.weather.narrator import NarrationBatch, Narrator
+from models.weather.prefixer import Prefixer
+from models.weather.sat_swin_mae import (
+    SatSwinMAE,
+    draw_masks,
+    pixel_mask,
+    squared_errors,
+    sum_by_channel,
+    value_weights,
+)
 
 WINDOW, CHANNELS, BATCH = (8, 64, 64), 17, 2
 TEXT, VOCABULARY = 96, 32_000

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.fire_batch import FireBatch, FireSpec
+from models.fire.batch import FireBatch, FireSpec
 from storage.fire_split import PARTS, FireEntry, FireSplit, Part, Statistics
 from storage.token_cache import TokenCache
 from tasks.fire.landscape import SLOPES

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.fire_batch import FireBatch, FireSpec
+    from models.fire.batch import FireBatch, FireSpec
 
 Mask = NDArray[np.bool_]
 

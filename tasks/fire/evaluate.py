@@ -47,7 +47,7 @@ def fire_evaluation_report(
 
 def _contender(cache: Path, split: Path, label: str, asset: Asset) -> Contender:
     """Return a trained model, shown what its recipe says."""
-    from models.emberformer import EmberFormer
+    from models.fire.emberformer import EmberFormer
     from tasks.fire.evaluation import Contender
     from tasks.fire.released import load_fire_model, open_part
 

@@ -23,7 +23,7 @@ from tasks.fire.scores import BINS, SampleHistograms, Scorer, choose_threshold, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.fire_batch import FireBatch
+    from models.fire.batch import FireBatch
     from tasks.fire.dataset import FireDataset
 
 

@@ -20,7 +20,7 @@ from tasks.fire.figures_scores import tidy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.fire_batch import FireBatch
+    from models.fire.batch import FireBatch
 
 KINDS = {"front": palette.GROWTH, "burnt out": palette.BURNT, "far from fire": palette.COPY_LAST}
 """Kinds of tokens and their colours: `front` is partly burnt or beside a burning token, `burnt out` burns all over."""

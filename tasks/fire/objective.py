@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from configs.wildfire import FireRecipe
-from models.fire_batch import FireBatch
-from models.fire_losses import FireLoss
-from models.fire_models import build_fire_model, parameter_groups
-from models.spread_front import SpreadFront
+from models.fire.batch import FireBatch
+from models.fire.build import build_fire_model, parameter_groups
+from models.fire.losses import FireLoss
+from models.fire.spread_front import SpreadFront
 from storage.fire_split import Part
 from tasks.fire.dataset import FireDataset, FireSample, collate
 from tasks.fire.released import open_part, release_config

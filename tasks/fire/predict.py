@@ -19,7 +19,7 @@ from tasks.fire.scores import CALIBRATION_BINS, Mask, Scorer, measures
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.fire_batch import FireBatch
+    from models.fire.batch import FireBatch
     from tasks.fire.dataset import FireDataset
 
 NODATA = -9999.0

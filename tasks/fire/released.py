@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from configs.fire_data import Decoding
 from configs.wildfire import FireInputs, FireRecipe
-from models.fire_batch import FireBatch, FireSpec
-from models.fire_models import build_fire_model
+from models.fire.batch import FireBatch, FireSpec
+from models.fire.build import build_fire_model
 from storage.fire_split import Part, Statistics
 from storage.token_cache import TokenCache
 from tasks.fire.dataset import FireDataset

@@ -14,7 +14,7 @@ from tasks.fire.scores import Floats, Ints, ratio
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.fire_batch import FireBatch
+    from models.fire.batch import FireBatch
 
 Probability = Callable[["FireBatch"], "Tensor"]
 """A predictor: a batch to the probability of being burnt in the next frame, (B, H, W), on the batch's device."""

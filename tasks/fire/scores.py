@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.fire_batch import FireBatch
+    from models.fire.batch import FireBatch
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

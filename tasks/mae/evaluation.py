@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sat_swin_mae import pixel_mask
+from models.weather.sat_swin_mae import pixel_mask
 from storage.window_dataset import WindowDataset
 from tasks.fire.bootstrap import Estimate, Resampled, Resamples
 from tasks.mae.baselines import Climatology, interpolation, persistence

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.weather_lm import MaeRecipe
-from models.sat_swin_mae import (
+from models.weather.sat_swin_mae import (
     SatSwinMAE,
     draw_masks,
     pixel_mask,
@@ -20,7 +20,7 @@ from models.sat_swin_mae import (
     sum_by_channel,
     value_weights,
 )
-from models.swin3d import Grid, as_grid
+from models.weather.swin3d import Grid, as_grid
 from storage.window_dataset import WindowDataset
 from tasks.mae.released import release_config
 from tasks.training.objective import Objective, Weigher

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from configs.weather_lm import MaeRecipe
-from models.sat_swin_mae import SatSwinMAE
+from models.weather.sat_swin_mae import SatSwinMAE
 from storage.window_dataset import WindowDataset
 from tasks.training.release import load_released
 

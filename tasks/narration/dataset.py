@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from configs.weather_lm import JoinConfig, LanguageRecipe
-from models.narrator import NarrationBatch
+from models.weather.narrator import NarrationBatch
 from storage.window_dataset import WindowDataset
 from tasks.captions.placed import load_placed
 from tasks.narration.pairs import Pair, Pairs, Windows, join

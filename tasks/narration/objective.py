@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.weather_lm import JoinConfig, LanguageRecipe, NarratorRecipe
-from models.narrator import NarrationBatch, Narrator
+from models.weather.narrator import NarrationBatch, Narrator
 from tasks.narration.dataset import (
     ControlledPairs,
     NarrationPairs,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.weather_lm import LanguageRecipe, NarratorRecipe
-from models.language_models import LanguageModel, adapt, build_language_model
-from models.narrator import Narrator
-from models.prefixer import Prefixer
+from models.language.models import LanguageModel, adapt, build_language_model
+from models.weather.narrator import Narrator
+from models.weather.prefixer import Prefixer
 from tasks.mae.released import MaeRelease, load_mae
 from tasks.narration.tokens import FOLDER, Tokens
 from tasks.training.release import load_released

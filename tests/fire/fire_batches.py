@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.fire_batch import FireBatch, FireSpec
+from models.fire.batch import FireBatch, FireSpec
 
 SPEC = FireSpec(
     patch=4,

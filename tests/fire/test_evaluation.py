@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from configs.fire_evaluation import EvaluationConfig
-from models.fire_batch import FireBatch
+from models.fire.batch import FireBatch
 from tasks.fire.baselines import COPY_LAST, DILATION, WIND_DILATION, baseline_contenders
 from tasks.fire.dataset import FireDataset
 from tasks.fire.dilation import Dilation

@@ -12,7 +12,7 @@ import rasterio
 import torch
 from torch import Tensor
 
-from models.fire_batch import FireBatch
+from models.fire.batch import FireBatch
 from storage.token_cache import TokenCache
 from tasks.fire.dataset import FireDataset
 from tasks.fire.evaluation import load_batch

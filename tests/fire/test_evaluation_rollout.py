@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.fire_batch import FireBatch
+from models.fire.batch import FireBatch
 from tasks.fire.bootstrap import Resamples
 from tasks.fire.dataset import FireDataset, collate
 from tasks.fire.dilation import copy_last

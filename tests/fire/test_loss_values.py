@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from configs.fire_models import EmberFormerConfig, LossConfig, UNetSConfig
-from models.fire_batch import FireBatch
-from models.fire_losses import FireLoss, perimeter
-from models.fire_output import FireOutput
+from models.fire.batch import FireBatch
+from models.fire.losses import FireLoss, perimeter
+from models.fire.output import FireOutput
 from tests.fire.fire_batches import random_batch
 
 

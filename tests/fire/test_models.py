@@ -23,11 +23,11 @@ from configs.fire_models import (
     UNetSConfig,
     UNetSTokensConfig,
 )
-from models.emberformer import EmberFormer
-from models.fire_batch import FireBatch, FireSpec
-from models.fire_losses import FireLoss
-from models.fire_models import build_fire_model, parameter_groups
-from models.fire_output import BURNT_LOGIT
+from models.fire.batch import FireBatch, FireSpec
+from models.fire.build import build_fire_model, parameter_groups
+from models.fire.emberformer import EmberFormer
+from models.fire.losses import FireLoss
+from models.fire.output import BURNT_LOGIT
 from tests.fire.fire_batches import SPEC, join, pad, random_batch, with_garbage
 
 SMALL = {"d_model": 16, "nhead": 2, "num_layers": 2}

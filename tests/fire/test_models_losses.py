@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from configs.fire_models import EmberFormerConfig, LossConfig, UNetSConfig
-from models.fire_batch import FireBatch
-from models.fire_losses import FireLoss, perimeter
-from models.fire_output import BURNT_LOGIT, FireOutput, monotone
+from models.fire.batch import FireBatch
+from models.fire.losses import FireLoss, perimeter
+from models.fire.output import BURNT_LOGIT, FireOutput, monotone
 from tests.fire.fire_batches import random_batch
 
 KINDS = ("bce", "bce_dice", "focal_tversky")

@@ -27,8 +27,8 @@ from configs.fire_models import (
     SegformerDecoderConfig,
     UnetResnetDecoderConfig,
 )
-from models.emberformer import EmberFormer
-from models.fire_models import build_fire_model, parameter_groups
+from models.fire.build import build_fire_model, parameter_groups
+from models.fire.emberformer import EmberFormer
 from tests.fire.fire_batches import SPEC, pad, random_batch
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.fire_batch import FireBatch
+from models.fire.batch import FireBatch
 from tasks.fire.rollout import (
     RolloutCounts,
     advance,

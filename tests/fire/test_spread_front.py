@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
-from models.spread_front import CLOSED, HORIZON, STEPS, edge_times, travel_times
+from models.fire.spread_front import CLOSED, HORIZON, STEPS, edge_times, travel_times
 
 
 def random_front(seed=0, shape=(2, 17, 23)):

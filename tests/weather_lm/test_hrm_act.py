@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from configs.language import HrmActV1Config
-from models.hrm_act import Carry, HrmAct, log_stablemax, stablemax_cross_entropy
+from models.language.hrm_act import Carry, HrmAct, log_stablemax, stablemax_cross_entropy
 
 VOCABULARY = 37
 CONFIG = HrmActV1Config(

@@ -22,8 +22,8 @@ from configs.language import (
     LlamaSizes,
     LoraSettings,
 )
-from models.hrm_act import HrmAct, log_stablemax
-from models.language_models import HrmActLM, LanguageModel, TransformersLM, adapt, build_language_model
+from models.language.hrm_act import HrmAct, log_stablemax
+from models.language.models import HrmActLM, LanguageModel, TransformersLM, adapt, build_language_model
 
 VOCABULARY = 50
 LLAMA = LlamaLanguageConfig(

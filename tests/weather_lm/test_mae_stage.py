@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.sat_swin_mae import SatSwinMAE
+from models.weather.sat_swin_mae import SatSwinMAE
 from storage.window_dataset import WindowDataset
 from tasks.mae.objective import CONTEXT, MaeObjective, MaskedWindows, collate
 from tasks.mae.released import MaeRelease, load_mae

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from configs.weather import SplitConfig, WindowConfig
 from configs.weather_lm import JoinConfig, NarrationEvaluation
-from models.narrator import NarrationBatch
+from models.weather.narrator import NarrationBatch
 from storage.window_dataset import WindowDataset
 from tasks.captions.placed import PlacedCaption
 from tasks.captions.region_table import Box

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from configs.weather_lm import JoinConfig, LanguageRecipe, NarratorRecipe
-from models.narrator import NarrationBatch, Narrator
+from models.weather.narrator import NarrationBatch, Narrator
 from tasks.captions.placed import load_placed, write_placed
 from tasks.narration.dataset import collate, partners
 from tasks.narration.objective import NarratorObjective

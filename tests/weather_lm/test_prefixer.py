@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs.weather_lm import PrefixerConfig
-from models.prefixer import BlockMeans, Prefixer, block_grid
+from models.weather.prefixer import BlockMeans, Prefixer, block_grid
 
 GRID = (2, 4, 6)
 COUNT, WIDTH, OUT = 48, 16, 24

@@ -13,8 +13,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from configs.sat_swin_mae import SwinMaeConfig
-from models.sat_swin_mae import SatSwinMAE, draw_masks, pixel_mask, squared_errors, sum_by_channel, value_weights
-from models.swin3d import DropPath, Grid
+from models.weather.sat_swin_mae import (
+    SatSwinMAE,
+    draw_masks,
+    pixel_mask,
+    squared_errors,
+    sum_by_channel,
+    value_weights,
+)
+from models.weather.swin3d import DropPath, Grid
 
 CHANNELS = 3
 WINDOWS = {"whole cells": (4, 32, 32), "ragged": (6, 20, 28), "small": (2, 16, 16)}

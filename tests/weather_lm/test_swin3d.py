@@ -13,8 +13,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.swin3d import DropPath, Grid, PatchEmbed3D, PatchMerging3D, SwinBlock, SwinStage, WindowLayout, as_grid
-from models.swin3d import sincos_position as position
+from models.weather.swin3d import (
+    DropPath,
+    Grid,
+    PatchEmbed3D,
+    PatchMerging3D,
+    SwinBlock,
+    SwinStage,
+    WindowLayout,
+    as_grid,
+)
+from models.weather.swin3d import sincos_position as position
 
 WINDOW = (2, 4, 4)
 GRIDS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from configs.fire_models import Decoder, UnetDecoderConfig
-from models.masked_layers import DownPath, UpPath, mask_pyramid, place_tokens
-from models.pixel_inputs import PixelInputs, PixelReadout, PixelStack, PixelStem
+from models.fire.masked_layers import DownPath, UpPath, mask_pyramid, place_tokens
+from models.fire.pixel_inputs import PixelInputs, PixelReadout, PixelStack, PixelStem
 
 STEM = 2
 """Stride at which the U-Net works: 2x2 pixels become channels and back, which loses nothing."""
@@ -46,13 +46,13 @@ def build_decoder(config: Decoder, patch: int, d_model: int, pixels: PixelInputs
     if config.kind == "unet":
         return UnetDecoder(config, patch, d_model, pixels)
     if config.kind == "segformer":
-        from models.segformer_decoder import SegformerDecoder
+        from models.fire.segformer_decoder import SegformerDecoder
 
         return SegformerDecoder(config, patch, d_model, pixels)
     if config.kind == "unet_resnet":
-        from models.resnet_decoder import UnetResnetDecoder
+        from models.fire.resnet_decoder import UnetResnetDecoder
 
         return UnetResnetDecoder(config, patch, d_model, pixels)
-    from models.sam_decoder import SamDecoder
+    from models.fire.sam_decoder import SamDecoder
 
     return SamDecoder(config, patch, d_model, pixels)

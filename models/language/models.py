@@ -34,7 +34,7 @@ from configs.language import (
     LlamaSizes,
     LoraSettings,
 )
-from models.hrm_act import HrmAct, log_stablemax, visible_keys
+from models.language.hrm_act import HrmAct, log_stablemax, visible_keys
 from models.pretrained import load_pretrained
 
 WHOLLY_CAUSAL = (LlamaConfig, HrmTextConfig)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from configs.fire_models import Head
-from models.fire_batch import FireBatch
-from models.fire_output import monotone
-from models.masked_layers import Pointwise
+from models.fire.batch import FireBatch
+from models.fire.masked_layers import Pointwise
+from models.fire.output import monotone
 
 GROWTH_PRIOR = -3.0
 """Logit of an unburnt pixel before anything is learned: growth is rare."""
@@ -30,6 +30,6 @@ def build_head(kind: Head, features: int) -> nn.Module:
     """Return a module that maps (B, F, H, W) features and the batch to (B, H, W) logits."""
     if kind == "residual":
         return ResidualHead(features)
-    from models.spread_front import SpreadFront
+    from models.fire.spread_front import SpreadFront
 
     return SpreadFront(features=features)

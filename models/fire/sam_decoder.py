@@ -11,9 +11,9 @@ from transformers import SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamMaskEmbedding
 
 from configs.fire_models import SamDecoderConfig
-from models.fire_decoders import PixelDecoder
-from models.masked_layers import DownPath, mask_pyramid, place_tokens
-from models.pixel_inputs import PixelInputs, PixelReadout, PixelStack, PixelStem
+from models.fire.masked_layers import DownPath, mask_pyramid, place_tokens
+from models.fire.pixel_inputs import PixelInputs, PixelReadout, PixelStack, PixelStem
+from models.fire.unet_decoder import PixelDecoder
 from models.pretrained import load_pretrained
 
 UPSCALING = 4

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.language_models import LanguageModel
-from models.prefixer import Prefixer
-from models.sat_swin_mae import SatSwinMAE
+from models.language.models import LanguageModel
+from models.weather.prefixer import Prefixer
+from models.weather.sat_swin_mae import SatSwinMAE
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.fire_models import ConvHead2DConfig, CopyLastConfig, Tiny3DConfig, UNetSConfig, UNetSTokensConfig
-from models.fire_batch import FireBatch, FireSpec
-from models.fire_heads import build_head
-from models.fire_output import FireOutput, monotone
-from models.masked_layers import ConvLayer, ConvStage, DownPath, Pointwise, UpPath, mask_pyramid
-from models.pixel_inputs import WIND_CHANNELS, PixelInputs, PixelStem, wind_vectors
+from models.fire.batch import FireBatch, FireSpec
+from models.fire.heads import build_head
+from models.fire.masked_layers import ConvLayer, ConvStage, DownPath, Pointwise, UpPath, mask_pyramid
+from models.fire.output import FireOutput, monotone
+from models.fire.pixel_inputs import WIND_CHANNELS, PixelInputs, PixelStem, wind_vectors
 
 
 class CopyLast(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fire_batch import FireBatch
+from models.fire.batch import FireBatch
 from models.reads import reads_are_free
 
 

@@ -14,9 +14,9 @@ from configs.fire_models import (
     UNetSConfig,
     UNetSTokensConfig,
 )
-from models.emberformer import EmberFormer
-from models.fire_baselines import ConvHead2D, CopyLast, Tiny3D, UNetS, UNetSTokens
-from models.fire_batch import FireSpec
+from models.fire.baselines import ConvHead2D, CopyLast, Tiny3D, UNetS, UNetSTokens
+from models.fire.batch import FireSpec
+from models.fire.emberformer import EmberFormer
 
 ARCHITECTURES: dict[type[FireModel], type[nn.Module]] = {
     EmberFormerConfig: EmberFormer,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.weather_lm import PrefixerConfig
-from models.swin3d import Grid
+from models.weather.swin3d import Grid
 
 
 class Prefixer(nn.Module):

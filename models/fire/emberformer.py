@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from configs.fire_models import EmberFormerConfig
-from models.fire_batch import FireBatch, FireSpec
-from models.fire_decoders import build_decoder
-from models.fire_heads import build_head
-from models.fire_output import FireOutput
-from models.masked_layers import Pointwise
-from models.pixel_inputs import PixelInputs
+from models.fire.batch import FireBatch, FireSpec
+from models.fire.heads import build_head
+from models.fire.masked_layers import Pointwise
+from models.fire.output import FireOutput
+from models.fire.pixel_inputs import PixelInputs
+from models.fire.token_transformer import SpatialTransformer, TemporalTransformer, TokenEmbedder
+from models.fire.unet_decoder import build_decoder
 from models.reads import reads_are_free
-from models.token_transformer import SpatialTransformer, TemporalTransformer, TokenEmbedder
 
 
 class EmberFormer(nn.Module):

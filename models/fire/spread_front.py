@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fire_batch import FireBatch
-from models.fire_output import monotone
+from models.fire.batch import FireBatch
+from models.fire.output import monotone
 from models.reads import reads_are_free
 
 STEPS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from configs.fire_models import EmberFormerConfig, FireModel, LossConfig
-from models.fire_batch import FireBatch
-from models.fire_output import FireOutput
+from models.fire.batch import FireBatch
+from models.fire.output import FireOutput
 
 
 class FireLoss:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from models.fire_batch import FireBatch
+from models.fire.batch import FireBatch
 
 BURNT_LOGIT = 10.0
 """Logit of pixels that burn in the last frame; its negative is the logit outside the domain."""

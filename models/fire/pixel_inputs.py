@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fire_batch import FireBatch, FireSpec
-from models.masked_layers import stem_mask
+from models.fire.batch import FireBatch, FireSpec
+from models.fire.masked_layers import stem_mask
 
 AGES = 3
 """Ages that have a channel of their own; the last one also counts everything older."""

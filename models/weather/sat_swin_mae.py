@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.sat_swin_mae import SwinMaeConfig
-from models.swin3d import Grid, PatchEmbed3D, PatchMerging3D, SwinStage, as_grid, sincos_position
+from models.weather.swin3d import Grid, PatchEmbed3D, PatchMerging3D, SwinStage, as_grid, sincos_position
 
 SECONDS_PER_DAY = 86_400
 SECONDS_PER_YEAR = 31_556_952
