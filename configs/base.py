@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Marks a field that is younger than keys that exist: `Annotated[int, Added(before=2)] = 2`.
+
+    Where the field has the value that says what was done before there was a field, it is left out of keys, so that the
+    new field makes nothing again. To change a default on purpose, change the default alone: `before` stays for good.
+    """
+
+    before: Any
 
 
 class Config(BaseModel):
@@ -18,3 +30,6 @@ class Config(BaseModel):
 
     IN_KEY: ClassVar[bool] = True
     """False for settings of how a stage works rather than what it makes; they never enter a key."""
+
+    BUILDS: ClassVar[str] = ""
+    """What `models.build.build` makes of a value of this class, as `module:Class`; that code enters keys with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +15,7 @@ Width = Annotated[int, Field(ge=1, le=2048)]
 class UnetDecoderConfig(Config):
     """A small pixel U-Net that starts at half resolution; tokens join the stage whose stride is the patch."""
 
+    BUILDS = "models.fire.unet_decoder:UnetDecoder"
     kind: Literal["unet"] = "unet"
     widths: tuple[Width, ...] = Field((32, 64, 96, 128), min_length=1, max_length=6)
     """Channels of the stages, at strides 2, 4, 8 ..."""
@@ -26,6 +28,7 @@ class UnetDecoderConfig(Config):
 class SegformerDecoderConfig(Config):
     """The all-MLP decode head of SegFormer (arXiv 2105.15203) over a pyramid made from pixels and tokens."""
 
+    BUILDS = "models.fire.segformer_decoder:SegformerDecoder"
     kind: Literal["segformer"] = "segformer"
     pretrained: str | None = None
     """Hub id or local folder of a SegformerForSemanticSegmentation, e.g. `nvidia/segformer-b0-finetuned-ade-512-512`;
@@ -47,6 +50,7 @@ class SegformerDecoderConfig(Config):
 class UnetResnetDecoderConfig(Config):
     """A ResNet (arXiv 1512.03385) as pixel encoder and a U-Net decoder that tokens join."""
 
+    BUILDS = "models.fire.resnet_decoder:UnetResnetDecoder"
     kind: Literal["unet_resnet"] = "unet_resnet"
     pretrained: str | None = None
     """Hub id or local folder of a ResNetModel, e.g. `microsoft/resnet-34`. Random when absent."""
@@ -73,6 +77,7 @@ class UnetResnetDecoderConfig(Config):
 class SamDecoderConfig(Config):
     """The mask decoder of Segment Anything (arXiv 2304.02643): tokens are its image, the last frame is its prompt."""
 
+    BUILDS = "models.fire.sam_decoder:SamDecoder"
     kind: Literal["sam"] = "sam"
     pretrained: str | None = None
     """Hub id or local folder of a SamModel, e.g. `facebook/sam-vit-base`; only its mask decoder, its mask prompt
@@ -94,12 +99,34 @@ class SamDecoderConfig(Config):
 Decoder = Annotated[
     UnetDecoderConfig | SegformerDecoderConfig | UnetResnetDecoderConfig | SamDecoderConfig, Field(discriminator="kind")
 ]
-Head = Literal["residual", "front"]
 
 
-class EmberFormerConfig(Config):
+class Head(StrEnum):
+    """From pixel features to logits."""
+
+    RESIDUAL = "residual"
+    """A residual on the last frame, pixel by pixel."""
+    FRONT = "front"
+    """A learned front of minimum travel time."""
+
+    @property
+    def BUILDS(self) -> str:  # noqa: N802
+        """What the head is, as `module:Class`."""
+        return {"residual": "models.fire.output:ResidualHead", "front": "models.fire.spread_front:SpreadFront"}[self]
+
+
+class FireModelConfig(Config):
+    """What the configurations of fire models have in common."""
+
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Return the weight in the loss of each further output that the model gives."""
+        return {}
+
+
+class EmberFormerConfig(FireModelConfig):
     """A transformer over each patch's history, and a spatial decoder that also sees the pixels."""
 
+    BUILDS = "models.fire.emberformer:EmberFormer"
     kind: Literal["emberformer"] = "emberformer"
     d_model: int = Field(64, ge=4, le=1024)
     """Channels of a token."""
@@ -117,7 +144,7 @@ class EmberFormerConfig(Config):
     """Attention layers across the tokens of a sample, after the temporal ones."""
     decoder: Decoder = UnetDecoderConfig()
     """From tokens and pixels to pixel features."""
-    head: Head = "residual"
+    head: Head = Head.RESIDUAL
     """From pixel features to logits: a residual on the last frame, or a learned front of minimum travel time."""
     edge_weight: float = Field(0.0, ge=0, le=10)
     """Weight of the auxiliary loss on the next frame's perimeter; its head is built where this is above 0."""
@@ -130,22 +157,28 @@ class EmberFormerConfig(Config):
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of 4 where spatial_layers are used")
         return self
 
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Return the weight of the perimeter's loss, where its head is built."""
+        return {"edge": self.edge_weight} if self.edge_weight > 0 else {}
 
-class UNetSConfig(Config):
+
+class UNetSConfig(FireModelConfig):
     """A plain U-Net on raw pixels: last two frames, classes, slope, wind."""
 
+    BUILDS = "models.fire.unet_s:UNetS"
     kind: Literal["unet_s"] = "unet_s"
     widths: tuple[Width, ...] = Field((24, 48, 88, 160), min_length=1, max_length=6)
     """Channels of the stages, at strides 1, 2, 4 ..."""
     depth: int = Field(2, ge=1, le=6)
     """Convolutions per stage and direction."""
-    head: Head = "residual"
+    head: Head = Head.RESIDUAL
     """From pixel features to logits."""
 
 
-class UNetSTokensConfig(Config):
+class UNetSTokensConfig(FireModelConfig):
     """A U-Net on the grid of patches, whose logits are repeated over the pixels of their patch."""
 
+    BUILDS = "models.fire.unet_s_tokens:UNetSTokens"
     kind: Literal["unet_s_tokens"] = "unet_s_tokens"
     widths: tuple[Width, ...] = Field((48, 96, 192), min_length=1, max_length=6)
     """Channels of the stages, at 1, 2, 4 ... patches."""
@@ -153,25 +186,28 @@ class UNetSTokensConfig(Config):
     """Convolutions per stage and direction."""
 
 
-class ConvHead2DConfig(Config):
+class ConvHead2DConfig(FireModelConfig):
     """Three 2D convolutions over the last frame, the terrain and the wind."""
 
+    BUILDS = "models.fire.conv_head_2d:ConvHead2D"
     kind: Literal["conv_head_2d"] = "conv_head_2d"
     width: int = Field(32, ge=1, le=512)
     """Channels of the hidden layers."""
 
 
-class Tiny3DConfig(Config):
+class Tiny3DConfig(FireModelConfig):
     """Two 3D convolutions over the last five frames."""
 
+    BUILDS = "models.fire.tiny_3d:Tiny3D"
     kind: Literal["tiny_3d"] = "tiny_3d"
     width: int = Field(16, ge=1, le=512)
     """Channels of the hidden layers."""
 
 
-class CopyLastConfig(Config):
+class CopyLastConfig(FireModelConfig):
     """The next frame is the last one; nothing is learned."""
 
+    BUILDS = "models.fire.copy_last:CopyLast"
     kind: Literal["copy_last"] = "copy_last"
 
 

@@ -54,6 +54,7 @@ class LlamaSizes(Config):
 class LlamaLanguageConfig(Config):
     """A Llama decoder, for example TinyLlama (arXiv 2401.02385)."""
 
+    BUILDS = "models.language.llama:Llama"
     kind: Literal["llama"] = "llama"
     pretrained: str | None = "TinyLlama/TinyLlama_v1.1"
     """Hub id or local folder of a LlamaForCausalLM. Null: random, with `sizes`."""
@@ -93,6 +94,7 @@ class HrmTextSizes(Config):
 class HrmTextLanguageConfig(Config):
     """HRM-Text (arXiv 2605.20613), the hierarchical reasoning model that was pretrained on text."""
 
+    BUILDS = "models.language.hrm_text:HrmText"
     kind: Literal["hrm_text"] = "hrm_text"
     pretrained: str | None = "sapientinc/HRM-Text-1B"
     """Hub id or local folder of an HrmTextForCausalLM. Null: random, with `sizes`."""
@@ -108,6 +110,7 @@ class HrmTextLanguageConfig(Config):
 class HrmActV1Config(Config):
     """HRM-ACTv1 (arXiv 2506.21734) made causal. It always starts at random: no text weights were ever published."""
 
+    BUILDS = "models.language.hrm_act_lm:HrmActLM"
     kind: Literal["hrm_act_v1"] = "hrm_act_v1"
     hidden: Width = 512
     """Channels of a token."""
@@ -139,6 +142,7 @@ class HrmActV1Config(Config):
 class AutoLanguageConfig(Config):
     """Any other causal language model that transformers knows."""
 
+    BUILDS = "models.language.auto:AutoLM"
     kind: Literal["auto"] = "auto"
     pretrained: str
     """Hub id or local folder of a causal language model, e.g. `Qwen/Qwen2.5-0.5B`."""

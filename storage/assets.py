@@ -39,6 +39,8 @@ from storage.manifest import (
     sealed,
 )
 
+IN_KEY = False
+
 LEDGER = ".units"
 SCRATCH = ".scratch"
 STEPS = "steps"

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+IN_KEY = False
+
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 SCANT = 2**16  # bytes: with fewer free a disk counts as full
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+IN_KEY = False
+
 
 def jsonable(value: Any) -> Any:
     """Reduce pydantic models, tuples and dates to plain JSON values; `jsonable(date(2024, 1, 1)) => '2024-01-01'`.

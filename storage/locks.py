@@ -11,6 +11,8 @@ from typing import IO
 
 from storage.files import is_writable
 
+IN_KEY = False
+
 
 class FileLock:
     """An advisory `flock` on a file, exclusive or shared, usable as a context manager.

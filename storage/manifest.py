@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from storage.files import is_temporary
 from storage.hashing import digest, file_sha256, json_digest
 
+IN_KEY = False
+
 SCHEMA_VERSION = 2  # 1 had no digest
 MANIFEST = "manifest.json"
 LEFTOVER = "is what a killed run left half-written; earlier versions published that"
@@ -98,6 +100,8 @@ class Manifest(_Record):
     machines: tuple[dict[str, str], ...] = ()
     """What else the bytes depend on, such as threads and processor, in the order in which they had a part in it; empty
     where the same bytes come out anywhere."""
+    builds: tuple[str, ...] = ()
+    """What the config names in `BUILDS`, and what the inputs did: whoever reads this asset runs that code, too."""
     created_at: datetime
     digest: str = ""
     """The SHA-256 of everything else that stands in the file; empty in those of schema version 1."""

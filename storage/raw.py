@@ -14,6 +14,8 @@ from pathlib import Path
 from storage.files import is_writable
 from storage.hashing import digest, file_sha256
 
+IN_KEY = False
+
 
 @dataclass(frozen=True, slots=True)
 class RawFile:

@@ -37,6 +37,8 @@ from storage.manifest import LEFTOVER, MANIFEST, FileRecord, Manifest, ManifestE
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+IN_KEY = False
+
 THREADS = 8
 PART = 16 * 2**20  # bytes that travel in one request, each of which has its own deadline and retries
 SENT = ".sent"

@@ -8,6 +8,8 @@ from pathlib import Path
 from storage.assets import Workspace, describe_size
 from storage.files import OUT_OF_SPACE, free_bytes, is_full
 
+IN_KEY = False
+
 WORDS = ("No space left on device", "Disk quota exceeded", "disk is full")
 SHARED_MEMORY = Path("/dev/shm")
 

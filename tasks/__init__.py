@@ -1,1 +1,3 @@
 """How each stage works, one file or folder per stage family."""
+
+IN_KEY = False

@@ -15,19 +15,14 @@ from typing import NamedTuple
 from storage.files import write_atomic
 
 PACKAGES = ("tasks", "models", "storage")
-INFRASTRUCTURE = frozenset({
-    "tasks", "storage", "models",
-    "tasks.stage", "tasks.units", "tasks.code", "tasks.reasons", "tasks.session", "tasks.progress",
-    "tasks.image_text.hosts", "tasks.image_text.live", "tasks.samples.site_process",
-    "tasks.training.events", "tasks.training.sweep", "tasks.training.torchrun", "tasks.training.tracking",
-    "storage.assets", "storage.files", "storage.hashing", "storage.locks", "storage.manifest", "storage.raw",
-    "storage.remote", "storage.space",
-})  # fmt: skip
-"""Modules that decide when and where a stage works, not what it writes."""
+INFRASTRUCTURE = "IN_KEY"
+"""A module that decides when and where a stage works, or what people see, and not what it writes, says so by the line
+`IN_KEY = False`; then it is part of no key."""
+IN_KEY = False
 
 
 class Facts(NamedTuple):
-    """What counts of one module: the digest of its code, and the names that it imports."""
+    """What counts of one module: the digest of its code, and the names that it imports; nothing of infrastructure."""
 
     digest: str
     imports: list[str]
@@ -43,26 +38,28 @@ class Code:
         if memory is not None and memory.exists():
             self._facts = {source: Facts(*facts) for source, facts in json.loads(memory.read_bytes()).items()}
 
-    def digest(self, module: str) -> str:
-        """Return a digest of a module and of every project module that it imports, at any depth.
+    def digest(self, *modules: str) -> str:
+        """Return a digest of modules and of every project module that they import, at any depth.
 
         Comments, docstrings and formatting do not count, nor does the infrastructure that merely runs stages, nor
         `configs`, whose values are in the key already.
         """
-        reached = self.reached(module)
+        reached = self.reached(*modules)
         return hashlib.sha256(
             "\n".join(f"{name} {reached[name].digest}" for name in sorted(reached)).encode()
         ).hexdigest()
 
-    def reached(self, module: str) -> dict[str, Facts]:
-        """Return the module and all project modules that its imports lead to, infrastructure left out."""
+    def reached(self, *modules: str) -> dict[str, Facts]:
+        """Return the modules and all project modules that their imports lead to, infrastructure left out."""
         found: dict[str, Facts] = {}
-        queue = [module]
+        seen: set[str] = set()
+        queue = list(modules)
         while queue:
             name = queue.pop()
-            if name not in found and (name == module or name not in INFRASTRUCTURE):
-                found[name] = self._module(name)
-                queue.extend(n for n in found[name].imports if _path(n) is not None)
+            if name not in seen and (facts := self._module(name)).digest:
+                found[name] = facts
+                queue.extend(n for n in facts.imports if _path(n) is not None)
+            seen.add(name)
         return found
 
     def _module(self, name: str) -> Facts:
@@ -80,6 +77,8 @@ class Code:
 
 def _facts(text: bytes) -> Facts:
     tree = ast.parse(text)
+    if any(ast.unparse(statement) == f"{INFRASTRUCTURE} = False" for statement in tree.body):
+        return Facts("", [])
     imports: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -21,6 +21,8 @@ from rich.progress import (
 from storage.assets import describe_size
 from tasks.session import Outcome, Reporter
 
+IN_KEY = False
+
 STYLES = {"HIT": "green", "RUN": "yellow", "RESUME": "cyan"}
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from storage.assets import Asset
 from storage.manifest import InputRecord, Manifest
 
+IN_KEY = False
+
 MOST_REASONS = 4
 
 

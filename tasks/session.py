@@ -15,6 +15,8 @@ from storage.raw import RawInput
 from tasks.code import Code
 from tasks.units import Workers
 
+IN_KEY = False
+
 Status = Literal["HIT", "RESUME", "RUN"]
 
 

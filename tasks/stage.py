@@ -16,12 +16,12 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec
 from uuid import UUID
 
 from storage.assets import KEY_LENGTH, Asset, Unit, Workspace, describe_size
 from storage.files import is_temporary, is_writable, walk_files
-from storage.hashing import digest, file_sha256, jsonable
+from storage.hashing import digest, file_sha256
 from storage.manifest import (
     FileRecord,
     InputRecord,
@@ -34,6 +34,7 @@ from storage.manifest import (
 )
 from storage.raw import FoundFiles, RawIndex, RawInput
 from storage.space import want_of_space
+from tasks.keys import config_in_key, named
 from tasks.reasons import Wanted, explain
 from tasks.session import Outcome, Pending, Reporter, Session, current_session
 from tasks.units import UnitFunction, Workers, children, map_units
@@ -41,7 +42,10 @@ from tasks.units import UnitFunction, Workers, children, map_units
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+IN_KEY = False
+
 Input = Asset | RawInput
+P = ParamSpec("P")
 PATIENCE = 1.0  # seconds that an interrupt leaves threads to end
 PLAN_HASH_LIMIT = 200_000_000  # bytes of new raw files that a plan still hashes itself
 
@@ -74,6 +78,8 @@ class Job:
     session: Session
     predecessors: Sequence[Asset]
     code: str
+    objective: str
+    """What the stage trains, as `module:Class`; empty where it trains nothing."""
 
     @property
     def folder(self) -> Path:
@@ -146,25 +152,29 @@ class Request:
 
     config: dict[str, Any]
     inputs: dict[str, Input]
+    builds: tuple[str, ...]
     code: str
     key: str
 
 
-class Stage:
+class Stage(Generic[P]):
     """A declared stage; call it with keyword arguments inside an active session."""
 
-    def __init__(self, function: Callable[..., StageResult], kind: str, version: int) -> None:
+    def __init__(
+        self, function: Callable[Concatenate[Job, P], StageResult], kind: str, version: int, objective: str
+    ) -> None:
         self.function = function
         self.kind = kind
+        self.objective = objective
         self.name = function.__name__
         self.version = version
         self.__doc__ = function.__doc__
         self._signature = inspect.signature(function)
 
-    def __call__(self, **arguments: Any) -> Any:
+    def __call__(self, *positional: P.args, **arguments: P.kwargs) -> Any:
         """Return the stage's asset (in a plan, `Pending` where it does not exist yet)."""
         session = current_session()
-        self._signature.bind(None, **arguments)
+        self._signature.bind(None, *positional, **arguments)
         if session.planning:
             return self._plan(session, arguments)
         if session.engine == "prefect":
@@ -175,11 +185,14 @@ class Stage:
         """Split arguments into inputs and config, and compute the key."""
         inputs = {name: value for name, value in arguments.items() if isinstance(value, Input)}
         config = {
-            name: jsonable(value)
+            name: config_in_key(value)
             for name, value in arguments.items()
             if name not in inputs and getattr(value, "IN_KEY", True)
         }
-        code = session.code.digest(self.function.__module__)
+        builds = {name for value in arguments.values() for name in named(value)}
+        builds |= {name for value in inputs.values() if isinstance(value, Asset) for name in value.manifest.builds}
+        run = {self.objective, *builds} - {""}
+        code = session.code.digest(self.function.__module__, *(name.partition(":")[0] for name in run))
         parts = {
             "stage": self.name,
             "version": self.version,
@@ -187,7 +200,7 @@ class Stage:
             "config": config,
             "inputs": {name: value.fingerprint for name, value in inputs.items()},
         }
-        return Request(config, inputs, code, digest(parts)[:KEY_LENGTH])
+        return Request(config, inputs, tuple(sorted(builds)), code, digest(parts)[:KEY_LENGTH])
 
     def title(self, arguments: Mapping[str, Any]) -> str:
         """Return the stage's name, with the label that a call gave."""
@@ -284,11 +297,12 @@ class Stage:
         workspace.folder.mkdir(parents=True, exist_ok=True)
         workspace.sweep(keep=_files_of(workspace.finished()))  # all else is what a kill left
         predecessors = session.store.assets(self.kind)
-        job = Job(self.name, outcome.stage, workspace, session, predecessors, f"{self.version} {request.code}")
+        code = f"{self.version} {request.code}"
+        job = Job(self.name, outcome.stage, workspace, session, predecessors, code, self.objective)
         for value in request.inputs.values():
             if isinstance(value, Asset):
                 value.fetch(tell=session.reporter.message)
-        result = self.function(job, **arguments)
+        result = self.function(job, **arguments)  # type: ignore[call-arg]
         units, files = _inventory(workspace)
         manifest = Manifest(
             stage=self.name,
@@ -307,20 +321,26 @@ class Stage:
             reason=outcome.reason,
             software=software_versions(),
             machines=tuple(dict(machine) for machine in result.machines),
+            builds=request.builds,
             created_at=now(),
         )
         outcome.asset = session.store.publish(asset, manifest)
         outcome.pictures = tuple(result.pictures)
 
 
-def stage(kind: str, version: int = 1) -> Callable[[Callable[..., StageResult]], Stage]:
+def stage(
+    kind: str, version: int = 1, objective: str = ""
+) -> Callable[[Callable[Concatenate[Job, P], StageResult]], Stage[P]]:
     """Declare a stage that makes assets of a kind. The function takes a `Job` and keyword arguments.
 
     Arguments that are assets or raw inputs are inputs; all others are config and enter the key by value, except
     configs with `IN_KEY = False`, which say how the work is carried out. Raise `version` when the same code and config
-    should nevertheless give something new.
+    should nevertheless give something new. `objective` is what `tasks.training.launch.train` trains, as `module:Class`.
+
+    Into the key goes the code of the stage's module, of its objective, and of what config values name in `BUILDS`,
+    each with everything that it imports.
     """
-    return lambda function: Stage(function, kind, version)
+    return lambda function: Stage(function, kind, version, objective)
 
 
 def side_by_side(branches: Sequence[Callable[[], Any]], at_once: int) -> list[Any]:
@@ -393,7 +413,7 @@ def _input_record(name: str, value: Input) -> InputRecord:
     return InputRecord(name=name, kind="raw", key=value.name, fingerprint=value.fingerprint, files=files)
 
 
-def _run_as_prefect_task(stage: Stage, session: Session, arguments: Mapping[str, Any]) -> Asset:
+def _run_as_prefect_task(stage: Stage[Any], session: Session, arguments: Mapping[str, Any]) -> Asset:
     """Run a stage as a Prefect task; the store owns the cache, so Prefect's own stays off."""
     from prefect import task
     from prefect.cache_policies import NO_CACHE

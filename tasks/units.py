@@ -22,6 +22,8 @@ from typing import Any
 from storage.assets import Unit, Workspace
 from storage.manifest import UnitRecord
 
+IN_KEY = False
+
 
 @dataclass(frozen=True, slots=True)
 class UnitOutput:

@@ -29,14 +29,14 @@ def time_stage_calls() -> dict[str, float]:
     seconds: dict[str, float] = {}
     call = Stage.__call__
 
-    def timed(self: Stage, **arguments: Any) -> Any:
+    def timed(self: Stage[Any], **arguments: Any) -> Any:
         begin = time.perf_counter()
         try:
             return call(self, **arguments)
         finally:
             seconds[self.name] = time.perf_counter() - begin
 
-    Stage.__call__ = timed  # type: ignore[method-assign]
+    Stage.__call__ = timed  # type: ignore[assignment, method-assign]
     return seconds
 
 

@@ -15,7 +15,7 @@ import torch
 from configs.language import Adaptation, LlamaLanguageConfig, LlamaSizes, LoraSettings
 from configs.sat_swin_mae import SwinMaeConfig
 from configs.weather_lm import PrefixerConfig
-from models.language.models import build_language_model
+from models.language.build import build_language_model
 from models.weather.narrator import NarrationBatch, Narrator
 from models.weather.prefixer import Prefixer
 from models.weather.sat_swin_mae import (

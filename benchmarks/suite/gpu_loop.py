@@ -22,6 +22,7 @@ from benchmarks.suite.mae_loader import CHANNELS
 from configs.fire_sample import SampleFires
 from configs.load import load_config, profile_path
 from configs.training import Execution, WandbConfig
+from configs.weather import SampleSource
 from configs.weather_pipeline import WeatherConfig
 from configs.wildfire import WildfireConfig
 from storage.hashing import jsonable
@@ -97,6 +98,7 @@ def _weather(bench: Bench) -> list[Subject]:
     config = _weather_config(bench.quick)
     assert config.mae is not None
     assert config.captions is not None
+    assert isinstance(config.source, SampleSource)
     execution = Execution(device="cpu", wandb=WandbConfig(mode="disabled"))
     recipe, narrator = config.languages["llama"], config.narrators["llama"]
     bench.say("making windows, captions, and models that are trained for one step")

@@ -5,27 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from configs.fire_models import (
-    ConvHead2DConfig,
-    CopyLastConfig,
-    EmberFormerConfig,
-    FireModel,
-    Tiny3DConfig,
-    UNetSConfig,
-    UNetSTokensConfig,
-)
-from models.fire.baselines import ConvHead2D, CopyLast, Tiny3D, UNetS, UNetSTokens
+from configs.fire_models import FireModel
+from models.build import build
 from models.fire.batch import FireSpec
-from models.fire.emberformer import EmberFormer
-
-ARCHITECTURES: dict[type[FireModel], type[nn.Module]] = {
-    EmberFormerConfig: EmberFormer,
-    UNetSConfig: UNetS,
-    UNetSTokensConfig: UNetSTokens,
-    ConvHead2DConfig: ConvHead2D,
-    Tiny3DConfig: Tiny3D,
-    CopyLastConfig: CopyLast,
-}
 
 
 def build_fire_model(config: FireModel, spec: FireSpec) -> nn.Module:
@@ -33,7 +15,7 @@ def build_fire_model(config: FireModel, spec: FireSpec) -> nn.Module:
 
     Raises ValueError where the patch does not fit the decoder, or where pretrained weights cannot be loaded.
     """
-    model = ARCHITECTURES[type(config)](config, spec)
+    model: nn.Module = build(config, spec)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from configs.fire_models import EmberFormerConfig
+from models.build import build
 from models.fire.batch import FireBatch, FireSpec
-from models.fire.heads import build_head
 from models.fire.masked_layers import Pointwise
 from models.fire.output import FireOutput
+from models.fire.pixel_decoder import PixelDecoder
 from models.fire.pixel_inputs import PixelInputs
 from models.fire.token_transformer import SpatialTransformer, TemporalTransformer, TokenEmbedder
-from models.fire.unet_decoder import build_decoder
 from models.reads import reads_are_free
 
 
@@ -35,9 +35,9 @@ class EmberFormer(nn.Module):
         )
         self.norm = nn.LayerNorm(config.d_model)
         self.pixels = PixelInputs(spec)
-        self.decoder = build_decoder(config.decoder, spec.patch, config.d_model, self.pixels)
+        self.decoder: PixelDecoder = build(config.decoder, spec.patch, config.d_model, self.pixels)
         features = config.decoder.features
-        self.head = build_head(config.head, features)
+        self.head: nn.Module = build(config.head, features)
         self.edge = Pointwise(features, 1) if config.edge_weight > 0 else None
 
     def forward(self, batch: FireBatch) -> FireOutput:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from configs.fire_models import EmberFormerConfig, FireModel, LossConfig
+from configs.fire_models import FireModel, LossConfig
 from models.fire.batch import FireBatch
 from models.fire.output import FireOutput
 
@@ -24,8 +24,7 @@ class FireLoss:
         pixel, region = {"bce": ("bce", ""), "bce_dice": ("bce", "dice"), "focal_tversky": ("focal", "tversky")}[
             config.kind
         ]
-        edge = model.edge_weight if isinstance(model, EmberFormerConfig) else 0.0
-        terms = {pixel: 1.0, region: config.region_weight, "edge": edge}
+        terms = {pixel: 1.0, region: config.region_weight, **model.auxiliary_weights()}
         self.coefficients = {name: value for name, value in terms.items() if name and value > 0}
 
     def weights(self, batch: FireBatch) -> dict[str, float]:

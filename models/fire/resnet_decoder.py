@@ -10,8 +10,8 @@ from transformers import ResNetConfig, ResNetModel
 
 from configs.fire_models import UnetResnetDecoderConfig
 from models.fire.masked_layers import TokenJoin, UpPath, mask_pyramid, place_tokens, stem_mask
+from models.fire.pixel_decoder import PixelDecoder
 from models.fire.pixel_inputs import WIND_CHANNELS, PixelInputs, PixelReadout, PixelStack
-from models.fire.unet_decoder import PixelDecoder
 from models.pretrained import freeze_statistics, load_pretrained
 
 BLOCKS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3]}

@@ -12,8 +12,8 @@ from transformers.models.sam.modeling_sam import SamMaskDecoder, SamMaskEmbeddin
 
 from configs.fire_models import SamDecoderConfig
 from models.fire.masked_layers import DownPath, mask_pyramid, place_tokens
+from models.fire.pixel_decoder import PixelDecoder
 from models.fire.pixel_inputs import PixelInputs, PixelReadout, PixelStack, PixelStem
-from models.fire.unet_decoder import PixelDecoder
 from models.pretrained import load_pretrained
 
 UPSCALING = 4

@@ -9,8 +9,8 @@ from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 from configs.fire_models import SegformerDecoderConfig
 from models.fire.masked_layers import ChannelNorm, DownPath, mask_pyramid, place_tokens
+from models.fire.pixel_decoder import PixelDecoder
 from models.fire.pixel_inputs import PixelInputs, PixelReadout, PixelStack, PixelStem
-from models.fire.unet_decoder import PixelDecoder
 from models.pretrained import freeze_statistics, load_pretrained
 
 STEM = 4

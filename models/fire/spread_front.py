@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs.fire_models import Head
 from models.fire.batch import FireBatch
 from models.fire.output import monotone
 from models.reads import reads_are_free
@@ -41,7 +42,7 @@ class SpreadFront(nn.Module):
     The logit is `sharpness * -log(arrival)`: uncertainty of a travel time is relative, as that of a rate of spread is.
     """
 
-    def __init__(self, features: int, reach: int = 72) -> None:
+    def __init__(self, kind: Head, features: int, reach: int = 72) -> None:
         super().__init__()
         self.reach = reach
         self._relax: Relaxation = relaxed

@@ -1,23 +1,16 @@
-"""Spatial decoders: from tokens (B, d, Gy, Gx) and pixel inputs to pixel features (B, F, H, W)."""
+"""A pixel U-Net that tokens join."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from configs.fire_models import Decoder, UnetDecoderConfig
+from configs.fire_models import UnetDecoderConfig
 from models.fire.masked_layers import DownPath, UpPath, mask_pyramid, place_tokens
+from models.fire.pixel_decoder import PixelDecoder
 from models.fire.pixel_inputs import PixelInputs, PixelReadout, PixelStack, PixelStem
 
 STEM = 2
 """Stride at which the U-Net works: 2x2 pixels become channels and back, which loses nothing."""
-
-
-class PixelDecoder(nn.Module):
-    """What all decoders are: forward(PixelStack, tokens (B, d, Gy, Gx)) gives features (B, F, H, W)."""
-
-    def pretrained_modules(self) -> list[nn.Module]:
-        """Return the modules that came with pretrained weights; none by default."""
-        return []
 
 
 class UnetDecoder(PixelDecoder):
@@ -36,23 +29,3 @@ class UnetDecoder(PixelDecoder):
         x, mask = self.stem(stack)
         masks = mask_pyramid(mask, len(self.down.stages))
         return self.readout(self.up(self.down(x, masks, tokens), masks), stack)
-
-
-def build_decoder(config: Decoder, patch: int, d_model: int, pixels: PixelInputs) -> PixelDecoder:
-    """Return the decoder that `config` names.
-
-    Raises ValueError where the patch does not fit its strides, or where pretrained weights cannot be loaded.
-    """
-    if config.kind == "unet":
-        return UnetDecoder(config, patch, d_model, pixels)
-    if config.kind == "segformer":
-        from models.fire.segformer_decoder import SegformerDecoder
-
-        return SegformerDecoder(config, patch, d_model, pixels)
-    if config.kind == "unet_resnet":
-        from models.fire.resnet_decoder import UnetResnetDecoder
-
-        return UnetResnetDecoder(config, patch, d_model, pixels)
-    from models.fire.sam_decoder import SamDecoder
-
-    return SamDecoder(config, patch, d_model, pixels)

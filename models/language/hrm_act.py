@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from configs.language import HrmActV1Config
+from models.language.masks import visible_keys
 
 NORM_EPS = 1e-5
 ROPE_THETA = 10_000.0
@@ -265,16 +266,6 @@ class HrmAct(nn.Module):
         length = inputs_embeds.shape[1]
         rotation = self.rotation[:, :length]
         return rotation, None if attention_mask is None else visible_keys(attention_mask, self.causal)
-
-
-def visible_keys(attended: Tensor, causal: bool) -> Tensor:
-    """Return (B, 1, S, S), true where a query sees a key: what is `attended` (B, S), if causal only up to its place.
-
-    A padding position sees itself, as softmax over nothing is not a number.
-    """
-    itself = torch.eye(attended.shape[1], dtype=torch.bool, device=attended.device)
-    seen = attended.bool()[:, None, None] | itself
-    return seen.tril() if causal else seen
 
 
 def log_stablemax(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.language.models import LanguageModel
+from models.language.interface import LanguageModel
 from models.weather.prefixer import Prefixer
 from models.weather.sat_swin_mae import SatSwinMAE
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from configs.training import Execution
 from configs.wildfire import FireRecipe
 from storage.assets import Asset
 from tasks.stage import Job, Label, StageResult, stage
 from tasks.training.launch import train
 
-if TYPE_CHECKING:
-    import tasks.fire.objective  # noqa: F401  it runs in the child process, so its code is part of the key
 
-
-@stage("fire_model")
+@stage("fire_model", objective="tasks.fire.objective:FireObjective")
 def fire_training(
     job: Job, *, cache: Asset, split: Asset, recipe: FireRecipe, seed: int, execution: Execution, label: Label
 ) -> StageResult:
     """Train a model on the training fires and release the weights that suit the validation fires best."""
     return train(
         job,
-        objective="tasks.fire.objective:FireObjective",
         objective_config={
             "cache": str(cache.folder),
             "split": str(split.folder),

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+IN_KEY = False
+
 Job = TypeVar("Job")
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from storage.assets import SCRATCH, UnitRecord, describe_size
 from storage.shard_set import OK
 
+IN_KEY = False
+
 LIVE = f"{SCRATCH}/live"
 SPAN = 20.0
 """Seconds over which the rate is taken."""

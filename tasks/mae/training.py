@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from configs.training import Execution
 from configs.weather_lm import MaeRecipe
 from storage.assets import Asset
 from tasks.stage import Job, StageResult, stage
 from tasks.training.launch import train
 
-if TYPE_CHECKING:
-    import tasks.mae.objective  # noqa: F401  it runs in the child process, so its code is part of the key
 
-
-@stage("weather_mae")
+@stage("weather_mae", objective="tasks.mae.objective:MaeObjective")
 def mae_training(
     job: Job, *, store: Asset, training_set: Asset, recipe: MaeRecipe, execution: Execution
 ) -> StageResult:
     """Pretrain the vision model on windows of the training period and judge it on those of the validation period."""
     return train(
         job,
-        objective="tasks.mae.objective:MaeObjective",
         objective_config={"store": str(store.folder), "training_set": str(training_set.folder), "recipe": recipe},
         training=recipe.training,
         execution=execution,

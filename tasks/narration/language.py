@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from configs.training import Execution
 from configs.weather_lm import LanguageRecipe
@@ -14,11 +13,8 @@ from tasks.narration.tokens import FOLDER, train_tokenizer
 from tasks.stage import Job, Label, StageResult, stage
 from tasks.training.launch import train
 
-if TYPE_CHECKING:
-    import tasks.narration.language_objective  # noqa: F401  it runs in the child process, so its code is in the key
 
-
-@stage("weather_language")
+@stage("weather_language", objective="tasks.narration.language_objective:LanguageObjective")
 def language_training(
     job: Job,
     *,
@@ -45,7 +41,6 @@ def language_training(
     write_documents(path, documents)
     result = train(
         job,
-        objective="tasks.narration.language_objective:LanguageObjective",
         objective_config={
             "recipe": recipe,
             "tokenizer": str(job.folder / FOLDER),

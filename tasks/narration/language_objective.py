@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.weather_lm import LanguageRecipe
-from models.language.models import HrmActLM, build_language_model
+from models.language.build import build_language_model
+from models.language.hrm_act_lm import HrmActLM
 from models.reads import reads_are_free
 from tasks.narration.documents import Document, load_documents
 from tasks.narration.tokens import Tokens, padded, prompt_for

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.weather_lm import LanguageRecipe, NarratorRecipe
-from models.language.models import LanguageModel, adapt, build_language_model
+from models.language.adaptation import adapt
+from models.language.build import build_language_model
+from models.language.interface import LanguageModel
 from models.weather.narrator import Narrator
 from models.weather.prefixer import Prefixer
 from tasks.mae.released import MaeRelease, load_mae

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from configs.training import Execution
 from configs.weather_lm import JoinConfig, LanguageRecipe, NarratorRecipe
 from storage.assets import Asset
 from tasks.stage import Job, Label, StageResult, stage
 from tasks.training.launch import train
 
-if TYPE_CHECKING:
-    import tasks.narration.objective  # noqa: F401  it runs in the child process, so its code is part of the key
 
-
-@stage("weather_narrator")
+@stage("weather_narrator", objective="tasks.narration.objective:NarratorObjective")
 def narrator_training(
     job: Job,
     *,
@@ -33,7 +28,6 @@ def narrator_training(
     """Train soft prompts that let the language model say what the captions of the training period say."""
     return train(
         job,
-        objective="tasks.narration.objective:NarratorObjective",
         objective_config={
             "store": str(store.folder),
             "training_set": str(training_set.folder),

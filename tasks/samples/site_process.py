@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+IN_KEY = False
+
 PROGRAM = "tasks.samples.website"
 REQUESTS = "/.well-known/requests"
 """Where a site answers with a JSON object of how often every path was asked for."""

@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+IN_KEY = False
+
 MARK = "\x1emillrace "
 AFTERMATH = 3.0  # seconds in which a rank is ended whose error is but that another rank has died
 

@@ -8,20 +8,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tasks
 from configs.training import Execution, TrainingConfig
 from storage.files import write_atomic
 from storage.hashing import canonical_json
-from tasks.code import PACKAGES
 from tasks.stage import Job, Label, StageResult, side_by_side
 from tasks.training.events import MARK, parse
 from tasks.training.worker import PARENT
 from tasks.units import children
-
-if TYPE_CHECKING:  # what runs in the child is part of the stage's code
-    import tasks.training.torchrun
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TAIL = 25  # lines of a traceback that a person is shown
@@ -54,19 +50,16 @@ def train_all(
 def train(
     job: Job,
     *,
-    objective: str,
     objective_config: Mapping[str, Any],
     training: TrainingConfig,
     execution: Execution,
 ) -> StageResult:
-    """Train in a child process, or one per rank, and leave the released model in the job's folder.
+    """Train the stage's objective in a child process, or one per rank, and leave the model in the job's folder.
 
-    `objective` is an import path `module:Class`; its module must be imported by the stage's module too, if only under
-    `TYPE_CHECKING`, so that its code enters the stage's key. Run again after a kill, the training goes on from its
-    last checkpoint. An error of the child that is a `ValueError` is raised as one, any other as `ChildProcessError`
-    with the end of its traceback.
+    Run again after a kill, the training goes on from its last checkpoint. An error of the child that is a
+    `ValueError` is raised as one, any other as `ChildProcessError` with the end of its traceback.
     """
-    _check_code(job, objective, sys._getframe(1).f_globals["__name__"])
+    assert job.objective, f"{job.stage} must say what it trains: @stage(..., objective=...)"
     scratch = job.workspace.scratch
     description = {
         "stage": job.title,
@@ -74,7 +67,7 @@ def train(
         "folder": str(job.folder),
         "scratch": str(scratch),
         "wandb_folder": str(job.session.store.root / ".wandb"),
-        "objective": objective,
+        "objective": job.objective,
         "objective_config": objective_config,
         "training": training,
         "execution": execution,
@@ -93,13 +86,6 @@ def train(
     if code or facts is None:
         _fail(code, errors, last)
     return StageResult(facts["counts"], facts["metrics"], facts["pictures"], facts["machines"])
-
-
-def _check_code(job: Job, objective: str, stage_module: str) -> None:
-    module = objective.partition(":")[0]
-    if module.split(".")[0] in PACKAGES:
-        reached = job.session.code.reached(stage_module)
-        assert module in reached, f"{stage_module} must import {module}, else its code is not in the stage's key"
 
 
 def _start(job: Path, ranks: int) -> subprocess.Popen[str]:

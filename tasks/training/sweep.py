@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+IN_KEY = False
+
 PARAMETER_FILE = "WANDB_SWEEP_PARAM_PATH"
 BASIS = "basis"  # study attribute: what all its trials have in common
 FAILURE = "failure"  # trial attribute: why a combination was refused, so that it is not tried again

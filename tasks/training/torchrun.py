@@ -12,6 +12,8 @@ from typing import NoReturn
 from tasks.training.worker import PARENT
 from tasks.units import die_with_parent
 
+IN_KEY = False
+
 
 def main(ranks: str, job: str) -> None:
     """Run the training process as so many ranks on this machine."""

@@ -14,6 +14,8 @@ from torch import nn
 
 from configs.training import WandbConfig
 
+IN_KEY = False
+
 SWEEP_VARIABLE = "WANDB_SWEEP_ID"
 
 

@@ -112,7 +112,7 @@ def test_a_changed_helper_invalidates_and_a_comment_does_not(tmp_path, monkeypat
 
 def test_code_change_is_the_reason(store, monkeypatch):
     run(store)
-    monkeypatch.setattr(code.Code, "digest", lambda self, module: "other")
+    monkeypatch.setattr(code.Code, "digest", lambda self, *modules: "other")
     assert run(store, planning=True)["squares"].reason == "code changed"
 
 

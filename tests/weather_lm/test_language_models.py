@@ -22,8 +22,12 @@ from configs.language import (
     LlamaSizes,
     LoraSettings,
 )
-from models.language.hrm_act import HrmAct, log_stablemax
-from models.language.models import HrmActLM, LanguageModel, TransformersLM, adapt, build_language_model
+from models.language.adaptation import adapt
+from models.language.build import build_language_model
+from models.language.hrm_act import log_stablemax
+from models.language.hrm_act_lm import HrmActLM
+from models.language.interface import LanguageModel
+from models.language.transformers_lm import TransformersLM
 
 VOCABULARY = 50
 LLAMA = LlamaLanguageConfig(
@@ -171,7 +175,7 @@ class Fixed(HrmActLM):
     """Writes by a given distribution, whatever it reads."""
 
     def __init__(self, probability: Tensor) -> None:
-        super().__init__(HrmAct(HRM_ACT, len(probability)))
+        super().__init__(HRM_ACT, len(probability))
         self.logits = probability.log()
 
     def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -1,0 +1,64 @@
+"""HRM-ACTv1 as a language model."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from configs.language import (
+    HrmActV1Config,
+)
+from models.language.hrm_act import HrmAct, log_stablemax
+from models.language.interface import LanguageModel
+
+
+class HrmActLM(LanguageModel):
+    """HRM-ACTv1; its logits are log probabilities by stablemax, so that their softmax is what it was trained for."""
+
+    FUSED: ClassVar[dict[str, str]] = {
+        "q_proj": "qkv_proj",
+        "k_proj": "qkv_proj",
+        "v_proj": "qkv_proj",
+        "gate_proj": "gate_up_proj",
+        "up_proj": "gate_up_proj",
+    }
+
+    def __init__(self, config: HrmActV1Config, vocabulary: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.hrm = HrmAct(config, vocabulary)
+        self.vocabulary, self.width = self.hrm.embedding.weight.shape
+        self.positions = config.positions
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Return the embeddings (..., width) of token ids."""
+        return self.hrm.embed_tokens(ids)
+
+    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return logits (B, S, vocabulary)."""
+        self._check_length(inputs_embeds.shape[1])
+        return log_stablemax(self.hrm.forward_with_embeds(inputs_embeds, attention_mask).float())
+
+    def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        memory = inputs_embeds if memory is None else torch.cat([memory, inputs_embeds], 1)
+        return self(memory, attention_mask)[:, -1], memory
+
+    @property
+    def embedding_table(self) -> Tensor:
+        """(rows, width)."""
+        return self.hrm.embedding.weight
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The transformer block that is computed last."""
+        return self.hrm.h_level.layers[-1]
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """Linear layers that 4-bit quantisation leaves alone."""
+        return [self.hrm.lm_head, self.hrm.q_head]
+
+    def checkpoint_gradients(self) -> None:
+        """Compute activations of blocks a second time in the backward pass instead of keeping them."""
+        self.hrm.l_level.recompute = self.hrm.h_level.recompute = True

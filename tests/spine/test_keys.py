@@ -1,0 +1,125 @@
+"""What enters a stage's key besides its own module: what its config values, its inputs and its objective name."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, ClassVar
+
+import pytest
+
+from configs.base import Added, Config
+from storage.hashing import digest
+from tasks import code
+from tasks.keys import config_in_key, named
+from tasks.progress import Silent
+from tasks.session import Session
+from tasks.stage import StageResult, stage
+
+
+class Pine(Config):
+    BUILDS: ClassVar[str] = "named.pine:Pine"
+    height: int = 3
+
+
+class Oak(Config):
+    BUILDS: ClassVar[str] = "named.oak:Oak"
+    height: int = 3
+
+
+class Wood(Config):
+    trees: dict[str, tuple[Pine | Oak, ...]]
+
+
+@stage("forest", objective="named.aim:Aim")
+def grow(job, *, wood: Wood) -> StageResult:
+    (job.folder / "wood.txt").write_text(wood.model_dump_json())
+    return StageResult()
+
+
+@stage("timber")
+def fell(job, *, forest, saw: int) -> StageResult:
+    (job.folder / "timber.txt").write_text(str(saw))
+    return StageResult()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    folder = tmp_path / "code" / "named"
+    folder.mkdir(parents=True)
+    for name in ("__init__", "pine", "oak", "aim", "helper"):
+        (folder / f"{name}.py").write_text("x = 1\n")
+    (folder / "pine.py").write_text("from named.helper import x\n")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    monkeypatch.setattr(code, "PACKAGES", (*code.PACKAGES, "named"))
+    code._path.cache_clear()
+    yield folder
+    code._path.cache_clear()
+    sys.modules.pop("named", None)
+
+
+def statuses(store, wood: Wood) -> dict[str, str]:
+    with Session(store, Silent(), planning=True).active() as session:
+        fell(forest=grow(wood=wood), saw=1)
+    return {outcome.stage: outcome.status for outcome in session.outcomes}
+
+
+def make(store, wood: Wood) -> None:
+    with Session(store, Silent()).active():
+        fell(forest=grow(wood=wood), saw=1)
+
+
+PINES = Wood(trees={"north": (Pine(),)})
+
+
+def test_what_a_value_names_is_found_at_any_depth():
+    assert sorted(named({"a": [Wood(trees={"n": (Pine(), Oak())})]})) == ["named.oak:Oak", "named.pine:Pine"]
+
+
+@pytest.mark.parametrize("changed", ["pine", "helper", "aim"])
+def test_the_code_that_values_and_stages_name_is_in_the_key_and_in_that_of_who_reads_the_asset(store, package, changed):
+    make(store, PINES)
+    assert statuses(store, PINES) == {"grow": "HIT", "fell": "HIT"}
+    (package / f"{changed}.py").write_text("x = 2\n")
+    assert statuses(store, PINES)["grow"] == "RUN"
+    make(store, PINES)
+    (package / f"{changed}.py").write_text("x = 1\n" if changed != "pine" else "from named.helper import x\n")
+    assert statuses(store, PINES) == {"grow": "HIT", "fell": "HIT"}
+
+
+def test_a_reader_runs_again_with_the_code_that_its_input_names_though_the_bytes_are_the_same(store, package):
+    make(store, PINES)
+    (package / "pine.py").write_text("x = 2\n")
+    make(store, PINES)
+    assert len(store.assets("timber")) == 2
+    assert len({asset.fingerprint for asset in store.assets("forest")}) == 1
+
+
+def test_a_sibling_that_no_value_names_is_in_no_key(store, package):
+    make(store, PINES)
+    (package / "oak.py").write_text("x = 2\n")
+    assert statuses(store, PINES) == {"grow": "HIT", "fell": "HIT"}
+
+
+def test_a_younger_field_makes_nothing_again_where_it_says_what_was_done_before():
+    class Old(Config):
+        depth: int = 2
+
+    class New(Config):
+        depth: int = 2
+        warm: Annotated[int, Added(before=0)] = 0
+
+    class Bold(Config):
+        depth: int = 2
+        warm: Annotated[int, Added(before=0)] = 5
+
+    def key(value) -> str:
+        return digest(config_in_key({"recipes": [value]}))
+
+    assert key(New()) == key(Old()) == key(Bold(warm=0))
+    assert len({key(New()), key(New(warm=1)), key(Bold())}) == 3
+
+
+def test_infrastructure_says_so_itself(package):
+    (package / "oak.py").write_text("IN_KEY = False\nx = 1\n")
+    (package / "pine.py").write_text("from named.oak import x\n")
+    assert set(code.Code().reached("named.pine")) == {"named.pine"}
