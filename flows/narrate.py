@@ -33,7 +33,7 @@ def narrate_date(
     """Tell the weather of a date with a trained narrator; write maps, texts and a JSON file."""
     from tasks.narration.dataset import PairFolders
     from tasks.narration.narrate import narrate
-    from tasks.narration.released import load_narrator
+    from tasks.narration.released import NarratorRelease
 
     asset = store.find(model) if model else best_narrator(store)
     if asset.manifest.kind != KIND:
@@ -41,7 +41,7 @@ def narrate_date(
     parts = {name: _part(store, asset, name) for name in ("store", "training_set", "captions", "mae", "language")}
     folders = {name: part.folder for name, part in parts.items() if part}
     asset.fetch()
-    release = load_narrator(asset.folder, folders["mae"], folders.get("language"))
+    release = NarratorRelease.from_release(asset.folder)
     pairs = PairFolders(folders["store"], folders["training_set"], folders["captions"])
     join = JoinConfig.model_validate(asset.manifest.config["join"])
     console.print(f"narrator {asset.kind}/{asset.key[:12]}", highlight=False)

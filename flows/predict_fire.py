@@ -40,11 +40,11 @@ def predict_sequence(
 ) -> None:
     """Predict frames of one fire and write GeoTIFF, PNG and scores; the archive is decoded once and then cached."""
     from tasks.fire.predict import predict_fire, write_predictions
-    from tasks.fire.released import load_fire_model
+    from tasks.fire.released import FireRelease
 
     asset = store.find(model) if model else best_model(store)
     asset.fetch()
-    release = load_fire_model(asset.folder)
+    release = FireRelease.from_release(asset.folder)
     session = Session(store, Terminal(console), workers=Workers.parse("auto"))
     asked = {"model": asset.name, "archive": archive, "sequence": sequence, "start": start, "ahead": ahead}
     with recorded(session, RunRecord.begin("predict-fire", "", asked, session.engine)):

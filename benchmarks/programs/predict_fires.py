@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.fire.dataset import FireDataset, collate
-from tasks.fire.released import FireRelease, load_fire_model, open_part
+from tasks.fire.released import FireRelease, open_part
 
 WARM_UP = 3
 
@@ -37,7 +37,7 @@ def predict(model: FireRelease, samples: FireDataset, index: int) -> NDArray[np.
 def main(task: dict[str, Any]) -> None:
     """Predict all test fires and answer with milliseconds, predicted growth and sizes."""
     torch.set_num_threads(task["threads"])
-    model = load_fire_model(Path(task["model"]))
+    model = FireRelease.from_release(Path(task["model"]))
     places = Path(task["cache"]), Path(task["split"])
     training, test = (open_part(*places, part, model.recipe.inputs) for part in ("train", "test"))
     milliseconds, grown = [], []

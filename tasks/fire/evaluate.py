@@ -49,9 +49,9 @@ def _contender(cache: Path, split: Path, label: str, asset: Asset) -> Contender:
     """Return a trained model, shown what its recipe says."""
     from models.fire.emberformer import EmberFormer
     from tasks.fire.evaluation import Contender
-    from tasks.fire.released import load_fire_model, open_part
+    from tasks.fire.released import FireRelease, open_part
 
-    model = load_fire_model(asset.folder)
+    model = FireRelease.from_release(asset.folder)
 
     def samples(part: Part) -> FireDataset:
         return open_part(cache, split, part, model.recipe.inputs)

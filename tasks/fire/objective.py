@@ -17,7 +17,7 @@ from models.fire.losses import FireLoss
 from models.fire.spread_front import SpreadFront
 from storage.fire_split import Part
 from tasks.fire.dataset import FireDataset, FireSample, collate
-from tasks.fire.released import open_part, release_config
+from tasks.fire.released import FireRelease, open_part, release_config
 from tasks.fire.scores import CALIBRATION_BINS, SampleHistograms, Scorer, choose_threshold, measures
 from tasks.training.objective import Objective, Weigher
 from tasks.training.share import Share
@@ -29,6 +29,8 @@ PREVIEWS = 3
 
 class FireObjective(Objective):
     """Next-frame prediction, configured by `cache` and `split` (folders) and `recipe`."""
+
+    RELEASE = FireRelease
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.cache, self.split = Path(config["cache"]), Path(config["split"])

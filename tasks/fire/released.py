@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from models.fire.build import build_fire_model
 from storage.fire_split import Part, Statistics
 from storage.token_cache import TokenCache
 from tasks.fire.dataset import FireDataset
-from tasks.training.release import load_released
+from tasks.training.release import Release
 
 
 @lru_cache(maxsize=8)
@@ -48,8 +48,8 @@ def release_config(recipe: FireRecipe, samples: FireDataset) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class FireRelease:
-    """A trained model in evaluation mode."""
+class FireRelease(Release):
+    """A trained fire model, with the statistics and the decoding of its data and the threshold of its masks."""
 
     network: nn.Module
     recipe: FireRecipe
@@ -58,6 +58,19 @@ class FireRelease:
     decoding: Decoding
     threshold: float
     """The one with the best growth-F1 on validation fires."""
+
+    @classmethod
+    def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
+        """Return the release that `release_config` describes; nothing is asked of a hub."""
+        recipe, spec = FireRecipe.model_validate(model["recipe"]), _spec(model["spec"])
+        return cls(
+            build_fire_model(recipe.model, spec),
+            recipe,
+            spec,
+            Statistics.model_validate(model["statistics"]),
+            Decoding.model_validate(model["decoding"]),
+            weights["metrics"]["threshold"],
+        )
 
     def predict(self, batch: FireBatch) -> Tensor:
         """Return the probability of being burnt in the next frame, (B, H, W)."""
@@ -79,26 +92,6 @@ class FireRelease:
                 "give an archive with the same bands"
             )
         return open_part(cache, self.statistics, "all", self.recipe.inputs)
-
-
-def load_fire_model(folder: Path) -> FireRelease:
-    """Read a released model; `ValueError` when the folder holds none, or one of another kind."""
-    network, config = load_released(folder, build)
-    model = config["model"]
-    return FireRelease(
-        network,
-        FireRecipe.model_validate(model["recipe"]),
-        _spec(model["spec"]),
-        Statistics.model_validate(model["statistics"]),
-        Decoding.model_validate(model["decoding"]),
-        config["weights"]["metrics"]["threshold"],
-    )
-
-
-def build(model: Mapping[str, Any]) -> nn.Module:
-    """Build a model from the `model` part of its `config.json`; its weights come from the release, not from a hub."""
-    recipe = FireRecipe.model_validate(model["recipe"])
-    return build_fire_model(recipe.model, _spec(model["spec"]))
 
 
 def _spec(values: Mapping[str, Any]) -> FireSpec:

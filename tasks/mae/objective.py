@@ -22,7 +22,7 @@ from models.weather.sat_swin_mae import (
 )
 from models.weather.swin3d import Grid, as_grid
 from storage.window_dataset import WindowDataset
-from tasks.mae.released import release_config
+from tasks.mae.released import MaeRelease, release_config
 from tasks.training.objective import Objective, Weigher
 from tasks.training.share import Share
 from tasks.training.transfer import move
@@ -82,6 +82,8 @@ class HiddenValues:
 
 class MaeObjective(Objective):
     """Masked reconstruction, configured by `store` and `training_set` (folders) and `recipe`."""
+
+    RELEASE = MaeRelease
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._folders = Path(config["store"]), Path(config["training_set"])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from configs.weather_lm import MaeRecipe
 from models.weather.sat_swin_mae import SatSwinMAE
 from storage.window_dataset import WindowDataset
-from tasks.training.release import load_released
+from tasks.training.release import Release
 
 
 def release_config(recipe: MaeRecipe, windows: WindowDataset) -> dict[str, Any]:
@@ -25,14 +25,23 @@ def release_config(recipe: MaeRecipe, windows: WindowDataset) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class MaeRelease:
-    """A pretrained vision model in evaluation mode."""
+class MaeRelease(Release):
+    """A pretrained vision model, with the channels and the statistics of its windows."""
 
     network: SatSwinMAE
     recipe: MaeRecipe
     channels: tuple[str, ...]
     statistics: list[dict[str, Any]]
     """Of each channel, by which the model's input was normalised."""
+
+    @classmethod
+    def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
+        """Return the release that `release_config` describes."""
+        time, height, width = model["window"]
+        recipe = MaeRecipe.model_validate(model["recipe"])
+        channels = tuple(statistics["channel"] for statistics in model["statistics"])
+        network = SatSwinMAE(recipe.model, len(channels), (time, height, width))
+        return cls(network, recipe, channels, model["statistics"])
 
     def check(self, windows: WindowDataset) -> None:
         """Refuse windows that the model was not trained for.
@@ -61,19 +70,3 @@ class MaeRelease:
                 f"the training period's statistics are not those that the encoder was trained with (by {worst:.1f} "
                 "standard deviations); pretrain on this training set"
             )
-
-
-def load_mae(folder: Path) -> MaeRelease:
-    """Read a released vision model; `ValueError` when the folder holds none."""
-    network, config = load_released(folder, build_mae)
-    assert isinstance(network, SatSwinMAE)
-    model = config["model"]
-    channels = tuple(statistics["channel"] for statistics in model["statistics"])
-    return MaeRelease(network, MaeRecipe.model_validate(model["recipe"]), channels, model["statistics"])
-
-
-def build_mae(model: Mapping[str, Any]) -> SatSwinMAE:
-    """Build the network from the `model` part of its `config.json`."""
-    time, height, width = model["window"]
-    recipe = MaeRecipe.model_validate(model["recipe"])
-    return SatSwinMAE(recipe.model, len(model["statistics"]), (time, height, width))

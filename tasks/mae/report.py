@@ -17,9 +17,9 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     from tasks.mae.baselines import Climatology
     from tasks.mae.evaluation import GUESSERS, INTERPOLATION, MODEL, RATIOS, masked_errors, reconstruct
     from tasks.mae.pictures import draw_errors, draw_reconstructions
-    from tasks.mae.released import load_mae
+    from tasks.mae.released import MaeRelease
 
-    release = load_mae(model.folder)
+    release = MaeRelease.from_release(model.folder)
     dataset = WindowDataset(store.folder, training_set.folder, "test")
     release.check(dataset)
     if not len(dataset):

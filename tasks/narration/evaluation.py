@@ -55,7 +55,7 @@ def likelihoods(release: NarratorRelease, pairs: NarrationPairs, config: Narrati
     for start in range(0, len(source), BATCH):
         chunk = [source.sample(k, 0) for k in range(start, min(start + BATCH, len(source)))]
         own, other = collate_controlled(chunk)
-        parts.append(torch.stack(controlled_nll(release.narrator, own, other)))
+        parts.append(torch.stack(controlled_nll(release.network, own, other)))
         tokens.append(own.learned.sum(1))
     dates = [pairs.pairs[k].date for k in source.chosen]
     return Likelihoods(torch.cat(parts, 1).double().numpy(), torch.cat(tokens).double().numpy(), dates)
@@ -98,8 +98,8 @@ def write_texts(
         chunk = chosen[start : start + BATCH]
         batch = collate([pairs.told(index, "", window) for index, window in chunk])
         with torch.no_grad():
-            prompts = release.narrator.soft_prompts(batch)
-        ids = release.narrator.write(
+            prompts = release.network.soft_prompts(batch)
+        ids = release.network.write(
             batch,
             prompts,
             max_new_tokens=config.max_new_tokens,

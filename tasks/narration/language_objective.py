@@ -19,6 +19,7 @@ from models.language.build import build_language_model
 from models.language.hrm_act_lm import HrmActLM
 from models.reads import reads_are_free
 from tasks.narration.documents import Document, load_documents
+from tasks.narration.released import LanguageRelease, language_config
 from tasks.narration.tokens import Tokens, padded, prompt_for
 from tasks.training.objective import Objective, Weigher
 from tasks.training.share import Share
@@ -81,6 +82,8 @@ class LanguageObjective(Objective):
     HRM-ACTv1 is trained as published, by deep supervision: every ACT step of a batch has a loss of its own, which
     includes that of its halting values, and hands its state on without a gradient.
     """
+
+    RELEASE = LanguageRelease
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.recipe = LanguageRecipe.model_validate(config["recipe"])
@@ -147,4 +150,4 @@ class LanguageObjective(Objective):
 
     def release_config(self) -> dict[str, Any]:
         """Return the recipe and the size of the vocabulary."""
-        return {"recipe": self.recipe.model_dump(mode="json"), "vocabulary": len(self.tokens)}
+        return language_config(self.recipe, len(self.tokens))

@@ -22,7 +22,7 @@ from tasks.narration.dataset import (
     collate_controlled,
 )
 from tasks.narration.pairs import Windows, days_text
-from tasks.narration.released import Parts, assemble
+from tasks.narration.released import NarratorRelease, Parts, assemble, narrator_config
 from tasks.training.objective import Objective, Weigher
 from tasks.training.share import Share
 from tasks.training.transfer import move
@@ -41,6 +41,8 @@ class NarratorObjective(Objective):
     """Captions from windows, configured by folders (`store`, `training_set`, `captions`, `mae`, `language`), recipes
     (`recipe`, `language_recipe`) and `join`.
     """
+
+    RELEASE = NarratorRelease
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._folders = PairFolders(*(Path(config[name]) for name in ("store", "training_set", "captions")))
@@ -168,11 +170,8 @@ class NarratorObjective(Objective):
         return {}
 
     def release_config(self) -> dict[str, Any]:
-        """Return the recipes; the frozen parts are inputs of the asset."""
-        return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "language": self._parts.recipe.model_dump(mode="json"),
-        }
+        """Return the recipes, and where the frozen parts are."""
+        return narrator_config(self.recipe, self._parts)
 
 
 def count_tokens(batch: NarrationBatch) -> dict[str, float]:

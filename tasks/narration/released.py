@@ -1,11 +1,11 @@
-"""Narrators put together: from their frozen parts for training, and again from a release."""
+"""Language models and narrators put together: from their parts for training, and again from a release."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from configs.weather_lm import LanguageRecipe, NarratorRecipe
 from models.language.adaptation import adapt
@@ -13,9 +13,29 @@ from models.language.build import build_language_model
 from models.language.interface import LanguageModel
 from models.weather.narrator import Narrator
 from models.weather.prefixer import Prefixer
-from tasks.mae.released import MaeRelease, load_mae
+from tasks.mae.released import MaeRelease
 from tasks.narration.tokens import FOLDER, Tokens
-from tasks.training.release import load_released
+from tasks.training.release import Release, reference, referred
+
+
+def language_config(recipe: LanguageRecipe, vocabulary: int) -> dict[str, Any]:
+    """Return what a language model needs, as JSON, to be built again; its tokenizer lies beside its weights."""
+    return {"recipe": recipe.model_dump(mode="json"), "vocabulary": vocabulary}
+
+
+@dataclass(frozen=True)
+class LanguageRelease(Release):
+    """A language model that was trained here, with its tokenizer."""
+
+    network: LanguageModel
+    recipe: LanguageRecipe
+    tokens: Tokens
+
+    @classmethod
+    def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
+        """Return the release that `language_config` describes."""
+        recipe = LanguageRecipe.model_validate(model["recipe"])
+        return cls(build_language_model(recipe.model, model["vocabulary"]), recipe, Tokens.load(folder / FOLDER))
 
 
 @dataclass(frozen=True)
@@ -36,15 +56,9 @@ class Parts:
         """Return the language model, frozen but for what the recipe adapts."""
         if self.language is None:
             return build_language_model(self.recipe.model, len(tokens), recipe.adaptation)
-        model, _ = load_released(self.language, build_trained_language)
-        assert isinstance(model, LanguageModel)
+        model = LanguageRelease.from_release(self.language).network
         adapt(model, recipe.adaptation)
         return model
-
-
-def build_trained_language(model: Mapping[str, Any]) -> LanguageModel:
-    """Build a language model from the `model` part of its `config.json`."""
-    return build_language_model(LanguageRecipe.model_validate(model["recipe"]).model, model["vocabulary"])
 
 
 def assemble(parts: Parts, recipe: NarratorRecipe, tokens: Tokens) -> tuple[Narrator, MaeRelease]:
@@ -53,7 +67,7 @@ def assemble(parts: Parts, recipe: NarratorRecipe, tokens: Tokens) -> tuple[Narr
     Raises:
         ValueError: soft prompts, prompt and caption do not fit into the language model's sequence.
     """
-    mae = load_mae(parts.mae)
+    mae = MaeRelease.from_release(parts.mae)
     language = parts.language_model(recipe, tokens)
     check_length(recipe, language.positions)
     encoder = mae.network
@@ -74,29 +88,36 @@ def check_length(recipe: NarratorRecipe, positions: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class NarratorRelease:
-    """A trained narrator in evaluation mode."""
+def narrator_config(recipe: NarratorRecipe, parts: Parts) -> dict[str, Any]:
+    """Return what a narrator needs, as JSON, to be put together again; its frozen parts are referred to."""
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "language_recipe": parts.recipe.model_dump(mode="json"),
+        "mae": reference(parts.mae),
+        "language": reference(parts.language) if parts.language else None,
+    }
 
-    narrator: Narrator
+
+@dataclass(frozen=True)
+class NarratorRelease(Release):
+    """A trained narrator, with its vision model's release and its tokenizer."""
+
+    network: Narrator
     mae: MaeRelease
     tokens: Tokens
     recipe: NarratorRecipe
     language: LanguageRecipe
 
+    @classmethod
+    def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
+        """Return the release that `narrator_config` describes, with its frozen parts from where they are.
 
-def load_narrator(folder: Path, mae: Path, language: Path | None) -> NarratorRelease:
-    """Read a released narrator, and its frozen parts from where they are."""
-    found: dict[str, Any] = {}
-
-    def build(model: Mapping[str, Any]) -> Narrator:
+        Raises:
+            ValueError: a frozen part is gone.
+        """
         recipe = NarratorRecipe.model_validate(model["recipe"])
-        parts = Parts(mae, language, LanguageRecipe.model_validate(model["language"]))
+        language = referred(folder, model["language"]) if model["language"] else None
+        parts = Parts(referred(folder, model["mae"]), language, LanguageRecipe.model_validate(model["language_recipe"]))
         tokens = parts.tokens()
-        narrator, release = assemble(parts, recipe, tokens)
-        found.update(mae=release, tokens=tokens, recipe=recipe, language=parts.recipe)
-        return narrator
-
-    narrator, _ = load_released(folder, build)
-    assert isinstance(narrator, Narrator)
-    return NarratorRelease(narrator, **found)
+        narrator, mae = assemble(parts, recipe, tokens)
+        return cls(narrator, mae, tokens, recipe, parts.recipe)

@@ -44,15 +44,14 @@ def narration_report(
     from tasks.narration.dataset import PairFolders
     from tasks.narration.evaluation import evaluate_narrator
     from tasks.narration.pictures import draw_likelihoods, draw_told
-    from tasks.narration.released import load_narrator
+    from tasks.narration.released import NarratorRelease
 
     folders = PairFolders(store.folder, training_set.folder, captions.folder)
     narrators = {name: asset for name, asset in assets.items() if name in languages}
     tables: dict[str, Any] = {}
     for done, (name, asset) in enumerate(narrators.items()):
         job.progress(done, len(narrators))
-        language = assets.get(f"language {languages[name]}")
-        release = load_narrator(asset.folder, mae.folder, language.folder if language else None)
+        release = NarratorRelease.from_release(asset.folder)
         pairs = folders.samples("test", join, release.tokens, release.language, release.recipe.max_caption_tokens)
         release.mae.check(pairs.windows)
         if not len(pairs):

@@ -294,7 +294,7 @@ class Trainer:
         if is_better(value, cursor.best["value"] if cursor.best else None, goal.mode):
             cursor.best = {"value": value, "step": cursor.step, "epoch": epoch}
             if self.share.leads:
-                write_weights(self.best_path(cursor.step), self.objective, self.model)
+                write_weights(self.best_path(cursor.step), self.model, self.objective.stored)
 
     def best_path(self, step: int) -> Path:
         """Return where the weights of a best evaluation are kept."""

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from tasks.training.release import Release
 from tasks.training.share import Share
 
 
@@ -49,6 +50,8 @@ class Objective(ABC):
     (pixels, tokens, samples) of the whole global batch, however unevenly the ranks share it.
     """
 
+    RELEASE: ClassVar[type[Release]]
+    """What reads the models that are released."""
     coefficients: Mapping[str, float] = {}
     """Factor of each loss term, 1 where it is not named; a term with 0 is only reported."""
     moment: Moment = Moment(0, 0, 0, 0)
@@ -116,7 +119,7 @@ class Objective(ABC):
 
     @abstractmethod
     def release_config(self) -> dict[str, Any]:
-        """Return what is needed, as JSON, to build the model again from a release."""
+        """Return, as JSON, what `RELEASE.restore` needs to use the model again."""
 
     def stored(self, name: str) -> bool:
         """Whether an entry of the model's state dict belongs in checkpoints and releases.

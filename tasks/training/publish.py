@@ -58,7 +58,7 @@ def _release(trainer: Trainer, folder: Path) -> dict[str, Any]:
         shutil.copyfile(trainer.best_path(step), folder / WEIGHTS)
     else:
         with trainer.released_weights():
-            write_weights(folder / WEIGHTS, trainer.objective, trainer.model)
+            write_weights(folder / WEIGHTS, trainer.model, trainer.objective.stored)
     row = next(row for row in trainer.history.rows("evaluation") if row["step"] == step)
     released = {
         "chosen": "last" if goal is None else f"best {goal.metric}",
@@ -67,7 +67,9 @@ def _release(trainer: Trainer, folder: Path) -> dict[str, Any]:
         "moving_average": trainer.average is not None,
         "metrics": {k: v for k, v in row.items() if k not in ("step", "epoch") and v is not None},
     }
-    write_config(folder, trainer.objective, trainer.model, released)
+    objective = trainer.objective
+    left_out = [name for name in trainer.model.state_dict() if not objective.stored(name)]
+    write_config(folder, objective.RELEASE, objective.release_config(), released, left_out)
     return released
 
 

@@ -1,42 +1,103 @@
-"""Released models: `model.safetensors` beside a `config.json` that says how to build the model."""
+"""Released models of every family: `model.safetensors` beside a `config.json` that says how to use it again."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
 from storage.checkpoints import load_weights, save_weights
 from storage.files import write_atomic
-from tasks.training.objective import Objective
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FAMILIES = ("tasks",)
+"""Packages in which `config.json` may name a family's `Release`."""
 
 
-def write_weights(path: Path, objective: Objective, model: nn.Module) -> None:
-    """Write all entries of the model's state that belong into a release."""
-    save_weights(path, {name: t for name, t in model.state_dict().items() if objective.stored(name)})
+class Release(ABC):
+    """A released model in evaluation mode on the CPU, with its configuration and all that it needs before and after.
 
-
-def write_config(folder: Path, objective: Objective, model: nn.Module, weights: Mapping[str, Any]) -> None:
-    """Write `config.json`: `model` from the objective, `weights` about where in the training they are from."""
-    left_out = sorted(name for name in model.state_dict() if not objective.stored(name))
-    content = {"model": objective.release_config(), "weights": dict(weights), "left_out": left_out}
-    write_atomic(folder / CONFIG, json.dumps(content, indent=1, sort_keys=True) + "\n")
-
-
-def load_released(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module]) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a released model in evaluation mode on the CPU, and the whole of its `config.json`.
-
-    `build` makes the model from the `model` part of `config.json`, which is what `Objective.release_config` returned.
+    Each family has one. What its objective's `release_config` returns, which a function beside the class writes, is
+    what `restore` reads.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{folder} is no released model: it has no {CONFIG}") from None
-    model = build(config["model"])
-    load_weights(folder / WEIGHTS, model, frozenset(config["left_out"]))
-    return model.eval(), config
+
+    network: nn.Module
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
+        """Return the release with weights that are still to be read.
+
+        Args:
+            model: what `Objective.release_config` returned.
+            weights: where in the training the weights are from, and the metrics of that moment.
+            folder: where the release lies; assets that it refers to as kind/key lie beside it.
+        """
+
+    @classmethod
+    def from_release(cls, folder: Path) -> Self:
+        """Read a released model.
+
+        Raises:
+            ValueError: the folder holds none, one of another family, or weights that do not fit it.
+        """
+        try:
+            config = json.loads((folder / CONFIG).read_text())
+        except FileNotFoundError:
+            raise ValueError(f"{folder} is no released model: it has no {CONFIG}") from None
+        family = _family(folder, config.get("release", ""))
+        if not issubclass(family, cls):
+            raise ValueError(f"{folder} is a {family.__name__}, and a {cls.__name__} is needed; name another model")
+        release = family.restore(config["model"], config["weights"], folder)
+        load_weights(folder / WEIGHTS, release.network, frozenset(config["left_out"]))
+        release.network.eval()
+        return release
+
+
+def _family(folder: Path, path: str) -> type[Any]:
+    module, _, name = path.partition(":")
+    if module.split(".")[0] not in FAMILIES:
+        raise ValueError(f"{folder / CONFIG} does not say of what family the model is; train it again")
+    family = getattr(import_module(module), name)
+    assert issubclass(family, Release), f"{path} is no Release"
+    return family
+
+
+def referred(folder: Path, name: str) -> Path:
+    """Return the folder of an asset that a release in `folder` refers to as kind/key; `ValueError` if it is gone."""
+    place = folder.parent.parent / name
+    if not place.is_dir():
+        raise ValueError(f"{name}, which {folder.parent.name}/{folder.name} was made from, is gone; make it again")
+    return place
+
+
+def reference(folder: Path) -> str:
+    """Return kind/key of the asset in a folder, by which a release beside it refers to it."""
+    return "/".join(folder.parts[-2:])
+
+
+def write_weights(path: Path, model: nn.Module, stored: Callable[[str], bool]) -> None:
+    """Write all entries of the model's state that belong into a release."""
+    save_weights(path, {name: tensor for name, tensor in model.state_dict().items() if stored(name)})
+
+
+def write_config(
+    folder: Path, family: type[Release], config: Mapping[str, Any], weights: Mapping[str, Any], left_out: list[str]
+) -> None:
+    """Write `config.json`.
+
+    Args:
+        folder: where.
+        family: what reads it.
+        config: what `restore` gets as `model`.
+        weights: where in the training the weights are from.
+        left_out: entries of the model's state that are not in the weights, as the model has them from elsewhere.
+    """
+    path = f"{family.__module__}:{family.__qualname__}"
+    content = {"release": path, "model": config, "weights": weights, "left_out": sorted(left_out)}
+    write_atomic(folder / CONFIG, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -16,8 +16,7 @@ from tasks.training.loop import Trainer
 from tasks.training.objective import make_objective
 from tasks.training.optimiser import Parameters
 from tasks.training.publish import publish
-from tasks.training.release import load_released
-from tests.training.toy import Toy
+from tests.training.toy import Toy, ToyRelease
 from tests.training.trainers import config, trainer
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------
@@ -121,24 +120,58 @@ def test_the_state_of_ranks_cannot_be_given_to_another_number_of_them(tmp_path, 
 # -- releases ------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def families(monkeypatch):
+    """Let releases name the families of tests."""
+    monkeypatch.setattr("tasks.training.release.FAMILIES", ("tests",))
+
+
+@pytest.mark.usefixtures("families")
 def test_a_release_builds_the_same_model_again(tmp_path):
     one = trainer(tmp_path / "scratch", Toy({"width": 5}))
     one.fit()
     publish(one, tmp_path)
-    model, about = load_released(tmp_path, lambda made_from: Toy(made_from).build())
-    assert about["model"] == {"width": 5}
+    release = ToyRelease.from_release(tmp_path)
+    assert release.width == 5
+    assert not release.network.training
     x = torch.randn(3, 4)
-    torch.testing.assert_close(model(x), one.model.eval()(x))
-    with pytest.raises(ValueError, match=r"does not fit the model: it has in another shape 0\.bias"):
-        load_released(tmp_path, lambda made_from: Toy({"width": 6}).build())
-    with pytest.raises(ValueError, match=r"it lacks 4\.weight, 4\.bias"):
-        load_released(tmp_path, lambda made_from: Toy(made_from).build().append(nn.Linear(1, 1)))
+    torch.testing.assert_close(release.network(x), one.model.eval()(x))
+
+    class Other(ToyRelease):
+        pass
+
+    with pytest.raises(ValueError, match="is a ToyRelease, and a Other is needed"):
+        Other.from_release(tmp_path)
     with pytest.raises(ValueError, match=r"no released model: it has no config\.json"):
-        load_released(tmp_path / "scratch", lambda made_from: nn.Identity())
+        ToyRelease.from_release(tmp_path / "scratch")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model": {"width": 6}}))
+    with pytest.raises(ValueError, match=r"does not fit the model: it has in another shape 0\.bias"):
+        ToyRelease.from_release(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"release": "json:JSONDecoder"}))
+    with pytest.raises(ValueError, match="does not say of what family the model is; train it again"):
+        ToyRelease.from_release(tmp_path)
 
 
+def test_weights_that_a_model_has_and_a_file_lacks_are_named(tmp_path):
+    save_weights(tmp_path / "w.safetensors", {"0.weight": torch.zeros(1, 1), "0.bias": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"it lacks 1\.weight, 1\.bias"):
+        load_weights(tmp_path / "w.safetensors", nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)))
+
+
+class FrozenRelease(ToyRelease):
+    @classmethod
+    def restore(cls, model, weights, folder):
+        release = super().restore(model, weights, folder)
+        nn.init.constant_(release.network[0].weight, 0.25)
+        return release
+
+
+@pytest.mark.usefixtures("families")
 def test_what_the_objective_rebuilds_is_neither_in_checkpoints_nor_in_the_release(tmp_path):
     class Frozen(Toy):
+        RELEASE = FrozenRelease
+
         def build(self):
             model = super().build()
             model[0].requires_grad_(False)
@@ -158,8 +191,8 @@ def test_what_the_objective_rebuilds_is_neither_in_checkpoints_nor_in_the_releas
     names = [n for p in (tmp_path / "scratch" / "checkpoints").rglob("*.safetensors") for n in load_file(p)]
     assert names
     assert not [name for name in names if name.startswith(("model.0.", "optimiser.0."))]
-    model, about = load_released(tmp_path, lambda made_from: Frozen(made_from).build())
-    assert about["left_out"] == ["0.bias", "0.weight"]
+    assert json.loads((tmp_path / "config.json").read_text())["left_out"] == ["0.bias", "0.weight"]
+    model = FrozenRelease.from_release(tmp_path).network
     assert (model[0].weight == 0.25).all()
     torch.testing.assert_close(model[3].weight, one.model[3].weight)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from tasks.training.objective import Objective, Weigher
+from tasks.training.release import Release
 
 SAMPLES = 48
 
@@ -35,9 +39,25 @@ def weigh(batch: Any) -> dict[str, float]:
     return {"bce": float(batch[2].sum()), "decay": float(len(batch[0]))}
 
 
+def network(config: Mapping[str, Any]) -> nn.Sequential:
+    width = config.get("width", 8)
+    return nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Dropout(config.get("dropout", 0.2)), nn.Linear(width, 1))
+
+
+@dataclass(frozen=True)
+class ToyRelease(Release):
+    network: nn.Sequential
+    width: int | None
+
+    @classmethod
+    def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
+        return cls(network(model), model.get("width"))
+
+
 class Toy(Objective):
     """A tiny MLP with dropout, in two groups, with two loss terms of different denominators."""
 
+    RELEASE = ToyRelease
     coefficients = MappingProxyType({"decay": 0.1})
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -45,10 +65,7 @@ class Toy(Objective):
         self.calls = torch.zeros(())
 
     def build(self) -> nn.Module:
-        width = self.config.get("width", 8)
-        return nn.Sequential(
-            nn.Linear(4, width), nn.Tanh(), nn.Dropout(self.config.get("dropout", 0.2)), nn.Linear(width, 1)
-        )
+        return network(self.config)
 
     def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
         return {"body": list(model[0].parameters()), "head": list(model[3].parameters())}

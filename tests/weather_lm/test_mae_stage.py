@@ -12,7 +12,7 @@ import torch
 from models.weather.sat_swin_mae import SatSwinMAE
 from storage.window_dataset import WindowDataset
 from tasks.mae.objective import CONTEXT, MaeObjective, MaskedWindows, collate
-from tasks.mae.released import MaeRelease, load_mae
+from tasks.mae.released import MaeRelease
 from tasks.training.share import Share
 from tests.once import only
 from tests.weather_lm.tiny import CONFIG, folders
@@ -20,7 +20,7 @@ from tests.weather_lm.tiny import CONFIG, folders
 
 @pytest.fixture
 def release(built) -> MaeRelease:
-    return load_mae(only(built[0], "weather_mae").folder)
+    return MaeRelease.from_release(only(built[0], "weather_mae").folder)
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_each_condition_is_given_its_own_window(pairs: NarrationPairs) -> None:
     found = likelihoods(release, pairs, CONFIG)
     controls = ControlledPairs(pairs, CONFIG.samples, CONFIG.seed)
     own, other = degrees_of(pairs, controls.chosen), degrees_of(pairs, [controls.others[k] for k in controls.chosen])
-    assert release.narrator.looked_at == [own[:16], other[:16], own[16:], other[16:]]
+    assert release.network.looked_at == [own[:16], other[:16], own[16:], other[16:]]
     count = letters(pairs)
     np.testing.assert_array_equal(found.tokens, count)
     np.testing.assert_allclose(found.nats[0], count, atol=1e-3)

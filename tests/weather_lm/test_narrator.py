@@ -18,7 +18,7 @@ from tasks.captions.placed import load_placed, write_placed
 from tasks.narration.dataset import collate, partners
 from tasks.narration.objective import NarratorObjective
 from tasks.narration.pairs import Pair
-from tasks.narration.released import NarratorRelease, load_narrator
+from tasks.narration.released import NarratorRelease
 from tests.once import only
 from tests.weather_lm.tiny import CONFIG, folders
 
@@ -27,7 +27,7 @@ from tests.weather_lm.tiny import CONFIG, folders
 def release(built) -> NarratorRelease:
     store, _ = built
     narrator = next(asset for asset in store.assets("weather_narrator"))
-    return load_narrator(narrator.folder, only(store, "weather_mae").folder, only(store, "weather_language").folder)
+    return NarratorRelease.from_release(narrator.folder)
 
 
 def objective_of(built, captions: Path | None = None, **recipe: Any) -> NarratorObjective:
@@ -70,9 +70,9 @@ def likelihood_of(narrator: Narrator, batch: NarrationBatch, prompts: Tensor | N
 @pytest.mark.parametrize("blind", [False, True])
 def test_the_loss_is_that_of_each_caption_token_given_all_before_it(release, batch, blind):
     assert len(set(batch.attended.sum(1).tolist())) > 1, "texts of different length, so there is padding"
-    prompts = None if blind else release.narrator.soft_prompts(batch)
-    found = release.narrator.caption_nll(batch, prompts)
-    expected = [likelihood_of(release.narrator, batch, prompts, row) for row in range(len(batch))]
+    prompts = None if blind else release.network.soft_prompts(batch)
+    found = release.network.caption_nll(batch, prompts)
+    expected = [likelihood_of(release.network, batch, prompts, row) for row in range(len(batch))]
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-3)
 
 
@@ -88,10 +88,10 @@ def test_neither_prompt_nor_padding_is_learned(release, batch):
 @torch.no_grad()
 def test_texts_do_not_depend_on_what_they_are_written_beside(release, batch):
     writing = {"max_new_tokens": 12, "temperature": 0.0, "top_p": 1.0, "end": release.tokens.end}
-    together = release.narrator.write(batch, release.narrator.soft_prompts(batch), **writing)
+    together = release.network.write(batch, release.network.soft_prompts(batch), **writing)
     for row in range(len(batch)):
         alone = replace(batch, **{name: value[row : row + 1] for name, value in vars(batch).items()})
-        assert release.narrator.write(alone, release.narrator.soft_prompts(alone), **writing) == [together[row]]
+        assert release.network.write(alone, release.network.soft_prompts(alone), **writing) == [together[row]]
 
 
 def test_the_encoder_neither_trains_nor_changes_its_mode(built, batch):

@@ -18,12 +18,11 @@ from tasks.captions.checks import sample_truth
 from tasks.captions.placed import load_placed
 from tasks.narration.narrate import Request, narrate
 from tasks.narration.pairs import Windows, join
-from tasks.narration.released import load_narrator
+from tasks.narration.released import NarratorRelease
 from tasks.narration.truth import FieldTruth
 from tasks.samples.weather_captions import day_captions
 from tasks.samples.weather_units import sample_units
 from tests.command import millrace
-from tests.once import only
 from tests.weather_lm.tiny import CONFIG, folders
 
 
@@ -98,7 +97,7 @@ def test_captions_that_cannot_be_placed_are_counted_not_paired(built):
 
 def tell(store: AssetStore, output: Path, request: Request):
     asset = store.assets("weather_narrator")[0]
-    release = load_narrator(asset.folder, only(store, "weather_mae").folder, only(store, "weather_language").folder)
+    release = NarratorRelease.from_release(asset.folder)
     writing = NarrationEvaluation(max_new_tokens=8)
     return narrate(release, folders(store), JoinConfig(min_day_share=1.0), request, writing, output)
 

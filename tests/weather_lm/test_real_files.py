@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.weather_lm import JoinConfig, NarrationEvaluation
 from tasks.captions.placed import load_placed
 from tasks.narration.narrate import Request, narrate
-from tasks.narration.released import load_narrator
+from tasks.narration.released import NarratorRelease
 from tests.once import only
 from tests.weather_lm.tiny import CONFIG, build, folders
 
@@ -37,7 +37,7 @@ def test_files_and_captions_become_a_narrator_that_tells_a_date(era5_data: Path,
     assert table["captions"] > 0
 
     narrator = only(store, "weather_narrator")
-    release = load_narrator(narrator.folder, only(store, "weather_mae").folder, only(store, "weather_language").folder)
+    release = NarratorRelease.from_release(narrator.folder)
     pair = pairs["test"].pairs[0]
     told = narrate(
         release, folders(store), join, Request(pair.date, pair.region),
