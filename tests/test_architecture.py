@@ -60,7 +60,7 @@ def test_every_part_of_ingest_is_in_its_code_digest():
 
 def test_what_shapes_weights_is_in_the_code_digest_of_a_training_and_logging_is_not():
     reached = Code().reached("tasks.fire.training").keys()
-    shaping = {"worker", "loop", "loader", "optimiser", "schedule", "objective", "share", "release", "publish"}
+    shaping = {"worker", "loop", "loader", "optimiser", "objective", "share", "release", "publish"}
     assert {f"tasks.training.{name}" for name in shaping} <= reached
     assert {"models.fire.emberformer", "tasks.fire.objective", "tasks.fire.dataset"} <= reached
     assert not reached & {f"tasks.training.{name}" for name in ("events", "torchrun", "tracking", "sweep")}

@@ -12,7 +12,7 @@ from models.language.models import LanguageModel, adapt, build_language_model
 from models.weather.narrator import Narrator
 from models.weather.prefixer import Prefixer
 from tasks.mae.released import MaeRelease, load_mae
-from tasks.narration.tokens import FOLDER, Tokens
+from tasks.text.tokens import FOLDER, Tokens
 from tasks.training.release import load_released
 
 
