@@ -14,6 +14,7 @@ from storage.assets import Asset
 from storage.files import write_atomic
 from tasks.stage import Job, StageResult, stage
 
+NARRATOR, LANGUAGE = "weather_narrator", "weather_language"
 COLUMNS = (
     "narrator", "nats true", "nats shuffled", "nats blind", "gap", "gap low", "gap high", "BLEU", "chrF", "ROUGE-L",
     "CIDEr-D", "values right", "values right, shuffled", "event F1",
@@ -30,13 +31,11 @@ def narration_report(
     mae: Asset,
     join: JoinConfig,
     evaluation: NarrationEvaluation,
-    languages: Mapping[str, str],
     **assets: Asset,
 ) -> StageResult:
     """Compare narrators: likelihood and texts with true and other windows, values against the fields; show texts.
 
-    `assets` are narrators by name, and language models as `language NAME`; `languages` says which narrator is built on
-    which of them.
+    `assets` are narrators by name, and under other names the language models that were trained for them.
     """
     import numpy as np
 
@@ -47,11 +46,12 @@ def narration_report(
     from tasks.narration.released import load_narrator
 
     folders = PairFolders(store.folder, training_set.folder, captions.folder)
-    narrators = {name: asset for name, asset in assets.items() if name in languages}
+    narrators = {name: asset for name, asset in assets.items() if asset.kind == NARRATOR}
+    languages = {asset.fingerprint: asset for asset in assets.values() if asset.kind == LANGUAGE}
     tables: dict[str, Any] = {}
     for done, (name, asset) in enumerate(narrators.items()):
         job.progress(done, len(narrators))
-        language = assets.get(f"language {languages[name]}")
+        language = next((languages[read.fingerprint] for read in asset.manifest.inputs if read.kind == LANGUAGE), None)
         release = load_narrator(asset.folder, mae.folder, language.folder if language else None)
         pairs = folders.samples("test", join, release.tokens, release.language, release.recipe.max_caption_tokens)
         release.mae.check(pairs.windows)
