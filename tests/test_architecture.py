@@ -10,6 +10,7 @@ import pytest
 
 from tasks.code import INFRASTRUCTURE, Code
 from tests.conftest import REPOSITORY
+from tests.imports import DRAWING, circles, drawing, import_graph, room_of, rooms
 
 ALLOWED = {
     "flows": {"flows", "tasks", "models", "storage", "configs"},
@@ -19,6 +20,12 @@ ALLOWED = {
     "configs": {"configs"},
 }
 MAY_KNOW_PREFECT = ("flows/", "tasks/stage.py")
+WITHOUT_CIRCLES = ("flows", "tasks", "storage", "configs")
+SHARED_ROOMS = {"tasks", "tasks.training", "tasks.text"}
+FAMILY = {f"tasks.{room}": "weather" for room in ("era5", "captions", "mae", "narration")}
+"""Rooms that belong together; any other room of tasks is a family of its own."""
+ACROSS = {("tasks.image_text.shards", "tasks.samples.site_process")}
+"""A sample's website is up while its images are fetched. It is infrastructure, and the import is in the crawl's key."""
 NEVER = {"pickle", "cloudpickle", "dill", "torchvision", "timm"}
 
 
@@ -47,6 +54,38 @@ def test_imports_run_one_way(path):
     assert not found & NEVER
     if "prefect" in found:
         assert place.startswith(MAY_KNOW_PREFECT)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name: found for name, found in import_graph().items() if name.split(".")[0] in WITHOUT_CIRCLES}
+    assert circles({name: found & graph.keys() for name, found in graph.items()}) == []
+    assert circles(rooms()) == [], "rooms import each other in a circle"
+
+
+def family(module: str) -> str | None:
+    """Return the family whose room a module of tasks lies in; None for shared rooms."""
+    room = room_of(module)
+    return None if room in SHARED_ROOMS else FAMILY.get(room, room)
+
+
+def test_no_room_imports_that_of_another_family():
+    imported = {
+        (name, other)
+        for name, found in import_graph().items()
+        for other in found
+        if name.startswith("tasks") and other.startswith("tasks")
+    }
+    across = {(a, b) for a, b in imported if family(b) is not None and family(a) != family(b)}
+    assert across == ACROSS, "move what two families need to a shared room"
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}) == [{"a", "b", "c"}]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_the_drawing_of_the_imports_is_up_to_date():
+    assert DRAWING.read_text().endswith(drawing()), "run python -m tests.imports"
 
 
 def test_infrastructure_list_names_modules_that_exist():

@@ -125,7 +125,7 @@ def test_samples_without_references_are_refused(score):
         score([("rain", ["rain"]), ("rain", [])])
     with pytest.raises(ValueError, match="sample 0 has no list of reference texts"):
         score([("rain", "rain"), ("rain", ["rain"])])
-    with pytest.raises(ValueError, match="there are no captions"):
+    with pytest.raises(ValueError, match="there are no texts"):
         score([])
 
 
