@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -82,6 +83,17 @@ def test_no_room_imports_that_of_another_family():
 def test_circles_are_found():
     assert circles({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}) == [{"a", "b", "c"}]
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_every_room_lists_its_stages():
+    """As lines of stages and the file that they are in, in the docstring of its `__init__`."""
+    for room in (path.parent for path in (REPOSITORY / "tasks").glob("*/__init__.py")):
+        stages = {
+            path.name: re.findall(r"^@stage\(.*\)\ndef (\w+)", path.read_text(), re.M) for path in room.glob("*.py")
+        }
+        listed = re.findall(r"^    (\w+(?:, \w+)*) +(\w+\.py)$", (room / "__init__.py").read_text(), re.M)
+        told = {file: names.split(", ") for names, file in listed}
+        assert told == {file: names for file, names in stages.items() if names}, f"stages of {room}"
 
 
 def test_the_drawing_of_the_imports_is_up_to_date():
