@@ -434,7 +434,7 @@ def _root(root: str | None) -> Path:
 
 
 def _store(root: str | None) -> AssetStore:
-    from storage.assets import open_store
+    from storage.stores import open_store
 
     return open_store(_root(root))
 

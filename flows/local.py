@@ -16,8 +16,8 @@ from flows.prefect_home import settings
 from flows.runner import Engine, run
 from flows.runs import RunRecord, load_runs
 from flows.serve import start_temporary_api
-from storage.assets import open_store
 from storage.files import is_writable
+from storage.stores import open_store
 from tasks.progress import Bars, Terminal
 from tasks.stage import in_threads
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flows.prefect_home import settings
 from flows.runs import RunRecord, load_runs
-from storage.assets import open_store
+from storage.stores import open_store
 
 MESSAGE = "the process ended without a word (killed); millrace reap noticed it"
 

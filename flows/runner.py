@@ -9,7 +9,7 @@ from typing import Literal
 from configs.base import Config
 from flows.pipelines import Pipeline
 from flows.runs import RunRecord, recorded
-from storage.assets import open_store
+from storage.stores import open_store
 from tasks.progress import Silent
 from tasks.session import Outcome, Reporter, Session
 from tasks.units import Workers

@@ -20,7 +20,8 @@ from flows.pipelines import Pipeline, find_pipeline
 from flows.runner import plan, run
 from flows.runs import RunRecord
 from flows.tables import print_table, table
-from storage.assets import Asset, AssetStore, open_store
+from storage.assets import Asset, AssetStore
+from storage.stores import open_store
 from tasks.progress import Terminal
 from tasks.session import Outcome
 from tasks.training.launch import TrainingError

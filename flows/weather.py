@@ -78,7 +78,6 @@ def _narrators(config: WeatherConfig, languages: Mapping[str, Any], **data: Any)
         **data,
         join=join,
         evaluation=config.evaluation,
-        languages={f"{name}-{seed}": recipe.language for name, seed, recipe in config.trainings()},
         **{f"language {name}": asset for name, asset in languages.items()},
         **train_all(config.trainings(), config.execution, training),
     )

@@ -156,11 +156,20 @@ class Unit:
     payload: Any = None
 
 
-class Workspace:
-    """The folder in which an asset grows, unit by unit; it survives a crash and is continued."""
+Upload = Callable[[Path, Sequence[FileRecord]], None]
+"""Given a workspace's folder and the files of a finished unit in it."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Workspace:
+    """The folder in which an asset grows, unit by unit; it survives a crash and is continued.
+
+    It travels to worker processes. `upload` brings the files of a finished unit to where they shall outlive this
+    machine; it must be importable by name.
+    """
+
+    def __init__(self, folder: Path, upload: Upload | None = None) -> None:
         self.folder = folder
+        self._upload = upload
         self._ledger = folder / LEDGER
         self._steps: int | None = None
 
@@ -214,10 +223,8 @@ class Workspace:
             fsync(path)
             records.append(FileRecord(path=name, size=path.stat().st_size, sha256=file_sha256(path)))
         record = UnitRecord(id=unit.id, key=unit.key, files=tuple(records), result=dict(result))
-        if (self.folder.parent.parent / REMOTE).exists():
-            from storage.remote import upload_unit
-
-            upload_unit(self.folder, records)
+        if self._upload is not None:
+            self._upload(self.folder, records)
         self._write(record)
         return record
 
@@ -302,15 +309,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)
-
-
-def open_store(root: Path) -> AssetStore:
-    """Return the store of a root, be that a folder of assets or the working folder of an object store."""
-    if (root / REMOTE).exists():
-        from storage.remote import RemoteStore
-
-        return RemoteStore(root)
-    return AssetStore(root)
 
 
 def root_name(root: Path) -> str:

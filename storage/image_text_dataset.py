@@ -26,6 +26,8 @@ ENOUGH_READS = 100
 class ImageTextDataset(Dataset[dict[str, Any]]):
     """The text rows of one split with their images, read at random from the tars.
 
+    `shards` is the tars' folder, or what reads them elsewhere; folders may be given as text.
+
     A sample is a dict:
 
         image        uint8 tensor (3, side, side), RGB; a view of pixels with colours last, which stacking copies
@@ -46,8 +48,8 @@ class ImageTextDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        shards: Path | ShardBytes,
-        index_folder: Path,
+        shards: Path | str | ShardBytes,
+        index_folder: Path | str,
         split: str,
         *,
         side: int,
@@ -62,9 +64,9 @@ class ImageTextDataset(Dataset[dict[str, Any]]):
                 f"on_error is 'raise' or 'skip', not {on_error!r}, and max_error_share ({max_error_share}) is at least "
                 "0 and below 1"
             )
-        self.index = SplitIndex(index_folder, split)
+        self.index = SplitIndex(Path(index_folder), split)
         self.reads = self.errors = 0
-        self._source = LocalBytes(shards) if isinstance(shards, Path) else shards
+        self._source = LocalBytes(Path(shards)) if isinstance(shards, Path | str) else shards
         self._side, self._fit, self._skips, self._max_error_share = side, fit, on_error == "skip", max_error_share
         self._rebuild = partial(
             ImageTextDataset, shards, index_folder, split,

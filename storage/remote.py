@@ -29,7 +29,18 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
-from storage.assets import REMOTE, Asset, AssetStore, Damage, Holding, describe_size, made_at, root_name, written_at
+from storage.assets import (
+    REMOTE,
+    Asset,
+    AssetStore,
+    Damage,
+    Holding,
+    Workspace,
+    describe_size,
+    made_at,
+    root_name,
+    written_at,
+)
 from storage.files import fsync, is_temporary, remove_tree, write_atomic
 from storage.locks import FileLock
 from storage.manifest import LEFTOVER, MANIFEST, FileRecord, Manifest, ManifestError, read_manifest
@@ -313,6 +324,10 @@ class RemoteStore(AssetStore):
         """Return the handle of an asset, published or not."""
         folder = super().asset(kind, key).folder
         return RemoteAsset(folder, self._objects)
+
+    def workspace(self, asset: Asset) -> Workspace:
+        """Return the workspace that becomes this asset; what it finishes is uploaded at once."""
+        return Workspace(super().workspace(asset).folder, upload_unit)
 
     def published(self, asset: Asset) -> bool:
         """Whether the asset's manifest is on the store."""

@@ -25,12 +25,14 @@ class WindowDataset(Dataset[dict[str, Any]]):
         longitude  float32 (width), degrees east
         index      int64, position within the split
 
+    The folders of a window store and of its training set may be given as text.
+
     Files are opened where the dataset is used, so it may be sent to workers that are forked or spawned.
     """
 
-    def __init__(self, store_folder: Path, training_set_folder: Path, split: str) -> None:
-        self.store = WindowStore.open(store_folder)
-        self.training_set = TrainingSet.load(training_set_folder)
+    def __init__(self, store_folder: Path | str, training_set_folder: Path | str, split: str) -> None:
+        self.store = WindowStore.open(Path(store_folder))
+        self.training_set = TrainingSet.load(Path(training_set_folder))
         self.split = split
         self._folders = store_folder, training_set_folder
         channels = tuple(s.channel for s in self.training_set.statistics)

@@ -84,7 +84,7 @@ def map_units(
     Dask the workspace's folder must be on a file system that the workers share. `on_tick` is called about every second
     while local processes work.
     """
-    run = _RunUnit(function, workspace.folder)
+    run = _RunUnit(function, workspace)
     if workers.kind == "inline" or not units:
         for unit in units:
             on_done(run(unit))
@@ -99,11 +99,11 @@ class _RunUnit:
     """A unit function bound to its workspace; travels to worker processes."""
 
     function: UnitFunction
-    folder: Path
+    workspace: Workspace
 
     def __call__(self, unit: Unit) -> UnitRecord:
-        output = self.function(self.folder, unit)
-        return Workspace(self.folder).record(unit, output.files, output.result)
+        output = self.function(self.workspace.folder, unit)
+        return self.workspace.record(unit, output.files, output.result)
 
 
 def _in_processes(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 from tasks.code import Code
 from tests.conftest import REPOSITORY
+from tests.imports import DRAWING, circles, drawing, import_graph, room_of, rooms
 
 ALLOWED = {
     "flows": {"flows", "tasks", "models", "storage", "configs"},
@@ -18,6 +20,11 @@ ALLOWED = {
     "configs": {"configs"},
 }
 MAY_KNOW_PREFECT = ("flows/", "tasks/stage.py")
+SHARED_ROOMS = {"tasks", "tasks.training", "tasks.text"}
+FAMILY = {f"tasks.{room}": "weather" for room in ("era5", "captions", "mae", "narration")}
+"""Rooms that belong together; any other room of tasks is a family of its own."""
+ACROSS = {("tasks.image_text.shards", "tasks.samples.site_process")}
+"""A sample's website is up while its images are fetched. It is infrastructure, and the import is in the crawl's key."""
 NEVER = {"pickle", "cloudpickle", "dill", "torchvision", "timm"}
 
 
@@ -48,6 +55,48 @@ def test_imports_run_one_way(path):
         assert place.startswith(MAY_KNOW_PREFECT)
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles(import_graph()) == []
+    assert circles(rooms()) == [], "rooms import each other in a circle"
+
+
+def family(module: str) -> str | None:
+    """Return the family whose room a module of tasks lies in; None for shared rooms."""
+    room = room_of(module)
+    return None if room in SHARED_ROOMS else FAMILY.get(room, room)
+
+
+def test_no_room_imports_that_of_another_family():
+    imported = {
+        (name, other)
+        for name, found in import_graph().items()
+        for other in found
+        if name.startswith("tasks") and other.startswith("tasks")
+    }
+    across = {(a, b) for a, b in imported if family(b) is not None and family(a) != family(b)}
+    assert across == ACROSS, "move what two families need to a shared room"
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}) == [{"a", "b", "c"}]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_every_room_lists_its_stages():
+    """As lines of stages and the file that they are in, in the docstring of its `__init__`."""
+    for room in (path.parent for path in (REPOSITORY / "tasks").glob("*/__init__.py")):
+        stages = {
+            path.name: re.findall(r"^@stage\(.*\)\ndef (\w+)", path.read_text(), re.M) for path in room.glob("*.py")
+        }
+        listed = re.findall(r"^    (\w+(?:, \w+)*) +(\w+\.py)$", (room / "__init__.py").read_text(), re.M)
+        told = {file: names.split(", ") for names, file in listed}
+        assert told == {file: names for file, names in stages.items() if names}, f"stages of {room}"
+
+
+def test_the_drawing_of_the_imports_is_up_to_date():
+    assert DRAWING.read_text().endswith(drawing()), "run python -m tests.imports"
+
+
 def test_every_part_of_ingest_is_in_its_code_digest():
     reached = Code().reached("tasks.era5.ingest").keys()
     assert {"tasks.era5.block", "tasks.era5.planes", "storage.window_store", "storage.shards"} <= reached
@@ -55,7 +104,7 @@ def test_every_part_of_ingest_is_in_its_code_digest():
 
 def test_what_shapes_weights_is_in_the_code_digest_of_a_training_and_logging_is_not():
     reached = Code().reached("tasks.fire.training", "tasks.fire.objective").keys()
-    shaping = {"worker", "loop", "loader", "optimiser", "schedule", "objective", "share", "release", "publish"}
+    shaping = {"worker", "loop", "loader", "optimiser", "objective", "share", "release", "publish"}
     assert {f"tasks.training.{name}" for name in shaping} <= reached
     assert {"models.fire.losses", "tasks.fire.dataset"} <= reached
     assert not reached & {f"tasks.training.{name}" for name in ("events", "torchrun", "tracking", "sweep")}

@@ -23,7 +23,7 @@ import pytest
 from flows.prefect_home import running_server
 from flows.runs import load_runs
 from flows.serve import Restarts
-from storage.assets import open_store
+from storage.stores import open_store
 from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from configs.language import Adaptation, LlamaLanguageConfig, LlamaSizes, LoraSettings
+from configs.prefixer import PrefixerConfig
 from configs.sat_swin_mae import SwinMaeConfig
-from configs.weather_lm import PrefixerConfig
 from models.language.build import build_language_model
 from models.weather.narrator import NarrationBatch, Narrator
 from models.weather.prefixer import Prefixer

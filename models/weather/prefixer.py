@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.weather_lm import PrefixerConfig
+from configs.prefixer import PrefixerConfig
 from models.weather.swin3d import Grid
 
 

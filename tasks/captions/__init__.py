@@ -1,1 +1,8 @@
-"""Captions of weather: reading them, the places, numbers and events they name, and scores of generated ones."""
+"""Captions of weather: reading them, and the places, numbers and events they name.
+
+Stages:
+
+    weather_captions  gather.py
+
+What generated texts claim is compared with captions in `checks.py`.
+"""

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.captions.events import events
-from tasks.captions.metrics import Pair
 from tasks.captions.numbers import quantities
 from tasks.captions.quantities import Key, Kind
 from tasks.captions.regions import Gazetteer
+from tasks.text.metrics import Pair
 
 Number = TypeVar("Number", int, float)
 

@@ -12,19 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.fire.batch import FireBatch, FireSpec
+from models.fire.batch import FireBatch
 from storage.fire_split import PARTS, FireEntry, FireSplit, Part, Statistics
 from storage.token_cache import TokenCache
-from tasks.fire.landscape import SLOPES
+from tasks.fire.standardise import Region, StandardInputs, fires_in_memory, of_grid
 from tasks.fire.turns import Turn
 
-MEMORY = 256 * 2**20
-"""Bytes of pixels of decoded fires that a dataset keeps; their tokens are fewer."""
 FRONTS = 4096
 """Fronts that a dataset keeps, of a few hundred tokens each."""
-
-Region = tuple[int, int, int, int]
-"""Rows gy0 to gy1 and columns gx0 to gx1 of a token grid, half-open."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,17 +81,13 @@ class FireDataset:
         entries = self._everything() if part == "all" else self._of_part(split, part)
         self._arguments = (cache, split, part), (history, window_tokens, augment, wind, static)
         self.history, self.window_tokens, self.augment = history, window_tokens, augment
-        self._with_wind, self._with_static = wind, static
         self._regions = {entry.fire: entry.region for entry in entries}
         self.samples = [(e.fire, t) for e in entries for t in range(self.cache.steps[e.fire] - 1)]
         self.fires = [entry.fire for entry in entries]
-        self._standardise()
-        largest = max((crop.height * crop.width for crop in self.cache.crops), default=1)
-        remembered = max(8, MEMORY // largest)
-        self._arrival = lru_cache(remembered)(self.cache.arrival)
-        self._channels = lru_cache(remembered)(self._fire_channels)
+        self._inputs = StandardInputs(self.cache, self.statistics, wind=wind, static=static)
+        self.spec = self._inputs.spec
+        self._arrival = lru_cache(fires_in_memory(self.cache))(self.cache.arrival)
         self._front = lru_cache(FRONTS)(self._find_front)
-        self._turned = lru_cache(8)(self._turned_bands)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, self._arguments
@@ -118,41 +109,6 @@ class FireDataset:
             FireEntry(fire=i, name=name, part=None, group=i, region=(0, crop.rows, 0, crop.columns))
             for i, (name, crop) in enumerate(zip(self.cache.names, self.cache.crops, strict=True))
         ]
-
-    def _standardise(self) -> None:
-        """Bring the landscape into the form that samples are cut from."""
-        cache, statistics = self.cache, self.statistics
-        classes = cache.array("landscape/classes")
-        self._domain = classes[cache.fuel] > 0
-        self._mean = np.array([band.mean for band in statistics.bands], np.float32)
-        self._scale = np.array([1 / b.std if b.std > 0 else 0.0 for b in statistics.bands], np.float32)
-        self._terrain_valid = cache.array("landscape/valid") & self._domain
-        self._terrain = _standard(cache.array("landscape/values"), self._mean, self._scale, self._terrain_valid)
-        tables, columns, first = [], [], 0
-        for (_, codes), seen in zip(cache.categorical, statistics.classes, strict=True):
-            tables.append(np.array([0, *(1 + seen.codes.index(c) if c in seen.codes else 0 for c in codes)], np.uint8))
-            columns += [first + i for i, code in enumerate(codes) if code in seen.codes]
-            first += len(codes)
-        self._seen = np.array(columns, np.intp)
-        self._classes = np.stack([table[band] for table, band in zip(tables, classes, strict=True)]) * self._domain
-        self._burnable = cache.burnable if self._with_static else self._domain
-        if not self._with_static:
-            self._terrain, self._terrain_valid, self._classes = (
-                np.zeros_like(array) for array in (self._terrain, self._terrain_valid, self._classes)
-            )
-        names = [band.name for band in statistics.bands]
-        self._slopes = tuple(names.index(name) for name in SLOPES) if SLOPES[0] in names else ()
-        self._terrain = np.concatenate([self._terrain, -self._terrain[list(self._slopes)]])
-        wind = statistics.wind
-        self._wind_scale = wind.mean, wind.std if wind.std > 0 else 1.0
-        self.spec = FireSpec(
-            patch=cache.patch,
-            continuous=tuple(names),
-            categorical=tuple((c.name, 1 + len(c.codes)) for c in statistics.classes),
-            static=2 * len(names) + len(statistics.classes) + len(columns),
-            cell_metres=cache.cell_metres,
-            wind_scale=self._wind_scale,
-        )
 
     def place(self, index: int) -> tuple[int, int, int, int]:
         """Return where the whole region of sample `index` lies: rows y0 to y1 and columns x0 to x1 of the landscape."""
@@ -183,12 +139,13 @@ class FireDataset:
         frames = min(self.history, step + 1)
         now = np.uint8(step + 1)
         age = np.minimum(now - np.minimum(self._arrival(fire)[rows, columns], now), np.uint8(frames))
-        wind, wind_valid = self._wind(fire, step, frames, turn)
+        inputs = self._inputs
+        wind, wind_valid = inputs.wind(fire, slice(step + 1 - frames, step + 1), turn)
         gy, gx = region[1] - region[0], region[3] - region[2]
-        static, token_valid = self._static(fire, region, turn)
-        bands, bands_valid = self._turned(turn)
-        domain = self._domain[land]
-        shares = _of_grid(self.cache.fire_share(fire)[step + 1 - frames : step + 1], crop.columns, region)
+        static, token_valid = inputs.tokens(fire, region, turn)
+        bands, bands_valid = inputs.bands(turn)
+        domain = inputs.domain[land]
+        shares = of_grid(self.cache.fire_share(fire)[step + 1 - frames : step + 1], crop.columns, region)
         height, width = rows.stop - rows.start, columns.stop - columns.start
         spare_rows, spare_columns = gy * patch - height, gx * patch - width
         if turn.transpose:
@@ -205,11 +162,11 @@ class FireDataset:
             static=static,
             token_valid=token_valid,
             age=turn.map(age),
-            terrain=[turn.map(self._terrain[band][land]) for band in bands],
-            terrain_valid=[turn.map(self._terrain_valid[band][land]) for band in bands_valid],
-            classes=turn.map(self._classes[:, *land]),
+            terrain=[turn.map(inputs.terrain[band][land]) for band in bands],
+            terrain_valid=[turn.map(inputs.terrain_valid[band][land]) for band in bands_valid],
+            classes=turn.map(inputs.classes[:, *land]),
             domain=turn.map(domain),
-            burnable=turn.map(self._burnable[land]),
+            burnable=turn.map(inputs.burnable[land]),
             target=turn.map(self.cache.target(fire, step + 1)[rows, columns]),
             counted=turn.map(domain & self._fire_in_sight(fire, step, rows, columns)),
         )
@@ -247,8 +204,8 @@ class FireDataset:
     def _find_front(self, fire: int, step: int) -> NDArray[np.int16]:
         """Return row and column in the fire's region of every front token; without a front, of whatever comes next."""
         region, columns = self._regions[fire], self.cache.crops[fire].columns
-        share = _of_grid(self.cache.fire_share(fire)[step], columns, region)
-        domain = _of_grid(self.cache.static(fire).domain_share, columns, region)
+        share = of_grid(self.cache.fire_share(fire)[step], columns, region)
+        domain = of_grid(self.cache.static(fire).domain_share, columns, region)
         can_grow = (share < 1) & (domain > 0)
         near = can_grow.copy()
         near[1:] |= can_grow[:-1]
@@ -258,57 +215,6 @@ class FireDataset:
         burnt = share > 0
         front = burnt & near
         return np.argwhere(front if front.any() else burnt if burnt.any() else domain >= 0).astype(np.int16)
-
-    def _wind(self, fire: int, step: int, frames: int, turn: Turn) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        measured, known = self.cache.wind(fire)
-        measured, known = measured[step + 1 - frames : step + 1], known[step + 1 - frames : step + 1]
-        if not self._with_wind:
-            return np.zeros_like(measured), np.zeros_like(known)
-        mean, std = self._wind_scale
-        east, north = turn.vector(measured[:, 1], measured[:, 2])
-        wind = np.stack([(measured[:, 0] - np.float32(mean)) / np.float32(std), east, north], axis=1)
-        return wind * known[:, None], known
-
-    def _static(self, fire: int, region: Region, turn: Turn) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return (N, S) and which tokens have domain pixels (N,): means, shares, class shares, class histograms."""
-        columns = self.cache.crops[fire].columns
-        channels, valid = self._channels(fire)
-        valid = turn.map(_of_grid(valid, columns, region)).reshape(-1)
-        if not self._with_static:
-            return np.zeros((len(valid), self.spec.static), np.float32), valid
-        bands, bands_valid = self._turned(turn)
-        count = len(bands)
-        order = [*bands, *(len(self._slopes) + count + band for band in bands_valid)]
-        maps = _of_grid(channels, columns, region)
-        maps = turn.map(np.concatenate([maps[order], maps[len(self._slopes) + 2 * count :]]))
-        return maps.reshape(len(maps), -1).T, valid
-
-    def _fire_channels(self, fire: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the static channels of a whole crop and which tokens have domain pixels.
-
-        They are (S + reversed slopes, N), the latter behind the means, as in `_terrain`.
-        """
-        tokens = self.cache.static(fire)
-        valid = tokens.domain_share > 0
-        mean = (tokens.mean - self._mean) * self._scale * (tokens.share > 0)
-        reverse = -mean[:, list(self._slopes)]
-        parts = [mean, reverse, tokens.share, tokens.class_share, tokens.histogram[:, self._seen]]
-        return np.concatenate(parts, axis=1, dtype=np.float32).T * valid, valid
-
-    def _turned_bands(self, turn: Turn) -> tuple[list[int], list[int]]:
-        """Return which band each becomes on a turned map, with and without regard to its sign.
-
-        Behind all bands follow both slopes, reversed.
-        """
-        count = len(self._mean)
-        signed, unsigned = list(range(count)), list(range(count))
-        if self._slopes:
-            signs = np.array([[1, 0], [0, 1]])
-            for slope, parts in zip(self._slopes, turn.vector(*signs.T), strict=True):
-                source = int(np.flatnonzero(parts)[0])
-                unsigned[slope] = self._slopes[source]
-                signed[slope] = count + source if parts[source] < 0 else self._slopes[source]
-        return signed, unsigned
 
 
 def _again(head: tuple[Any, ...], options: tuple[Any, ...]) -> FireDataset:
@@ -322,18 +228,6 @@ def _around(burnt: NDArray[np.bool_], axis: int, part: slice) -> slice:
     """Return the least slice of an axis of a map that holds a part of it and all that burns."""
     where = np.flatnonzero(burnt.any(axis=1 - axis))
     return slice(min(part.start, int(where[0])), max(part.stop, int(where[-1]) + 1))
-
-
-def _of_grid(values: NDArray[Any], columns: int, region: Region) -> NDArray[Any]:
-    """Return a region (..., gy, gx) of tokens (..., N)."""
-    gy0, gy1, gx0, gx1 = region
-    return values.reshape(*values.shape[:-1], -1, columns)[..., gy0:gy1, gx0:gx1]
-
-
-def _standard(
-    values: NDArray[np.float32], mean: NDArray[np.float32], scale: NDArray[np.float32], valid: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    return (values - mean[:, None, None]) * scale[:, None, None] * valid
 
 
 def collate(samples: Sequence[FireSample]) -> FireBatch:

@@ -47,7 +47,6 @@ def fire_evaluation_report(
 
 def _contender(cache: Path, split: Path, label: str, asset: Asset) -> Contender:
     """Return a trained model, shown what its recipe says."""
-    from models.fire.emberformer import EmberFormer
     from tasks.fire.evaluation import Contender
     from tasks.fire.released import FireRelease, open_part
 
@@ -56,6 +55,6 @@ def _contender(cache: Path, split: Path, label: str, asset: Asset) -> Contender:
     def samples(part: Part) -> FireDataset:
         return open_part(cache, split, part, model.recipe.inputs)
 
-    attention = model.network.attention if isinstance(model.network, EmberFormer) else None
+    attention = getattr(model.network, "attention", None)  # of networks that attend to the history
     seed = asset.manifest.config["seed"]
     return Contender(label.removesuffix(f"-{seed}"), model.predict, samples, seed=seed, attention=attention)

@@ -14,7 +14,7 @@ import numpy as np
 
 from configs.fire_evaluation import EvaluationConfig
 from storage.files import atomic_path, write_atomic
-from tasks.fire.bootstrap import Resampled, Resamples
+from tasks.fire.bootstrap import resampled_measures, resampled_rollouts
 from tasks.fire.evaluation import Judged
 from tasks.fire.scores import (
     GROWTH,
@@ -27,6 +27,7 @@ from tasks.fire.scores import (
     reliability,
     size_classes,
 )
+from tasks.intervals import Resampled, Resamples
 
 COLUMNS = {
     "growth_f1": "growth F1",
@@ -74,8 +75,8 @@ def summarise(judged: Sequence[Judged], config: EvaluationConfig) -> list[Model]
     models = []
     for name in names:
         runs = [run for run in judged if run.contender.name == name]
-        scores = drawn.measures([(run.test, run.threshold) for run in runs], config.calibration_bins)
-        models.append(Model(name, runs, scores, drawn.rollouts([run.rollout for run in runs])))
+        scores = resampled_measures(drawn, [(run.test, run.threshold) for run in runs], config.calibration_bins)
+        models.append(Model(name, runs, scores, resampled_rollouts(drawn, [run.rollout for run in runs])))
     return models
 
 

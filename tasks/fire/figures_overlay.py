@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
@@ -15,9 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.figures import subplots
 from tasks.fire import palette
-
-if TYPE_CHECKING:
-    from tasks.fire.predict import Place, Prediction
+from tasks.fire.prediction import Place, Prediction
 
 
 def hillshade(elevation: NDArray[np.float32] | None, shape: tuple[int, int], cell_metres: float) -> NDArray[np.float64]:

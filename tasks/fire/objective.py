@@ -19,7 +19,8 @@ from storage.fire_split import Part
 from tasks.fire.dataset import FireDataset, FireSample, collate
 from tasks.fire.released import FireRelease, open_part, release_config
 from tasks.fire.scores import CALIBRATION_BINS, SampleHistograms, Scorer, choose_threshold, measures
-from tasks.training.objective import Objective, Weigher
+from tasks.training.loader import Weigher, ordered_batches
+from tasks.training.objective import Objective
 from tasks.training.share import Share
 from tasks.training.transfer import move
 
@@ -77,7 +78,7 @@ class FireObjective(Objective):
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return scores on validation fires at the threshold that suits them best."""
         scorer = Scorer()
-        for batch in share.batches(self._part("validation"), collate, batch_size=1):
+        for batch in ordered_batches(share, self._part("validation"), collate, batch_size=1):
             scorer.add_batch(torch.sigmoid(model(batch).logits), batch)
         samples = gather(scorer.histograms(), share)
         threshold = choose_threshold(samples)

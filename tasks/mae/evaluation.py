@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.weather.sat_swin_mae import pixel_mask
 from storage.window_dataset import WindowDataset
-from tasks.fire.bootstrap import Estimate, Resampled, Resamples
+from tasks.intervals import Estimate, Resampled, Resamples
 from tasks.mae.baselines import Climatology, interpolation, persistence
 from tasks.mae.objective import BATCH, CONTEXT, MaskedWindows, collate
 from tasks.mae.released import MaeRelease

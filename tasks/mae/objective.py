@@ -23,7 +23,8 @@ from models.weather.sat_swin_mae import (
 from models.weather.swin3d import Grid, as_grid
 from storage.window_dataset import WindowDataset
 from tasks.mae.released import MaeRelease, release_config
-from tasks.training.objective import Objective, Weigher
+from tasks.training.loader import Weigher, ordered_batches
+from tasks.training.objective import Objective
 from tasks.training.share import Share
 from tasks.training.transfer import move
 
@@ -124,7 +125,7 @@ class MaeObjective(Objective):
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return the mean squared error of hidden validation values, normalised, and that of the channels' means."""
         totals = torch.zeros(3, len(self.channels), dtype=torch.float64)
-        for batch in share.batches(self.source("validation"), collate, batch_size=BATCH):
+        for batch in ordered_batches(share, self.source("validation"), collate, batch_size=BATCH):
             weights, data = self._hidden.weights(batch), batch["data"]
             sums = squared_errors(_rebuilt(model, batch), data, weights)
             of_means = squared_errors(torch.zeros_like(data), data, weights)

@@ -1,1 +1,10 @@
-"""From windows to words: the join with captions, text models, adapters, and how they are judged."""
+"""From windows to words: the join with captions, text models, adapters, and how they are judged.
+
+Stages:
+
+    language_training  language.py
+    narrator_training  training.py
+    narration_report   report.py
+
+`narrate.py` tells of one date for `millrace narrate`.
+"""

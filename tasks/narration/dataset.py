@@ -14,8 +14,9 @@ from configs.weather_lm import JoinConfig, LanguageRecipe
 from models.weather.narrator import NarrationBatch
 from storage.window_dataset import WindowDataset
 from tasks.captions.placed import load_placed
+from tasks.narration.documents import prompt_for
 from tasks.narration.pairs import Pair, Pairs, Windows, join
-from tasks.narration.tokens import Tokens, padded, prompt_for
+from tasks.text.tokens import Tokens, padded
 
 FIELDS = ("data", "time", "latitude", "longitude")
 

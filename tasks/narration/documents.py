@@ -14,6 +14,9 @@ from typing import Literal
 from storage.files import write_atomic
 from tasks.captions.placed import PlacedCaption
 
+UNKNOWN_REGION = "Weather"
+"""What a prompt says where no region is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -50,3 +53,8 @@ def load_documents(path: Path) -> list[Document]:
     """Read what `write_documents` wrote."""
     rows = map(json.loads, path.read_text().splitlines())
     return [Document(date.fromisoformat(day), region, tuple(texts), part) for day, region, texts, part in rows]
+
+
+def prompt_for(template: str, region: str | None, day: date) -> str:
+    """Fill a prompt's {region} and {date}."""
+    return template.format(region=region or UNKNOWN_REGION, date=f"{day}")

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from configs.weather_lm import NarrationEvaluation
 from tasks.captions.checks import ValueCounts, event_f1, region_f1, value_accuracy
-from tasks.captions.intervals import Sums, paired_bootstrap
-from tasks.captions.metrics import text_scores
 from tasks.captions.regions import Gazetteer
+from tasks.intervals import Sums, paired_bootstrap
 from tasks.narration.dataset import ControlledPairs, NarrationPairs, collate, collate_controlled
 from tasks.narration.objective import controlled_nll
 from tasks.narration.released import NarratorRelease
 from tasks.narration.truth import FieldTruth
+from tasks.text.metrics import text_scores
 
 BATCH = 16
 Floats = NDArray[np.float64]

@@ -9,8 +9,8 @@ from configs.weather_lm import LanguageRecipe
 from storage.assets import Asset
 from tasks.captions.placed import PlacedCaption, load_placed
 from tasks.narration.documents import make_documents, write_documents
-from tasks.narration.tokens import FOLDER, train_tokenizer
 from tasks.stage import Job, Label, StageResult, stage
+from tasks.text.tokens import FOLDER, train_tokenizer
 from tasks.training.launch import train
 
 

@@ -18,10 +18,11 @@ from configs.weather_lm import LanguageRecipe
 from models.language.build import build_language_model
 from models.language.hrm_act_lm import HrmActLM
 from models.reads import reads_are_free
-from tasks.narration.documents import Document, load_documents
+from tasks.narration.documents import Document, load_documents, prompt_for
 from tasks.narration.released import LanguageRelease, language_config
-from tasks.narration.tokens import Tokens, padded, prompt_for
-from tasks.training.objective import Objective, Weigher
+from tasks.text.tokens import Tokens, padded
+from tasks.training.loader import Weigher, ordered_batches
+from tasks.training.objective import Objective
 from tasks.training.share import Share
 
 Batch = dict[str, Tensor]
@@ -141,7 +142,7 @@ class LanguageObjective(Objective):
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return nats per token of held-out documents, and those of a uniform guess, ln V."""
         sums = torch.zeros(2, dtype=torch.float64)
-        for batch in share.batches(self.source("validation"), collate, batch_size=BATCH):
+        for batch in ordered_batches(share, self.source("validation"), collate, batch_size=BATCH):
             nll = self._nll(model, batch).double().cpu()
             sums += torch.stack([nll, (batch["labels"] != IGNORED).sum().double().cpu()])
         nll_sum, count = share.sum(sums).tolist()

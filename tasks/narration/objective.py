@@ -23,7 +23,8 @@ from tasks.narration.dataset import (
 )
 from tasks.narration.pairs import Windows, days_text
 from tasks.narration.released import NarratorRelease, Parts, assemble, narrator_config
-from tasks.training.objective import Objective, Weigher
+from tasks.training.loader import Weigher, ordered_batches
+from tasks.training.objective import Objective
 from tasks.training.share import Share
 from tasks.training.transfer import move
 
@@ -143,7 +144,7 @@ class NarratorObjective(Objective):
         assert isinstance(model, Narrator)
         source = ControlledPairs(self._samples("validation"), self.recipe.validation_samples, seed=0)
         sums = torch.zeros(4, dtype=torch.float64)
-        for own, other in share.batches(source, collate_controlled, batch_size=BATCH):
+        for own, other in ordered_batches(share, source, collate_controlled, batch_size=BATCH):
             true, shuffled, blind = controlled_nll(model, own, other)
             sums += torch.stack([x.sum().double().cpu() for x in (true, shuffled, blind, own.learned.sum())])
         true, shuffled, blind, count = share.sum(sums).tolist()

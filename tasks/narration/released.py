@@ -14,7 +14,7 @@ from models.language.interface import LanguageModel
 from models.weather.narrator import Narrator
 from models.weather.prefixer import Prefixer
 from tasks.mae.released import MaeRelease
-from tasks.narration.tokens import FOLDER, Tokens
+from tasks.text.tokens import FOLDER, Tokens
 from tasks.training.release import Release, reference, referred
 
 

@@ -14,6 +14,7 @@ from storage.assets import Asset
 from storage.files import write_atomic
 from tasks.stage import Job, StageResult, stage
 
+NARRATOR = "weather_narrator"
 COLUMNS = (
     "narrator", "nats true", "nats shuffled", "nats blind", "gap", "gap low", "gap high", "BLEU", "chrF", "ROUGE-L",
     "CIDEr-D", "values right", "values right, shuffled", "event F1",
@@ -30,13 +31,11 @@ def narration_report(
     mae: Asset,
     join: JoinConfig,
     evaluation: NarrationEvaluation,
-    languages: Mapping[str, str],
     **assets: Asset,
 ) -> StageResult:
     """Compare narrators: likelihood and texts with true and other windows, values against the fields; show texts.
 
-    `assets` are narrators by name, and language models as `language NAME`; `languages` says which narrator is built on
-    which of them.
+    `assets` are narrators by name, and under other names the language models that were trained for them.
     """
     import numpy as np
 
@@ -47,7 +46,7 @@ def narration_report(
     from tasks.narration.released import NarratorRelease
 
     folders = PairFolders(store.folder, training_set.folder, captions.folder)
-    narrators = {name: asset for name, asset in assets.items() if name in languages}
+    narrators = {name: asset for name, asset in assets.items() if asset.kind == NARRATOR}
     tables: dict[str, Any] = {}
     for done, (name, asset) in enumerate(narrators.items()):
         job.progress(done, len(narrators))

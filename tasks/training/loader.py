@@ -6,20 +6,30 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from storage.sampling import KeyedBatchSampler, sample_seed
-from tasks.training.objective import Source, Weigher
+from tasks.training.share import Share
 from tasks.training.transfer import MicroBatch, Packed, move
 
-if TYPE_CHECKING:
-    from tasks.training.share import Share
-
 Key = tuple[int, int]  # (pass over the data, index of the sample)
+
+
+class Source(Protocol):
+    """Map-style samples. It is sent to loader processes, so it must survive pickling."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, seed: int) -> Any:
+        """Return one sample; everything random about it comes from `seed`, nothing from global generators."""
+
+
+Weigher = Callable[[Any], dict[str, float]]
+"""From a batch on the CPU, by loss term, what it adds to the denominator. It is sent to loader processes."""
 
 
 class KeyedSamples(Dataset[tuple[int, Any]]):
@@ -86,9 +96,9 @@ def training_batches(
 
 
 def ordered_batches(
-    share: Share, source: Source, collate: Callable[[Sequence[Any]], Any], batch_size: int, seed: int
+    share: Share, source: Source, collate: Callable[[Sequence[Any]], Any], batch_size: int, seed: int = 0
 ) -> Iterator[Any]:
-    """Yield this rank's part of a source in order, as batches on its device."""
+    """Yield this rank's part of a source in order, as batches on its device; for evaluations."""
     mine = share.mine(len(source))
     keys = [[(0, i) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
     for item in _loader(share, KeyedSamples(source, seed), collate, _unweighed, keys):

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tasks.training.loader import Source, Weigher
 from tasks.training.release import Release
 from tasks.training.share import Share
-
-
-class Source(Protocol):
-    """Map-style samples. It is sent to loader processes, so it must survive pickling."""
-
-    def __len__(self) -> int: ...
-
-    def sample(self, index: int, seed: int) -> Any:
-        """Return one sample; everything random about it comes from `seed`, nothing from global generators."""
-
-
-Weigher = Callable[[Any], dict[str, float]]
-"""From a batch on the CPU, by loss term, what it adds to the denominator. It is sent to loader processes."""
 
 
 @dataclass(frozen=True, slots=True)

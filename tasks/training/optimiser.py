@@ -1,8 +1,9 @@
-"""AdamW over named groups that may be frozen, gradients in a flat buffer, and a moving average of the weights."""
+"""AdamW over named groups that may be frozen, their learning rates, and a moving average of the weights."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from configs.training import TrainingConfig
 from tasks.training.objective import Objective
-from tasks.training.schedule import learning_rate
 from tasks.training.share import Share
 
 
@@ -43,6 +43,26 @@ class Parameters:
     def in_group(self, group: str) -> list[nn.Parameter]:
         """Return a group's parameters in the model's order."""
         return [p for name, p in self.named.items() if self.group_of[name] == group]
+
+
+def learning_rate(config: TrainingConfig, group: str, step: int, steps_per_epoch: int) -> float:
+    """Return a group's learning rate for the update at `step` (from 0).
+
+    A linear warm-up and a cosine that ends at the training's last step; both start when the group thaws. A frozen
+    group has 0.
+    """
+    first = config.freeze.get(group, 0) * steps_per_epoch
+    total = config.epochs * steps_per_epoch - first
+    step -= first
+    if step < 0:
+        return 0.0
+    peak = config.learning_rates[group]
+    warmup = min(config.warmup_steps, total)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return peak * (config.final_lr_share + (1 - config.final_lr_share) * cosine)
 
 
 class Optimiser:

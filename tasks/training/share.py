@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from configs.training import Execution
-
-if TYPE_CHECKING:
-    from tasks.training.objective import Source
 
 
 class Share:
@@ -110,14 +107,6 @@ class Share:
         """Wait until all ranks are here."""
         if self.world_size > 1:
             dist.barrier()
-
-    def batches(
-        self, source: Source, collate: Callable[[Sequence[Any]], Any], batch_size: int, seed: int = 0
-    ) -> Iterator[Any]:
-        """Yield this rank's part of a source in order, as batches on the device; for evaluations."""
-        from tasks.training.loader import ordered_batches
-
-        return ordered_batches(self, source, collate, batch_size, seed)
 
 
 def _device(execution: Execution, local_rank: int) -> torch.device:

@@ -12,13 +12,13 @@ import sacrebleu
 from configs.weather import SampleSource
 from tasks.captions.checks import sample_truth, value_accuracy
 from tasks.captions.events import events
-from tasks.captions.intervals import Sums, paired_bootstrap
-from tasks.captions.metrics import bleu, chrf, cider, rouge_l
 from tasks.captions.numbers import quantities
 from tasks.captions.read import read_captions
 from tasks.captions.regions import Gazetteer, load_regions, overlap
+from tasks.intervals import Sums, paired_bootstrap
 from tasks.samples.weather_captions import day_captions
 from tasks.samples.weather_units import sample_units
+from tasks.text.metrics import bleu, chrf, cider, rouge_l
 
 
 def write(tmp_path, text, name="a.csv"):

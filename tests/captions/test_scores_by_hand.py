@@ -9,9 +9,9 @@ import pytest
 import sacrebleu
 
 from tasks.captions.checks import SAMPLE_KEYS, ValueCounts, event_f1, region_f1, sample_truth, tolerance, value_accuracy
-from tasks.captions.metrics import bleu, chrf, cider, rouge_l, text_scores
 from tasks.captions.regions import Gazetteer
 from tasks.samples.weather_statistics import STATISTICS
+from tasks.text.metrics import bleu, chrf, cider, rouge_l, text_scores
 from tests.captions.test_captions import cider_by_hand
 
 TOLERANCES = {
@@ -125,7 +125,7 @@ def test_samples_without_references_are_refused(score):
         score([("rain", ["rain"]), ("rain", [])])
     with pytest.raises(ValueError, match="sample 0 has no list of reference texts"):
         score([("rain", "rain"), ("rain", ["rain"])])
-    with pytest.raises(ValueError, match="there are no captions"):
+    with pytest.raises(ValueError, match="there are no texts"):
         score([])
 
 

@@ -409,6 +409,17 @@ def test_workers_deliver_what_the_main_process_does(tmp_path: Path, context: str
     torch.testing.assert_close(helped, alone, rtol=0, atol=0)
 
 
+def test_folders_may_be_given_as_text(tmp_path: Path) -> None:
+    store = write_store(tmp_path, noise((24, 2, 60, 96)))
+    build_training_set(store, SMALL, TRAIN_ONLY).save(tmp_path / "set")
+    told = WindowDataset(str(tmp_path), str(tmp_path / "set"), "train")
+    (batch,) = DataLoader(told, batch_size=2, sampler=[3, 5], num_workers=1, multiprocessing_context="forkserver")
+    dataset = WindowDataset(tmp_path, tmp_path / "set", "train")
+    torch.testing.assert_close(batch["data"], torch.stack([dataset[3]["data"], dataset[5]["data"]]), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"nowhere is no window store: it has no zarr\.json; build the store first"):
+        WindowDataset(str(tmp_path / "nowhere"), str(tmp_path / "set"), "train")
+
+
 def test_a_training_set_of_another_store_is_refused(tmp_path: Path) -> None:
     built = build_training_set(write_store(tmp_path / "a", noise((24, 2, 32, 32))), SMALL, TRAIN_ONLY)
     built.save(tmp_path / "set")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.fire.batch import FireBatch
-from tasks.fire.bootstrap import Resamples
+from tasks.fire.bootstrap import resampled_rollouts
 from tasks.fire.dataset import FireDataset, collate
 from tasks.fire.dilation import copy_last
 from tasks.fire.rollout import (
@@ -22,6 +22,7 @@ from tasks.fire.rollout import (
     rollout_measures,
     rollout_starts,
 )
+from tasks.intervals import Resamples
 
 
 def load(samples: FireDataset, *indices: int) -> FireBatch:
@@ -128,10 +129,10 @@ def test_rollout_intervals_resample_the_fires_of_the_starts() -> None:
     full = np.stack([(union * random.random((6, 2))).astype(int), union], axis=-1)
     counts = RolloutCounts(fire, np.arange(6), full, full)
     drawn = Resamples.draw(np.array([1, 3, 8, 9]), 50, 0)  # fire 1 is too short for a start
-    found = drawn.rollouts([counts])["iou"][1]
+    found = resampled_rollouts(drawn, [counts])["iou"][1]
     assert found.value == pytest.approx(full[:, 1, 0].sum() / full[:, 1, 1].sum())
     for row in range(50):
-        copies = [i for i in range(6) for _ in range(drawn.weights[row, drawn.fires.tolist().index(fire[i])])]
+        copies = [i for i in range(6) for _ in range(drawn.weights[row, drawn.groups.tolist().index(fire[i])])]
         if copies:
             assert found.replicates[row] == pytest.approx(full[copies, 1, 0].sum() / full[copies, 1, 1].sum())
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.fire.bootstrap import Estimate, Resamples
+from tasks.fire.bootstrap import resampled_measures
 from tasks.fire.scores import (
     BINS,
     SampleHistograms,
@@ -23,13 +23,14 @@ from tasks.fire.scores import (
     reliability,
     size_classes,
 )
+from tasks.intervals import Estimate, Resamples
 
 Picture = dict[str, np.ndarray]
 
 
 def interval(histograms: SampleHistograms, name: str, resamples: int = 200, seed: int = 0) -> Estimate:
     drawn = Resamples.draw(histograms.fires, resamples, seed)
-    return drawn.measures([(histograms, 0.5)], 16)[name].estimate()
+    return resampled_measures(drawn, [(histograms, 0.5)], 16)[name].estimate()
 
 
 def random_samples(seed: int = 0, fires: int = 5, skill: float = 0.4) -> list[tuple[int, int, Picture]]:
@@ -323,18 +324,18 @@ def test_paired_differences_share_their_fires() -> None:
     good, bad = score(random_samples(fires=12, skill=0.45)), score(random_samples(fires=12, skill=0.3))
     assert not np.array_equal(good.counts, bad.counts)
     drawn = Resamples.draw(good.fires, 300, 0)
-    first, second = (drawn.measures([(h, 0.5)], 16)["growth_f1"] for h in (good, bad))
+    first, second = (resampled_measures(drawn, [(h, 0.5)], 16)["growth_f1"] for h in (good, bad))
     gain = (first - second).estimate()
     assert gain.value == pytest.approx(first.value - second.value)
     assert gain.low > 0
     assert gain.high - gain.low < first.estimate().high - second.estimate().low - (first.value - second.value)
     nothing = (first - first).estimate()
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
-    both = drawn.measures([(good, 0.5), (bad, 0.5)], 16)["growth_f1"]
+    both = resampled_measures(drawn, [(good, 0.5), (bad, 0.5)], 16)["growth_f1"]
     assert both.value == pytest.approx((first.value + second.value) / 2)
     assert both.replicates == pytest.approx((first.replicates + second.replicates) / 2)
     with pytest.raises(ValueError, match="same samples"):
-        drawn.measures([(good, 0.5), (bad.select(bad.step > 0), 0.5)], 16)
+        resampled_measures(drawn, [(good, 0.5), (bad.select(bad.step > 0), 0.5)], 16)
 
 
 def test_histograms_survive_a_file(tmp_path: Path) -> None:
@@ -353,4 +354,4 @@ def test_runs_on_other_fires_or_other_steps_are_not_compared(field: str) -> None
     other = replace(good, **{field: getattr(good, field)[::-1].copy()})
     drawn = Resamples.draw(good.fires, 10, 0)
     with pytest.raises(ValueError, match="same samples"):
-        drawn.measures([(good, 0.5), (other, 0.5)], 16)
+        resampled_measures(drawn, [(good, 0.5), (other, 0.5)], 16)

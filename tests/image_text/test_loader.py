@@ -189,6 +189,15 @@ def test_an_index_of_other_shards_is_refused(own: ShardFolders) -> None:
         ImageTextDataset(own.shards / "nowhere", own.index, "train", side=SIDE)
 
 
+def test_folders_may_be_given_as_text(own: ShardFolders) -> None:
+    told = ImageTextDataset(str(own.shards), str(own.index), "train", side=SIDE)
+    (sample,) = DataLoader(told, batch_size=None, sampler=[1], num_workers=1, multiprocessing_context="forkserver")
+    assert told.fingerprint == opened(own).fingerprint
+    assert torch.equal(sample["image"], opened(own)[1]["image"])
+    with pytest.raises(ValueError, match="nowhere cannot be listed"):
+        ImageTextDataset(str(own.shards / "nowhere"), own.index, "train", side=SIDE)
+
+
 def test_what_is_no_index_is_refused(own: ShardFolders) -> None:
     with pytest.raises(ValueError, match="there is no split 'val'; there are train, validation, test"):
         opened(own, "val")

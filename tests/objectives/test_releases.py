@@ -15,14 +15,6 @@ from tests.once import only
 NAMES = (
     "fire: front", "fire: sam", "mae", "language: llama", "language: hrm_act", "narrator: lora", "narrator: 4 bits",
 )  # fmt: skip
-    "fire: front",
-    "fire: sam",
-    "mae",
-    "language: llama",
-    "language: hrm_act",
-    "narrator: lora",
-    "narrator: 4 bits",
-)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from configs.training import Execution, TrainingConfig
 from tasks.training.loop import BUILD, STEP, Trainer, seed_everything
 from tasks.training.objective import Moment, Objective
-from tasks.training.optimiser import Optimiser
-from tasks.training.schedule import learning_rate
+from tasks.training.optimiser import Optimiser, learning_rate
 from tasks.training.share import Share
 from tasks.training.transfer import MicroBatch
 from tests.objectives.cases import CASES, Data

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.assets import AssetStore, open_store
+from storage.assets import AssetStore
 from storage.remote import working_folder
+from storage.stores import open_store
 
 BUCKET = "millrace"
 

@@ -12,8 +12,9 @@ import urllib.request
 import numpy as np
 import pytest
 
-from storage.assets import Asset, AssetStore, open_store
+from storage.assets import Asset, AssetStore
 from storage.remote import Objects, RemoteBytes, RemoteStore, working_folder
+from storage.stores import open_store
 from tests.command import millrace
 from tests.conftest import REPOSITORY
 from tests.spine.s3_server import BUCKET, on_another_machine, store
@@ -117,7 +118,7 @@ def test_killed_at_work_it_resumes_and_uploads_nothing_twice(url, address, tmp_p
     folder, log = working_folder(url), tmp_path / "log"
     environment = os.environ | {"TOY_LOG": str(log), "TOY_PAUSE": "0.3"}
     program = (
-        "import sys; from pathlib import Path; from storage.assets import open_store; from tests.spine import toy\n"
+        "import sys; from pathlib import Path; from storage.stores import open_store; from tests.spine import toy\n"
         "from tasks.progress import Silent; from tasks.session import Session; from tasks.units import Workers\n"
         "session = Session(open_store(Path(sys.argv[1])), Silent(), workers=Workers.parse('2'))\n"
         "with session.active(): print(toy.squares(count=12, first=0).fingerprint)"
@@ -195,7 +196,7 @@ def test_what_is_wrong_with_a_root_is_one_sentence(url, monkeypatch):
 
 def test_roots_on_this_machine_know_nothing_of_it(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from storage.assets import open_store\n"
+        "import sys; from pathlib import Path; from storage.stores import open_store\n"
         "open_store(Path(sys.argv[1])).assets(); assert not {'obstore', 'storage.remote'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, check=True)

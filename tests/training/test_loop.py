@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tasks.training.optimiser import learning_rate
 from tasks.training.publish import publish
 from tasks.training.release import write_weights
-from tasks.training.schedule import learning_rate
 from tasks.training.transfer import move
 from tests.training.toy import SAMPLES, Toy
 from tests.training.trainers import RATES, config, micro_batches, same, trainer, weights_of

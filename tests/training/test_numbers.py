@@ -11,8 +11,7 @@ from torch import nn
 
 from configs.training import TrainingConfig
 from tasks.training.history import History, Interval, total_loss
-from tasks.training.optimiser import MovingAverage, Optimiser, Parameters
-from tasks.training.schedule import learning_rate
+from tasks.training.optimiser import MovingAverage, Optimiser, Parameters, learning_rate
 from tasks.training.share import Share
 from tests.training.toy import Toy
 

@@ -13,7 +13,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from tasks.training.objective import Objective, Weigher
+from tasks.training.loader import Weigher, ordered_batches
+from tasks.training.objective import Objective
 from tasks.training.release import Release
 
 SAMPLES = 48
@@ -89,7 +90,7 @@ class Toy(Objective):
         return {"bce": (loss * valid).sum(), "decay": logits.square().mean(1).sum()}
 
     def evaluate(self, model: nn.Module, share: Any) -> dict[str, float]:
-        hits = [(model(x).squeeze(-1) > 0) == (y > 0) for x, y, _ in share.batches(Numbers(), self.collate, 8)]
+        hits = [(model(x).squeeze(-1) > 0) == (y > 0) for x, y, _ in ordered_batches(share, Numbers(), self.collate, 8)]
         rows = share.gather(torch.cat(hits).float())
         assert len(rows) == SAMPLES
         return {"accuracy": float(rows.mean()), "calls": float(self.calls)}

@@ -13,6 +13,7 @@ from models.weather.sat_swin_mae import SatSwinMAE
 from storage.window_dataset import WindowDataset
 from tasks.mae.objective import CONTEXT, MaeObjective, MaskedWindows, collate
 from tasks.mae.released import MaeRelease
+from tasks.training.loader import ordered_batches
 from tasks.training.share import Share
 from tests.once import only
 from tests.weather_lm.tiny import CONFIG, folders
@@ -54,7 +55,7 @@ def test_windows_with_another_normalisation_are_refused(release, windows):
 
 
 def validation(objective: MaeObjective) -> list[dict[str, torch.Tensor]]:
-    return list(Share().batches(objective.source("validation"), collate, batch_size=1))
+    return list(ordered_batches(Share(), objective.source("validation"), collate, batch_size=1))
 
 
 def test_validation_masks_are_the_same_in_every_evaluation_and_differ_between_windows(objective):

@@ -24,7 +24,7 @@ from tasks.narration import evaluation
 from tasks.narration.dataset import ControlledPairs, NarrationPairs
 from tasks.narration.evaluation import evaluate_narrator, likelihood_table, likelihoods, text_table, write_texts
 from tasks.narration.pairs import Windows, join
-from tasks.narration.tokens import Tokens
+from tasks.text.tokens import Tokens
 from tests.era5.stores import write_store
 
 DAYS = 10

@@ -18,8 +18,8 @@ from tasks.era5.training_set import build_training_set
 from tasks.narration.documents import load_documents, make_documents, write_documents
 from tasks.narration.language_objective import Documents
 from tasks.narration.pairs import BOTH, NO_PLACE, NO_VIEW, NO_WINDOW, Pairs, Windows, join
-from tasks.narration.tokens import Tokens, train_tokenizer
 from tasks.narration.truth import FieldTruth
+from tasks.text.tokens import Tokens, train_tokenizer
 from tests.era5.stores import noise, write_store
 
 DAYS, ROWS, COLUMNS = 6, 16, 36

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from configs.weather_lm import PrefixerConfig
+from configs.prefixer import PrefixerConfig
 from models.weather.prefixer import BlockMeans, Prefixer, block_grid
 
 GRID = (2, 4, 6)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-UNKNOWN_REGION = "Weather"
-"""What a prompt says where no region is named."""
 END, PAD, BEGIN = "</s>", "<pad>", "<s>"
 FOLDER = "tokenizer"
 
@@ -38,7 +35,7 @@ class Tokens:
                 "cached or can be reached"
             ) from error
         if tokenizer.eos_token_id is None:
-            raise ValueError(f"tokenizer {source} has no end-of-text token, so captions could not end; use another one")
+            raise ValueError(f"tokenizer {source} has no end-of-text token, so texts could not end; use another one")
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         return cls(tokenizer, begin, tokenizer.eos_token_id)
 
@@ -87,11 +84,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=PAD)
     fast.save_pretrained(str(folder))
-
-
-def prompt_for(template: str, region: str | None, day: date) -> str:
-    """Fill a prompt's {region} and {date}."""
-    return template.format(region=region or UNKNOWN_REGION, date=f"{day}")
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:

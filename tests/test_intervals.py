@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.captions.intervals import Sums, paired_bootstrap
-from tasks.fire.bootstrap import Estimate, Resampled, Resamples
+from tasks.intervals import Estimate, Resampled, Resamples, Sums, paired_bootstrap
 
 
 def sums(values: np.ndarray, weights: np.ndarray | float = 1.0) -> Sums:
@@ -38,7 +37,7 @@ def test_as_many_are_drawn_as_there_are_each_as_often_as_any_other() -> None:
     np.testing.assert_allclose(drawn.weights.mean(0), 1, atol=0.03)
     np.testing.assert_allclose(drawn.weights.var(0), 3 / 4, atol=0.03)  # of a multinomial: n p (1 - p)
     np.testing.assert_array_equal(drawn.of(np.array([5, 9])), drawn.weights[:, [1, 3]])
-    assert not np.array_equal(drawn.weights, Resamples.draw(drawn.fires, 20_000, seed=1).weights)
+    assert not np.array_equal(drawn.weights, Resamples.draw(drawn.groups, 20_000, seed=1).weights)
 
 
 def test_the_width_is_that_of_normal_theory() -> None:

@@ -1,4 +1,4 @@
-"""Scores of generated captions against reference texts, of the corpus and of each sample.
+"""Scores of generated texts against reference texts, of the corpus and of each sample.
 
 BLEU: Papineni et al. 2002; chrF: Popović 2015; ROUGE-L: Lin 2004; CIDEr-D: Vedantam et al. 2015. Likeness of words does
 not show that the numbers are right: see `checks.py` for that.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
-from tasks.captions.cider import cider_d, tokens
+from tasks.text.cider import cider_d, tokens
 
 Pair = tuple[str, Sequence[str]]
 """A generated text and one or more references; their number may differ between samples."""
@@ -80,7 +80,7 @@ def _sacrebleu(corpus: BLEU | CHRF, sentence: BLEU | CHRF, pairs: Sequence[Pair]
 
 def _check(pairs: Sequence[Pair]) -> None:
     if not pairs:
-        raise ValueError("there are no captions to score; give at least one generated text with its references")
+        raise ValueError("there are no texts to score; give at least one generated text with its references")
     for place, (_, references) in enumerate(pairs):
         if isinstance(references, str) or not references:
             raise ValueError(f"sample {place} has no list of reference texts; leave it out or give it one")
