@@ -1,1 +1,6 @@
-"""Captions of weather: reading them, the places, numbers and events they name, and scores of generated ones."""
+"""Captions of weather: reading them, and the places, numbers and events they name.
+
+`weather_captions` -> `gather.py` (`read` reads CSV files, `regions` finds places)
+
+What a text says is in `numbers` and `events`, whether it is so in `checks`.
+"""
