@@ -182,8 +182,7 @@ def _watch(console: Console, services: Services) -> NoReturn:
 def start_temporary_api() -> None:
     """Serve Prefect's API to this process alone, until it ends: no pages, no schedules, no worker.
 
-    Call it with Prefect's settings in the environment, before Prefect is imported. The pipelines are imported while it
-    starts.
+    Call it with Prefect's settings in the environment, before Prefect is imported, which happens here while it starts.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
