@@ -1,5 +1,5 @@
 """`python -m flows`: the `millrace` command."""
 
-from flows.cli import main
+from flows.commands.cli import main
 
 main()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import load_config, profile_names, profile_path
-from flows.pipelines import PIPELINES
+from flows.pipelines import ALL, find_pipelines
 from flows.runner import default_root
 
 
@@ -21,8 +21,8 @@ def deployment_values() -> dict[str, Any]:
         "root": str(default_root()),
         "workers": os.environ.get("MILLRACE_WORKERS", "auto"),
     }
-    for name, pipeline in PIPELINES.items():
-        for profile in profile_names(name):
-            config = load_config(pipeline.config, profile_path(name, profile))
-            values[f"{name}_{profile}"] = config.model_dump(mode="json", exclude_unset=True)
+    for pipeline in find_pipelines(ALL):
+        for profile in profile_names(pipeline.name):
+            config = load_config(pipeline.config, profile_path(pipeline.name, profile))
+            values[f"{pipeline.name}_{profile}"] = config.model_dump(mode="json", exclude_unset=True)
     return values

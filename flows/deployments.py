@@ -1,18 +1,16 @@
-"""The pipelines as Prefect flows: the entry points of `prefect.yaml` and of `millrace run`."""
+"""The pipelines as Prefect flows: `flows/deployments.py:NAME` is the flow of a pipeline, as `prefect.yaml` names it."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from prefect import State, flow
+from prefect import Flow, State, flow
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from configs.base import Config
-from configs.image_text import ImageTextConfig
-from configs.weather_pipeline import WeatherConfig
-from configs.wildfire import WildfireConfig
-from flows.pipelines import PIPELINES, Pipeline
+from flows.pipelines import Pipeline, find_pipeline, pipeline_names
 from flows.runner import default_root, run
 from flows.runs import INTERRUPTED
 from tasks.progress import Both
@@ -20,15 +18,31 @@ from tasks.session import Reporter
 from tasks.stage import dashboard_reporter
 
 
-def run_in_flow(pipeline: Pipeline, config: Config) -> State:
+def __getattr__(name: str) -> Flow[Any, State]:
+    """Make the flow of a pipeline when it is asked for, so that a new pipeline needs no line here."""
+    if name not in pipeline_names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return flow_of(find_pipeline(name))
+
+
+def flow_of(pipeline: Pipeline, *watchers: Reporter) -> Flow[Any, State]:
+    """Return the flow of a pipeline; what the dashboard sees, the watchers see too."""
+
+    def in_flow(config: Any) -> State:
+        return _run_in_flow(pipeline, config, watchers)
+
+    in_flow.__annotations__ = {"config": pipeline.config, "return": State}  # what Prefect draws the form from
+    return flow(name=pipeline.name, description=pipeline.title, persist_result=False)(in_flow)
+
+
+def _run_in_flow(pipeline: Pipeline, config: Config, watchers: tuple[Reporter, ...]) -> State:
     """Run a pipeline inside a Prefect flow run; bad input is a failed state with one sentence, not a traceback."""
-    reporters = [dashboard_reporter(), *([terminals[pipeline.name]] if pipeline.name in terminals else [])]
     try:
         record = run(
             pipeline,
             config,
             default_root(),
-            Both(reporters),
+            Both([dashboard_reporter(), *watchers]),
             engine="prefect",
             workers=os.environ.get("MILLRACE_WORKERS", "auto"),
             deep=os.environ.get("MILLRACE_DEEP") == "1",
@@ -41,31 +55,3 @@ def run_in_flow(pipeline: Pipeline, config: Config) -> State:
         return Cancelled(message=INTERRUPTED)
     worked = sum(stage.status != "HIT" for stage in record.stages)
     return Completed(message=f"{len(record.stages)} stages, {worked} worked, {len(record.stages) - worked} cached")
-
-
-terminals: dict[str, Reporter] = {}
-"""By pipeline; filled by `millrace run`, so that a person at a terminal sees what the dashboard sees."""
-
-
-@flow(name="weather", persist_result=False)
-def weather(config: WeatherConfig) -> State:
-    """Raw ERA5 NetCDF to verified training windows."""
-    return run_in_flow(PIPELINES["weather"], config)
-
-
-@flow(name="wildfire", persist_result=False)
-def wildfire(config: WildfireConfig) -> State:
-    """Raw fire archives to trained and judged spread models."""
-    return run_in_flow(PIPELINES["wildfire"], config)
-
-
-@flow(name="microvlm", persist_result=False)
-def microvlm(config: ImageTextConfig) -> State:
-    """Image URLs with captions to verified WebDataset shards."""
-    return run_in_flow(PIPELINES["microvlm"], config)
-
-
-@flow(name="trm_vlm", persist_result=False)
-def trm_vlm(config: ImageTextConfig) -> State:
-    """Image URLs with questions to verified WebDataset shards."""
-    return run_in_flow(PIPELINES["trm_vlm"], config)

@@ -1,24 +1,27 @@
-"""The pipelines that exist, by name."""
+"""The pipelines that exist: every module of `flows` that declares a `PIPELINE`, under the module's name.
+
+A pipeline is imported when it is asked for, so neither its libraries nor its faults are any other's.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from configs.base import Config
-from configs.image_text import ImageTextConfig
-from configs.weather_pipeline import WeatherConfig
-from configs.wildfire import WildfireConfig
-from flows.image_text import image_text
-from flows.weather import weather
-from flows.wildfire import wildfire
+from configs.load import profile_minutes, profile_path
+
+ALL = "all"
+DECLARATION = re.compile(r"^PIPELINE = ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A named wiring of stages and the configuration that it takes."""
+    """A named wiring of stages and the configuration that it takes; the name is that of its module in `flows`."""
 
     name: str
     title: str
@@ -30,30 +33,22 @@ class Pipeline:
         return root / "reports" / f"{self.name}.html"
 
 
-PIPELINES = {
-    pipeline.name: pipeline
-    for pipeline in [
-        Pipeline(
-            "weather", "Raw ERA5 to verified training windows, and to the weather in words", WeatherConfig, weather
-        ),
-        Pipeline("wildfire", "Raw fire archives to trained and judged spread models", WildfireConfig, wildfire),
-        Pipeline("microvlm", "Image URLs with captions to verified WebDataset shards", ImageTextConfig, image_text),
-        Pipeline("trm_vlm", "Image URLs with questions to verified WebDataset shards", ImageTextConfig, image_text),
-    ]
-}
-
-
-ALL = "all"
+def pipeline_names() -> list[str]:
+    """Return the names of all pipelines; none is imported."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if DECLARATION.search(path.read_text()))
 
 
 def find_pipelines(name: str) -> list[Pipeline]:
-    """Return a pipeline by its name, or every one for `all`."""
-    return list(PIPELINES.values()) if name == ALL else [find_pipeline(name)]
+    """Return a pipeline by its name, or every one for `all`, the longest demo first: side by side they end sooner."""
+    if name != ALL:
+        return [find_pipeline(name)]
+    minutes = {each: profile_minutes(profile_path(each, "demo")) or 0 for each in pipeline_names()}
+    return [find_pipeline(each) for each in sorted(minutes, key=lambda each: -minutes[each])]
 
 
 def find_pipeline(name: str) -> Pipeline:
     """Return a pipeline by its name."""
-    try:
-        return PIPELINES[name]
-    except KeyError:
-        raise ValueError(f"there is no pipeline {name!r}; there are: {', '.join(PIPELINES)}") from None
+    if name not in (names := pipeline_names()):
+        raise ValueError(f"there is no pipeline {name!r}; there are: {', '.join(names)}")
+    pipeline: Pipeline = import_module(f"flows.{name}").PIPELINE
+    return pipeline

@@ -9,6 +9,7 @@ from typing import Any
 from configs.weather import ArcoSource, CdsSource, FilesSource, SampleSource
 from configs.weather_lm import CaptionFiles, LanguageRecipe, NarratorRecipe, SampleCaptions, SampleText
 from configs.weather_pipeline import WeatherConfig
+from flows.pipelines import Pipeline
 from storage.raw import find_files
 from tasks.captions.gather import caption_files, named_columns, weather_captions
 from tasks.era5.download import as_of, era5_arco, era5_cds
@@ -130,3 +131,8 @@ def raw_files(config: WeatherConfig, today: date) -> Any:
             return era5_cds(source=source.until(today), as_of=as_of(source.until(today), today))
         case ArcoSource() as source:
             return era5_arco(source=source, as_of=as_of(source, today))
+
+
+PIPELINE = Pipeline(
+    "weather", "Raw ERA5 to verified training windows, and to the weather in words", WeatherConfig, weather
+)

@@ -8,6 +8,7 @@ from typing import Any
 from configs.fire_data import FireArchive
 from configs.fire_sample import SampleFires
 from configs.wildfire import FireRecipe, WildfireConfig
+from flows.pipelines import Pipeline
 from storage.raw import FoundFiles, visible
 from tasks.fire.archive import archive_files, archive_names
 from tasks.fire.cache import fire_cache
@@ -59,3 +60,6 @@ def raw_archive(config: WildfireConfig) -> Any:
 def visible_archive(path: str) -> FoundFiles:
     """Return the files of a fire archive that are not hidden."""
     return visible(archive_files(path), below=Path(path).expanduser().absolute())
+
+
+PIPELINE = Pipeline("wildfire", "Raw fire archives to trained and judged spread models", WildfireConfig, wildfire)

@@ -65,7 +65,7 @@ def test_brackets_in_what_is_printed_are_no_markup(finished):
 def test_plan_does_not_import_prefect(finished):
     code = (
         "import sys; sys.argv = ['millrace', 'plan', 'weather']\n"
-        "from flows.cli import app\n"
+        "from flows.commands.cli import app\n"
         "try: app()\nexcept SystemExit: pass\n"
         "assert 'prefect' not in sys.modules, 'plan imports prefect'"
     )

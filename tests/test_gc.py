@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.gc import exclusive_size
+from flows.commands.gc import exclusive_size
 from flows.runs import MOST_DAYS, RUNS, RunRecord, load_runs
 from storage.assets import Asset, AssetStore, describe_size
 from storage.manifest import now

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from configs.load import load_config, profile_names, profile_path, read_profile
-from flows.pipelines import PIPELINES
+from flows.pipelines import find_pipeline, pipeline_names
 
 
-@pytest.mark.parametrize(("pipeline", "profile"), [(p, name) for p in PIPELINES for name in profile_names(p)])
+@pytest.mark.parametrize(("pipeline", "profile"), [(p, name) for p in pipeline_names() for name in profile_names(p)])
 def test_every_profile_is_valid(pipeline, profile):
-    load_config(PIPELINES[pipeline].config, profile_path(pipeline, profile))
+    load_config(find_pipeline(pipeline).config, profile_path(pipeline, profile))
 
 
 def test_a_profile_on_a_gpu_is_the_other_one_but_for_how_it_trains():

@@ -60,7 +60,7 @@ def test_all_pipelines_run_in_one_process_and_one_that_fails_stops_no_other(tmp_
 
 def test_commands_factorise_in_one_thread_which_waits_for_no_other():
     asked = (
-        "import flows.cli, psutil, sys; me = psutil.Process(); assert 'numpy' not in sys.modules; "
+        "import flows.commands.cli, psutil, sys; me = psutil.Process(); assert 'numpy' not in sys.modules; "
         "before = me.num_threads(); import numpy; print(me.num_threads() - before)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}

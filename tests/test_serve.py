@@ -20,9 +20,9 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.prefect_home import running_server
+from flows.commands.prefect_home import running_server
+from flows.commands.serve import Restarts
 from flows.runs import load_runs
-from flows.serve import Restarts
 from storage.stores import open_store
 from tests import warm
 from tests.command import millrace

@@ -7,7 +7,7 @@ import re
 
 from rich.console import Console
 
-from flows.tables import ENDLESS, print_table, table
+from flows.commands.tables import ENDLESS, print_table, table
 from tests.command import millrace
 
 KEY = "era5_windows/94f2e66e1fd4c1a2b3c4d5e6"

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from configs.load import load_config, profile_path
 from configs.weather_pipeline import WeatherConfig
-from flows.local import run_here
+from flows.commands.local import run_here
 from flows.pipelines import find_pipeline
 from flows.runner import run as run_pipeline
 from flows.runs import RunRecord

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.bench import Bench, rounded
 from benchmarks.figure import Figure
 from benchmarks.process import REPOSITORY
-from flows.pipelines import PIPELINES
+from flows.pipelines import ALL, find_pipelines
 
 QUICK = (
     "weather.source.days=8", "weather.source.resolution=2", "weather.mae=null", "weather.captions=null",
@@ -46,7 +46,7 @@ def _demo(bench: Bench, root: Path, words: str) -> dict[str, float]:
         done = subprocess.run(millrace, cwd=REPOSITORY, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"millrace {command[0]} all ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    if missing := [pipeline.name for pipeline in PIPELINES.values() if not pipeline.page(root).exists()]:
+    if missing := [pipeline.name for pipeline in find_pipelines(ALL) if not pipeline.page(root).exists()]:
         raise RuntimeError(f"there is no page of {', '.join(missing)}")
     return {"wall": time.perf_counter() - began, "cpu": _cpu() - before}
 

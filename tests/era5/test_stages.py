@@ -15,7 +15,7 @@ import xarray as xr
 from rich.console import Console
 
 from configs.weather import CdsSource, Recipe, SplitConfig, StoreLayout, WindowConfig
-from flows.views import print_asset
+from flows.commands.views import print_asset
 from flows.weather import weather
 from storage.assets import Asset, AssetStore, verify
 from storage.raw import find_files

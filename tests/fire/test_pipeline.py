@@ -19,7 +19,7 @@ import pytest
 import rasterio
 import yaml
 
-from flows.predict_fire import best_model, describe
+from flows.commands.predict_fire import best_model, describe
 from flows.runs import load_runs
 from storage.assets import AssetStore
 from storage.fire_split import FireSplit
@@ -96,7 +96,7 @@ def run(profile: str, root: Path, *more: str, **environment: str) -> subprocess.
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> str:
     """Return the one sentence with which the command refuses arguments; in this process, whose imports are warm."""
-    from flows.cli import main
+    from flows.commands.cli import main
 
     monkeypatch.setattr(sys, "argv", ["millrace", *arguments, "--root", str(root)])
     with pytest.raises(SystemExit) as end:
@@ -142,7 +142,7 @@ def test_a_plan_imports_no_heavy_library(finished, profile):
     heavy = ["torch", "prefect", "matplotlib", "transformers", "wandb", "optuna", "rasterio"]
     code = (
         f"import sys; sys.argv = ['millrace', 'plan', 'wildfire', '-p', {profile!r}]\n"
-        "from flows.cli import app\n"
+        "from flows.commands.cli import app\n"
         "try: app()\nexcept SystemExit: pass\n"
         f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules))"
     )

@@ -227,7 +227,7 @@ def test_manifests_of_versions_before_are_hits(store):
 def test_a_root_that_cannot_be_written_is_verified_all_the_same(store, monkeypatch, capsys):
     from rich.console import Console
 
-    from flows.views import print_verification
+    from flows.commands.views import print_verification
 
     run(store)
     change(str(store.root), store.assets("squares")[0], "squares/n2.txt", flip)

@@ -21,11 +21,11 @@ from typing import IO, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from flows.prefect_home import forget_server, note_server, running_server, serving_lock, settings
-from flows.reap import reap_runs
+from flows.commands.prefect_home import forget_server, note_server, running_server, serving_lock, settings
+from flows.commands.reap import reap_runs
 from tasks.units import die_with_parent
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 POOL = "millrace"
 START_SECONDS = 180
 MOST_DEATHS = 3  # of the worker within a minute
@@ -182,8 +182,7 @@ def _watch(console: Console, services: Services) -> NoReturn:
 def start_temporary_api() -> None:
     """Serve Prefect's API to this process alone, until it ends: no pages, no schedules, no worker.
 
-    Call it with Prefect's settings in the environment, before Prefect is imported. The pipelines are imported while it
-    starts.
+    Call it with Prefect's settings in the environment, before Prefect is imported, which happens here while it starts.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from flows.commands.tables import print_table, table
 from flows.runs import load_runs
-from flows.tables import print_table, table
 from storage.assets import Asset, AssetStore, Damage, Workspace, describe_size, made_at
 from storage.manifest import InputRecord, ManifestError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.prefect_home import settings
+from flows.commands.prefect_home import settings
 from flows.runs import RunRecord, load_runs
 from storage.stores import open_store
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from configs.base import Config
+from flows.commands.prefect_home import settings
+from flows.commands.serve import start_temporary_api
 from flows.pipelines import Pipeline
-from flows.prefect_home import settings
 from flows.runner import Engine, run
 from flows.runs import RunRecord, load_runs
-from flows.serve import start_temporary_api
 from storage.files import is_writable
 from storage.stores import open_store
 from tasks.progress import Bars, Terminal
@@ -102,10 +102,9 @@ def _greet_prefect(where: str) -> None:
 
 
 def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Terminal) -> RunRecord:
-    from flows import deployments
+    from flows.deployments import flow_of
 
-    deployments.terminals[pipeline.name] = terminal
-    state = getattr(deployments, pipeline.name)(config=config, return_state=True)
+    state = flow_of(pipeline, terminal)(config=config, return_state=True)
     if state.is_cancelled():
         raise KeyboardInterrupt
     if not state.is_completed():

@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from flows.commands.tables import print_table, table
 from flows.runs import MOST_DAYS, RunRecord, load_runs, newest_runs
-from flows.tables import print_table, table
 from storage.assets import AssetStore, Holding, describe_size
 from storage.files import remove_tree, walk_files
 from storage.manifest import ManifestError, now

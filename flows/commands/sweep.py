@@ -16,10 +16,10 @@ from rich.markup import escape
 
 from configs.base import Config
 from configs.load import apply_override, load_config, parse_override, profile_path, read_profile
+from flows.commands.tables import print_table, table
 from flows.pipelines import Pipeline, find_pipeline
 from flows.runner import plan, run
 from flows.runs import RunRecord
-from flows.tables import print_table, table
 from storage.assets import Asset, AssetStore
 from storage.stores import open_store
 from tasks.progress import Terminal
@@ -36,7 +36,7 @@ from tasks.training.sweep import (
     run_study,
 )
 
-SWEEPS = Path(__file__).parent.parent / "configs" / "sweeps"
+SWEEPS = Path(__file__).parents[2] / "configs" / "sweeps"
 
 
 class SweepError(Exception):

@@ -1,0 +1,89 @@
+"""The verbs that ask a trained model: `predict-fire`, `narrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import Root, console, store_of
+
+
+def predict_fire(
+    sequence: Annotated[
+        str, typer.Argument(help="Name or number of the fire: sequence_012 or 12.", show_default=False)
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A trained model: asset, key or folder; the newest data's best on validation when absent."),
+    ] = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(help="Archive with the fire; the one that the model was trained on when absent."),
+    ] = None,
+    start: Annotated[
+        int | None,
+        typer.Option("--from", min=0, help="Last frame that is known; the record's last frame when absent."),
+    ] = None,
+    ahead: Annotated[int, typer.Option(min=1, max=48, help="Frames to predict, each from the one before.")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("predictions"),
+    root: Root = None,
+) -> None:
+    """Predict how a fire goes on: a georeferenced GeoTIFF and a picture per frame, and scores where the truth is known.
+
+    For example: millrace predict-fire 12 --from 3 --ahead 3. An archive given by --archive is decoded and cached first.
+    """
+    from flows.commands.predict_fire import predict_sequence
+
+    predict_sequence(
+        console,
+        store_of(root),
+        model=model,
+        archive=archive,
+        sequence=sequence,
+        start=start,
+        ahead=ahead,
+        output=output,
+    )
+
+
+def narrate(
+    day: Annotated[str, typer.Option("--date", help="UTC date, e.g. 2024-03-15.", show_default=False)],
+    region: Annotated[
+        str | None, typer.Option(help="Tell about this region only; about every known one in sight when absent.")
+    ] = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(help="Which step's date names a window: first, middle or last; as in training when absent."),
+    ] = None,
+    max_samples: Annotated[int, typer.Option(min=1, max=512, help="Most texts.")] = 6,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Mass of the tokens that are drawn from.")] = 0.9,
+    max_new_tokens: Annotated[int, typer.Option(min=4, max=4096, help="Longest text.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same texts.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A trained narrator: asset, key or folder; the newest data's likeliest when absent."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("narratives"),
+    root: Root = None,
+) -> None:
+    """Tell the weather of a date in words: a text per region with its map, checked against the fields.
+
+    For example: millrace narrate --date 2024-03-15 --region "North Sea".
+    """
+    from configs.weather_lm import NarrationEvaluation
+    from flows.commands.narrate import narrate_date, parse_date
+    from tasks.narration.narrate import Request
+
+    if anchor not in (None, "first", "middle", "last"):
+        raise ValueError(f"--anchor {anchor!r} must be first, middle or last")
+    narrate_date(
+        console,
+        store_of(root),
+        model=model,
+        request=Request(parse_date(day), region, anchor, max_samples),  # type: ignore[arg-type]
+        writing=NarrationEvaluation(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
+        output=output,
+    )
