@@ -17,8 +17,12 @@ Graph = Mapping[str, set[str]]
 
 
 def modules() -> dict[str, Path]:
-    """Return every module of product code with its file; a package stands for its `__init__`."""
-    files = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
+    """Return every module of product code with its file; a package stands for its `__init__`.
+
+    `python -m flows` is no module: nothing can import it.
+    """
+    found = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
+    files = [path for path in found if path.name != "__main__.py"]
     return {
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path for path in files
     }
