@@ -92,7 +92,7 @@ def train(
             process.wait()
     if code or facts is None:
         _fail(code, errors, last)
-    return StageResult(facts["counts"], facts["metrics"], facts["pictures"], facts["machines"])
+    return StageResult(facts["counts"], facts["metrics"], machines=facts["machines"])
 
 
 def _check_code(job: Job, objective: str, stage_module: str) -> None:
@@ -144,6 +144,8 @@ def _listen(
                 job.progress(event["done"], event["total"])
             case "message":
                 job.message(event["text"])
+            case "picture":
+                job.picture(event["name"], Path(event["path"]).read_bytes())
             case "error":
                 errors.append(event)
                 log.write(event["trace"])
