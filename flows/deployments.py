@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 from prefect import State, flow
 from prefect.runtime import deployment, flow_run
@@ -22,7 +25,8 @@ from tasks.stage import dashboard_reporter
 
 def run_in_flow(pipeline: Pipeline, config: Config) -> State:
     """Run a pipeline inside a Prefect flow run; bad input is a failed state with one sentence, not a traceback."""
-    reporters = [dashboard_reporter(), *([terminals[pipeline.name]] if pipeline.name in terminals else [])]
+    watcher = _watcher.get()
+    reporters = [dashboard_reporter(), *([watcher] if watcher else [])]
     try:
         record = run(
             pipeline,
@@ -43,8 +47,17 @@ def run_in_flow(pipeline: Pipeline, config: Config) -> State:
     return Completed(message=f"{len(record.stages)} stages, {worked} worked, {len(record.stages) - worked} cached")
 
 
-terminals: dict[str, Reporter] = {}
-"""By pipeline; filled by `millrace run`, so that a person at a terminal sees what the dashboard sees."""
+_watcher: ContextVar[Reporter | None] = ContextVar("millrace_watcher", default=None)
+
+
+@contextlib.contextmanager
+def watched_by(reporter: Reporter) -> Iterator[None]:
+    """Let a reporter see what the dashboard sees of the flows that are called in the block."""
+    token = _watcher.set(reporter)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 @flow(name="weather", persist_result=False)

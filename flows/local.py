@@ -104,8 +104,8 @@ def _greet_prefect(where: str) -> None:
 def _run_as_flow(pipeline: Pipeline, config: Config, root: Path, terminal: Terminal) -> RunRecord:
     from flows import deployments
 
-    deployments.terminals[pipeline.name] = terminal
-    state = getattr(deployments, pipeline.name)(config=config, return_state=True)
+    with deployments.watched_by(terminal):
+        state = getattr(deployments, pipeline.name)(config=config, return_state=True)
     if state.is_cancelled():
         raise KeyboardInterrupt
     if not state.is_completed():
