@@ -18,3 +18,7 @@ class Config(BaseModel):
 
     IN_KEY: ClassVar[bool] = True
     """False for settings of how a stage works rather than what it makes; they never enter a key."""
+
+    def idle(self) -> frozenset[str]:
+        """Return the paths of settings that change nothing beside the others, e.g. the rate of an empty group."""
+        return frozenset()

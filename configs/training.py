@@ -81,6 +81,15 @@ class TrainingConfig(Config):
         return self
 
 
+def check_groups(training: TrainingConfig, *groups: str) -> None:
+    """Refuse learning rates of other parameter groups than a model has."""
+    if training.learning_rates.keys() != set(groups):
+        raise ValueError(
+            f"training.learning_rates names {', '.join(sorted(training.learning_rates))}, but the parameter groups are "
+            f"{', '.join(sorted(groups))}; name each of them once"
+        )
+
+
 class WandbConfig(Config):
     """Logging to Weights & Biases."""
 

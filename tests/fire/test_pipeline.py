@@ -382,6 +382,10 @@ def test_faults_of_a_sweep_are_one_sentence(profile, tmp_path, monkeypatch, caps
         ([sweep, "--phase", "3"], "has no phase '3'"),
         ([sweep, "--set", f"{LAYERS}=2"], "searches this field"),
         ([sweep, "--set", "models.emberformer.x=2"], "models.emberformer.x: there is no such field"),
+        (
+            [sweep, "--set", f"{RATE.replace('spatial', 'decoder')}=1.0e-3"],
+            "the parameter groups are spatial, temporal",
+        ),
         (["emberformer", "--set", "source.path=/nothing"], "/nothing is no fire archive"),
     ):
         assert sentence in refused(monkeypatch, capsys, tmp_path / "root", "sweep", *arguments)
