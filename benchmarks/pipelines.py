@@ -57,5 +57,8 @@ class _Teller:
     def message(self, text: str) -> None:
         self._bench.say(text)
 
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        pass
+
     def ends(self, outcome: Any) -> None:
         self._bench.say(f"{outcome.stage}: done after {outcome.seconds:.0f} s")

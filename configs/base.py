@@ -33,3 +33,7 @@ class Config(BaseModel):
 
     BUILDS: ClassVar[str] = ""
     """What `models.build.build` makes of a value of this class, as `module:Class`; that code enters keys with it."""
+
+    def idle(self) -> frozenset[str]:
+        """Return the paths of settings that change nothing beside the others, e.g. the rate of an empty group."""
+        return frozenset()

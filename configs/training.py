@@ -81,6 +81,15 @@ class TrainingConfig(Config):
         return self
 
 
+def check_groups(training: TrainingConfig, *groups: str) -> None:
+    """Refuse learning rates of other parameter groups than a model has."""
+    if training.learning_rates.keys() != set(groups):
+        raise ValueError(
+            f"training.learning_rates names {', '.join(sorted(training.learning_rates))}, but the parameter groups are "
+            f"{', '.join(sorted(groups))}; name each of them once"
+        )
+
+
 class WandbConfig(Config):
     """Logging to Weights & Biases."""
 
@@ -103,8 +112,10 @@ class WandbConfig(Config):
 class Execution(Config):
     """How a training is carried out. Nothing here enters a stage's key.
 
-    Results agree bit for bit between runs with equal `device`, `ranks`, `threads` and `compile` on like processors, and
-    to rounding otherwise. An asset records what it was made on.
+    Results agree bit for bit between runs with equal `device`, `ranks`, `threads` and `compile` on like processors.
+    Another device, number of threads or `compile` changes them by rounding. Another number of ranks changes more than
+    that wherever a model draws random numbers: batches hold the same samples, but every rank draws its own dropout. An
+    asset records what it was made on.
     """
 
     IN_KEY: ClassVar[bool] = False

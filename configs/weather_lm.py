@@ -10,7 +10,7 @@ from configs.base import Config
 from configs.language import Adaptation, LanguageModelConfig, LlamaLanguageConfig
 from configs.prefixer import PrefixerConfig
 from configs.sat_swin_mae import SwinMaeConfig
-from configs.training import TrainingConfig
+from configs.training import TrainingConfig, check_groups
 from configs.weather import SampleSource
 
 # -- captions -----------------------------------------------------------------------------------------------------
@@ -83,6 +83,11 @@ class MaeRecipe(Config):
     training: TrainingConfig
     """Optimisation; the one parameter group is `all`."""
 
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        check_groups(self.training, "all")
+        return self
+
 
 # -- language -----------------------------------------------------------------------------------------------------
 
@@ -118,6 +123,11 @@ class TextTraining(Config):
     """Share of the documents that evaluations use."""
     training: TrainingConfig
     """Optimisation; the one parameter group is `all`."""
+
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        check_groups(self.training, "all")
+        return self
 
 
 class LanguageRecipe(Config):
@@ -172,6 +182,12 @@ class NarratorRecipe(Config):
     """Most validation pairs that an evaluation looks at, evenly spaced."""
     training: TrainingConfig
     """Optimisation; groups `adapter`, and `language` where the adaptation trains some of it."""
+
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        adapted = self.adaptation.lora is not None or self.adaptation.unfreeze_last_block
+        check_groups(self.training, "adapter", *(["language"] if adapted else []))
+        return self
 
 
 class NarrationEvaluation(Config):

@@ -12,7 +12,7 @@ from configs.fire_data import Decoding, FireArchive, FireSplits, Tokens
 from configs.fire_evaluation import EvaluationConfig
 from configs.fire_models import EmberFormerConfig, FireModel, LossConfig
 from configs.fire_sample import SampleFires
-from configs.training import Execution, TrainingConfig
+from configs.training import Execution, TrainingConfig, check_groups
 
 Source = Annotated[SampleFires | FireArchive, Field(discriminator="kind")]
 
@@ -53,6 +53,17 @@ class FireRecipe(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        check_groups(self.training, "temporal", "spatial")
+        return self
+
+    def idle(self) -> frozenset[str]:
+        """Return the settings of the group `spatial` where nothing comes pretrained: it is empty then."""
+        if getattr(getattr(self.model, "decoder", None), "pretrained", None):
+            return frozenset()
+        return frozenset({"training.learning_rates.spatial", "training.freeze.spatial"})
+
 
 class WildfireConfig(Config):
     """Raw fire archives to trained and judged spread models."""
@@ -81,6 +92,10 @@ class WildfireConfig(Config):
         check_names(self.models, self.ablations)
         self.trainings()
         return self
+
+    def idle(self) -> frozenset[str]:
+        """Return the settings of models that change nothing."""
+        return frozenset(f"models.{name}.{path}" for name, recipe in self.models.items() for path in recipe.idle())
 
     def trainings(self) -> list[tuple[str, int, FireRecipe]]:
         """Return name, seed and recipe of every training, ablations resolved."""

@@ -38,6 +38,9 @@ class Silent:
     def message(self, text: str) -> None:
         """Say nothing."""
 
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        """Show nothing."""
+
     def ends(self, outcome: Outcome) -> None:
         """Say nothing."""
 
@@ -114,6 +117,9 @@ class Terminal:
         """Print a note."""
         self._print(f"        {escape(text)}", style="dim")
 
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        """Show nothing: a terminal has no pictures."""
+
     def ends(self, outcome: Outcome) -> None:
         """Print what came out."""
         self._bars.close(self._before + outcome.stage)
@@ -150,6 +156,11 @@ class Both:
         """Tell all."""
         for reporter in self._reporters:
             reporter.message(text)
+
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        """Show all."""
+        for reporter in self._reporters:
+            reporter.picture(stage, name, png)
 
     def ends(self, outcome: Outcome) -> None:
         """Tell all."""

@@ -60,6 +60,9 @@ class Reporter(Protocol):
     def message(self, text: str) -> None:
         """Something that a person would want to know."""
 
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        """How something looks while a stage works, e.g. a training's curves, in the place of the last so named."""
+
     def ends(self, outcome: Outcome) -> None:
         """A stage has its asset."""
 

@@ -95,6 +95,10 @@ class Job:
         self.workspace.expect_steps(total)
         self.session.reporter.progress(self.title, done, total, words)
 
+    def picture(self, name: str, png: bytes) -> None:
+        """Show whoever watches a picture of the work so far; no file of the asset, and in no key."""
+        self.session.reporter.picture(self.title, name, png)
+
     def unit(self, name: str, identity: Any, payload: Any = None) -> Unit:
         """Return a unit; `identity` (JSON) is everything besides the stage's code that shapes its bytes."""
         return Unit(name, digest([self.stage, self.code, identity]), payload)
@@ -440,6 +444,7 @@ class Dashboard:
 
     def __init__(self) -> None:
         self._bars: dict[str, UUID] = {}
+        self._pictures: dict[str, UUID] = {}
         self._updated = 0.0
 
     def begins(self, outcome: Outcome) -> None:
@@ -462,13 +467,27 @@ class Dashboard:
             self._bars[stage] = _now(create_progress_artifact(percent, key=key, description=words))
         self._updated = time.monotonic()
 
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        """Show a picture in the place of the last one of this name."""
+        from prefect.artifacts import create_image_artifact
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import ArtifactUpdate
+
+        key = _slug(f"{stage}-{name}")
+        image = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        if key not in self._pictures:
+            self._pictures[key] = _now(create_image_artifact(image, key=key, description=name))
+            return
+        with get_client(sync_client=True) as client:
+            client.update_artifact(self._pictures[key], ArtifactUpdate(data=image))
+
     def message(self, text: str) -> None:
         """Log a note."""
         _logger().info("%s", text)
 
     def ends(self, outcome: Outcome) -> None:
         """Leave a table of what came out, and its pictures; those of a hit are there from the run that made it."""
-        from prefect.artifacts import create_image_artifact, create_table_artifact
+        from prefect.artifacts import create_table_artifact
 
         asset = outcome.asset
         assert asset is not None
@@ -483,9 +502,7 @@ class Dashboard:
         title = f"**{outcome.label}** {outcome.reason}"
         _now(create_table_artifact(table=rows, key=_slug(outcome.stage), description=title))
         for name in outcome.pictures:
-            data = base64.b64encode((asset.folder / name).read_bytes()).decode()
-            key = _slug(f"{outcome.stage}-{Path(name).stem}")
-            _now(create_image_artifact(f"data:image/png;base64,{data}", key=key, description=name))
+            self.picture(outcome.stage, Path(name).stem, (asset.folder / name).read_bytes())
 
 
 def dashboard_reporter() -> Reporter:

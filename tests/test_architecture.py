@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +112,34 @@ def test_what_shapes_weights_is_in_the_code_digest_of_a_training_and_logging_is_
     assert {f"tasks.training.{name}" for name in shaping} <= reached
     assert {"models.fire.losses", "tasks.fire.dataset"} <= reached
     assert not reached & {f"tasks.training.{name}" for name in ("events", "torchrun", "tracking", "sweep")}
+
+
+PICTURES = ("tasks/figures.py", "tasks/fire/palette.py", "tasks/fire/figures_maps.py", "tasks/fire/previews.py",
+           "tasks/mae/pictures.py", "tasks/mae/previews.py", "tasks/narration/pictures.py",
+           "tasks/narration/previews.py", "tasks/training/curves.py", "tasks/training/live.py")  # fmt: skip
+TRAININGS = ("tasks.fire.training,tasks.fire.objective", "tasks.mae.training,tasks.mae.objective",
+             "tasks.narration.language,tasks.narration.language_objective",
+             "tasks.narration.training,tasks.narration.objective")  # fmt: skip
+
+
+def test_another_way_to_draw_trains_nothing_and_makes_reports_anew(tmp_path):
+    for package in ("tasks", "models", "storage"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    reports = ("tasks.fire.evaluate", "tasks.mae.report", "tasks.narration.report")
+    before = digests(tmp_path, *TRAININGS, *reports)
+    for name in PICTURES:
+        with (tmp_path / name).open("a") as file:
+            file.write("COLOUR = 'red'\n")
+    after = digests(tmp_path, *TRAININGS, *reports)
+    assert [name for name in before if after[name] != before[name]] == list(reports)
+
+
+def digests(folder: Path, *modules: str) -> dict[str, str]:
+    """Return the digest of each module's code, or of several with commas between them, as it lies in a folder."""
+    program = "import sys; from tasks.code import Code; print(*(Code().digest(*m.split(',')) for m in sys.argv[1:]))"
+    told = subprocess.run([sys.executable, "-c", program, *modules], cwd=folder, env=os.environ | {"PYTHONPATH": ""},
+                          capture_output=True, text=True, check=True).stdout  # fmt: skip
+    return dict(zip(modules, told.split(), strict=True))
 
 
 def test_what_shapes_shards_is_in_the_code_digest_and_neither_progress_nor_the_sample_site_is():

@@ -15,7 +15,7 @@ from flows.runs import RunRecord, recorded
 from flows.wildfire import visible_archive
 from storage.assets import Asset, AssetStore
 from storage.fire_split import FireSplit
-from tasks.fire.archive import archive_names
+from tasks.fire.archive import LANDSCAPE, archive_names
 from tasks.fire.cache import fire_cache
 from tasks.fire.records import fire_records
 from tasks.progress import Terminal
@@ -119,10 +119,13 @@ def _acquaintance(store: AssetStore, model: Asset, cache: Asset, fire: int) -> s
 
 
 def _files_of(archive: str) -> list[Path]:
-    try:
-        return visible_archive(archive)
-    except ValueError as error:
-        raise ValueError(str(error).replace("source.path", "--archive", 1)) from None
+    folder = Path(archive).expanduser().absolute()
+    if not (folder / LANDSCAPE).is_file():
+        raise ValueError(
+            f"--archive: {folder} is no fire archive, it has no {LANDSCAPE}; give the folder that holds landscape/, "
+            "fire_frames/ and isochrones/"
+        )
+    return visible_archive(archive)
 
 
 def _cache_of(store: AssetStore, model: Asset) -> Asset:

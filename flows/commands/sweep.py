@@ -58,6 +58,13 @@ class Target:
         """Return the configuration of a trial."""
         return load_config(self.pipeline.config, self.profile, as_overrides(parameters))
 
+    def idle(self, parameters: Mapping[str, Any]) -> frozenset[str]:
+        """Return the settings that change nothing beside these parameters."""
+        try:
+            return self.config(parameters).idle()
+        except ValueError:  # the trial will say why it is refused
+            return frozenset()
+
     def basis(self, sweep: Sweep) -> dict[str, Any]:
         """Return all settings that trials have in common, except those of how the work is carried out."""
         values = read_profile(self.profile)
@@ -115,6 +122,7 @@ def search(
             fixed,
             lambda text: console.print(escape(text), style="bold", highlight=False, soft_wrap=True),
             target.basis(sweep),
+            target.idle,
         )
     except SweepError as stopped:
         raise stopped.args[0] from None
@@ -248,9 +256,9 @@ def _print(console: Console, sweep: Sweep, result: StudyResult, command: str, st
     short = _short_names(names)
     metric = sweep.metric.removeprefix("val/")
     rows = table("trial", *short, metric, "state")
-    best = {name: result.parameters[name] for name in names}
+    best = {name: value for name, value in result.parameters.items() if name in sweep.space}
     for trial in result.trials:
-        values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in (trial.parameters.get(n) for n in names)]
+        values = [_shown(trial.parameters[n]) if n in trial.parameters else "" for n in names]
         is_best = trial.value == result.value and dict(trial.parameters) == best
         state = "[bold green]best[/]" if is_best else escape(f"refused: {trial.refusal}") if trial.refusal else "done"
         value = "" if trial.value is None else f"{trial.value:.4f}"
@@ -264,6 +272,10 @@ def _print(console: Console, sweep: Sweep, result: StudyResult, command: str, st
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _short_names(names: Sequence[str]) -> list[str]:

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 def fire_evaluation_report(
     job: Job, *, cache: Asset, split: Asset, evaluation: EvaluationConfig, **models: Asset
 ) -> StageResult:
-    """Score every model on the test fires, with intervals, roll-outs, calibration, maps and attention."""
+    """Score every model on the test fires, with intervals, roll-outs, calibration, maps, attention and curves."""
     from storage.token_cache import TokenCache
+    from tasks.figures import save_figure
     from tasks.fire.baselines import DILATION, baseline_contenders
     from tasks.fire.evaluation import judge
     from tasks.fire.evaluation_report import write_evaluation
     from tasks.fire.released import open_part
+    from tasks.training.curves import draw_curves
+    from tasks.training.history import read_history
 
     def everything(part: Part) -> FireDataset:
         return open_part(cache.folder, split.folder, part, FireInputs())
@@ -38,6 +41,8 @@ def fire_evaluation_report(
     for contender in contenders:
         judged.append(judge(contender, evaluation))
         job.progress(len(judged), len(contenders))
+    for label, model in models.items():
+        save_figure(draw_curves(read_history(model.folder)), job.folder / f"curves_{label}.png")
     names = TokenCache.open(cache.folder).names
     scored = write_evaluation(judged, evaluation, job.folder, baseline=DILATION, names=names)
     metrics = {f"{model.name} growth_f1": model.scores["growth_f1"].value for model in scored}

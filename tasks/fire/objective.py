@@ -22,16 +22,13 @@ from tasks.fire.scores import CALIBRATION_BINS, SampleHistograms, Scorer, choose
 from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective
 from tasks.training.share import Share
-from tasks.training.transfer import move
-
-PREVIEWS = 3
-"""Validation samples that are drawn after each evaluation."""
 
 
 class FireObjective(Objective):
     """Next-frame prediction, configured by `cache` and `split` (folders) and `recipe`."""
 
     RELEASE = FireRelease
+    PREVIEWS = "tasks.fire.previews:draw"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.cache, self.split = Path(config["cache"]), Path(config["split"])
@@ -84,22 +81,6 @@ class FireObjective(Objective):
         threshold = choose_threshold(samples)
         values = measures(samples, threshold, CALIBRATION_BINS)
         return {"threshold": threshold, **{name: float(value[0]) for name, value in values.items()}}
-
-    def preview(self, model: nn.Module) -> dict[str, bytes]:
-        """Return a map of a few validation fires: truth, probability, and what is wrong at a probability of 0.5."""
-        from tasks.figures import png_of
-        from tasks.fire.figures_maps import draw_samples
-
-        samples = self._part("validation")
-        if not len(samples):
-            return {}
-        device = next(model.parameters()).device
-
-        def predict(batch: FireBatch) -> Tensor:
-            return torch.sigmoid(model(move(batch, device)).logits)
-
-        chosen = sorted({len(samples) * part // (2 * PREVIEWS) for part in range(1, 2 * PREVIEWS, 2)})
-        return {"validation": png_of(draw_samples(predict, samples, chosen))}
 
     def release_config(self) -> dict[str, Any]:
         """Return the recipe, the data's shape, and how raw data has to be decoded and standardised."""

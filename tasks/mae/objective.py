@@ -26,7 +26,6 @@ from tasks.mae.released import MaeRelease, release_config
 from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective
 from tasks.training.share import Share
-from tasks.training.transfer import move
 
 Batch = dict[str, Tensor]
 BATCH = 16
@@ -85,6 +84,7 @@ class MaeObjective(Objective):
     """Masked reconstruction, configured by `store` and `training_set` (folders) and `recipe`."""
 
     RELEASE = MaeRelease
+    PREVIEWS = "tasks.mae.previews:draw"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._folders = Path(config["store"]), Path(config["training_set"])
@@ -95,7 +95,7 @@ class MaeObjective(Objective):
         self.channels = self.windows.store.channels
         cell = self.recipe.model.cell
         self.units = as_grid(-(-size // step) for size, step in zip(self.window, cell, strict=True))
-        self._hidden = HiddenValues(self.channels, self.units, cell, self.window, self.recipe.latitude_weighting)
+        self.hidden = HiddenValues(self.channels, self.units, cell, self.window, self.recipe.latitude_weighting)
         self.coefficients = dict.fromkeys(self.channels, 1 / len(self.channels))
 
     def build(self) -> nn.Module:
@@ -115,19 +115,19 @@ class MaeObjective(Objective):
 
     def weigher(self) -> Weigher:
         """Return the function of each channel's weight of what is hidden and valid."""
-        return self._hidden.by_channel
+        return self.hidden.by_channel
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return, per channel, the weighted sum of squared errors over what is hidden and valid."""
-        sums = squared_errors(_rebuilt(model, batch), batch["data"], self._hidden.weights(batch))
+        sums = squared_errors(rebuilt(model, batch), batch["data"], self.hidden.weights(batch))
         return dict(zip(self.channels, sums, strict=True))
 
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return the mean squared error of hidden validation values, normalised, and that of the channels' means."""
         totals = torch.zeros(3, len(self.channels), dtype=torch.float64)
         for batch in ordered_batches(share, self.source("validation"), collate, batch_size=BATCH):
-            weights, data = self._hidden.weights(batch), batch["data"]
-            sums = squared_errors(_rebuilt(model, batch), data, weights)
+            weights, data = self.hidden.weights(batch), batch["data"]
+            sums = squared_errors(rebuilt(model, batch), data, weights)
             of_means = squared_errors(torch.zeros_like(data), data, weights)
             totals += torch.stack([sums, sum_by_channel(weights), of_means]).double().cpu()
         errors, weights, means = share.sum(totals)
@@ -138,24 +138,13 @@ class MaeObjective(Objective):
             **{f"masked_mse_{name}": value for name, value in zip(self.channels, by_channel, strict=True)},
         }
 
-    def preview(self, model: nn.Module) -> dict[str, bytes]:
-        """Return maps of two validation windows: truth, what was shown, what the model made of it, its error."""
-        from tasks.figures import png_of
-        from tasks.mae.pictures import draw_reconstructions
-
-        source = self.source("validation")
-        if not len(source):
-            return {}
-        batch = collate([source.sample(index, index) for index in sorted({0, len(source) // 2})])
-        prediction = _rebuilt(model, move(batch, next(model.parameters()).device)).float().cpu()
-        return {"validation": png_of(draw_reconstructions(self.windows, batch, prediction, self._hidden.mask(batch)))}
-
     def release_config(self) -> dict[str, Any]:
         """Return the recipe, and the shape and statistics of the data."""
         return release_config(self.recipe, self.windows)
 
 
-def _rebuilt(model: nn.Module, batch: Batch) -> Tensor:
+def rebuilt(model: nn.Module, batch: Batch) -> Tensor:
+    """Return what a model makes of a batch (B, C, T, H, W), normalised."""
     prediction: Tensor = model(batch["data"], batch["mask"], **{name: batch[name] for name in CONTEXT})
     return prediction
 

@@ -11,13 +11,17 @@ from tasks.stage import Job, StageResult, stage
 
 @stage("weather_mae_report")
 def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, windows: int) -> StageResult:
-    """Draw reconstructions, and errors by channel and by share of hidden cells beside those of the baselines."""
+    """Draw reconstructions, and errors by channel and by share of hidden cells beside those of the baselines; and the
+    curves of the pretraining.
+    """
     from storage.window_dataset import WindowDataset  # plans do without matplotlib and torch
     from tasks.figures import save_figure
     from tasks.mae.baselines import Climatology
     from tasks.mae.evaluation import GUESSERS, INTERPOLATION, MODEL, RATIOS, masked_errors, reconstruct
     from tasks.mae.pictures import draw_errors, draw_reconstructions
     from tasks.mae.released import MaeRelease
+    from tasks.training.curves import draw_curves
+    from tasks.training.history import read_history
 
     release = MaeRelease.from_release(model.folder)
     dataset = WindowDataset(store.folder, training_set.folder, "test")
@@ -39,6 +43,7 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     save_figure(draw_errors(by_channel, by_ratio), job.folder / "errors.png")
     shown = reconstruct(release, dataset, release.recipe.mask_ratio)
     save_figure(draw_reconstructions(dataset, *shown), job.folder / "reconstructions.png")
+    save_figure(draw_curves(read_history(model.folder)), job.folder / "curves.png")
     return StageResult(
         counts={"windows": len(at_training.steps), "mask_ratio": release.recipe.mask_ratio},
         metrics={
@@ -47,5 +52,5 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
             "vs_interpolation_low": gain.low,
             "vs_interpolation_high": gain.high,
         },
-        pictures=["reconstructions.png", "errors.png"],
+        pictures=["reconstructions.png", "errors.png", "curves.png"],
     )

@@ -130,7 +130,7 @@ class LanguageObjective(Objective):
         embedded = hrm.embed_tokens(batch["tokens"])
         carry, total = hrm.initial_carry(embedded), embedded.new_zeros(())
         thinking = torch.ones((), dtype=torch.bool, device=embedded.device)
-        generator = torch.Generator().manual_seed(self.moment.step * steps + self.moment.micro_batch)
+        generator = torch.Generator().manual_seed(self.moment.seed)
         for _ in range(steps):
             step = hrm.act_loss(carry, embedded, batch["labels"], batch["attended"], generator=generator)
             carry, total = step.carry, total + torch.where(thinking, step.loss, 0.0)

@@ -26,7 +26,6 @@ from tasks.narration.released import NarratorRelease, Parts, assemble, narrator_
 from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective
 from tasks.training.share import Share
-from tasks.training.transfer import move
 
 BATCH = 16
 """Windows of one forward pass of an evaluation."""
@@ -44,6 +43,7 @@ class NarratorObjective(Objective):
     """
 
     RELEASE = NarratorRelease
+    PREVIEWS = "tasks.narration.previews:draw"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._folders = PairFolders(*(Path(config[name]) for name in ("store", "training_set", "captions")))
@@ -77,8 +77,6 @@ class NarratorObjective(Objective):
         model, mae = assemble(self._parts, self.recipe, self.tokens)
         mae.check(self._training.windows)
         self._check_prompts()
-        if cut := self._training.cut():
-            print(f"{cut} captions have more than {self.recipe.max_caption_tokens} tokens and are cut")
         self._stored = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
         self._check_wiring(model)
         return model
@@ -132,7 +130,9 @@ class NarratorObjective(Objective):
         return {"nll": model(batch).sum()}
 
     def remark(self, step: int, means: Mapping[str, float]) -> str:
-        """Say so, once, when the loss stands where a uniform guess would."""
+        """Say once how many captions are cut, and when the loss stands where a uniform guess would."""
+        if step == 0 and (cut := self._training.cut()):
+            return f"{cut} captions have more than {self.recipe.max_caption_tokens} tokens and are cut"
         self._recent.append(means["nll"])
         mean, uniform = sum(self._recent) / len(self._recent), math.log(len(self.tokens))
         if step != CHECKED_AFTER or mean <= FLAT * uniform:
@@ -155,20 +155,6 @@ class NarratorObjective(Objective):
             "vision_gap": (shuffled - true) / count,
             "uniform_nll": math.log(len(self.tokens)),
         }
-
-    def preview(self, model: nn.Module) -> dict[str, bytes]:
-        """Print a text about a validation window beside what people say of it."""
-        assert isinstance(model, Narrator)
-        pairs = self._samples("validation")
-        index = len(pairs) // 2
-        batch = move(collate([pairs.told(index, "")]), next(model.parameters()).device)
-        room = self.recipe.max_caption_tokens
-        ids = model.write(
-            batch, model.soft_prompts(batch), max_new_tokens=room, temperature=0, top_p=1, end=self.tokens.end
-        )
-        pair = pairs.pairs[index]
-        print(f"{pair.date} {pair.region}: {self.tokens.text(ids[0])}  [caption: {pair.texts[0]}]")
-        return {}
 
     def release_config(self) -> dict[str, Any]:
         """Return the recipes, and where the frozen parts are."""

@@ -33,7 +33,8 @@ def narration_report(
     evaluation: NarrationEvaluation,
     **assets: Asset,
 ) -> StageResult:
-    """Compare narrators: likelihood and texts with true and other windows, values against the fields; show texts.
+    """Compare narrators: likelihood and texts with true and other windows, values against the fields; show texts, and
+    the curves of the trainings.
 
     `assets` are narrators by name, and under other names the language models that were trained for them.
     """
@@ -44,6 +45,8 @@ def narration_report(
     from tasks.narration.evaluation import evaluate_narrator
     from tasks.narration.pictures import draw_likelihoods, draw_told
     from tasks.narration.released import NarratorRelease
+    from tasks.training.curves import draw_curves
+    from tasks.training.history import read_history
 
     folders = PairFolders(store.folder, training_set.folder, captions.folder)
     narrators = {name: asset for name, asset in assets.items() if asset.kind == NARRATOR}
@@ -66,11 +69,14 @@ def narration_report(
     write_atomic(job.folder / "scores.json", json.dumps(_without_nan(tables), indent=1))
     write_atomic(job.folder / "scores.csv", _csv(tables))
     save_figure(draw_likelihoods(tables), job.folder / "likelihoods.png")
+    curves = {name: f"curves_{name.replace(' ', '_')}.png" for name in assets}
+    for name, file in curves.items():
+        save_figure(draw_curves(read_history(assets[name].folder)), job.folder / file)
     first = next(iter(tables.values()))
     return StageResult(
         counts={"narrators": len(tables), "captions": first["captions"], "days": first["days"]},
         metrics={f"vision_gap_{name}": table["gap_to_shuffled"]["value"] for name, table in tables.items()},
-        pictures=["likelihoods.png", *(f"{name}.png" for name in tables)],
+        pictures=["likelihoods.png", *(f"{name}.png" for name in tables), *curves.values()],
     )
 
 

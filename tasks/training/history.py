@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.files import atomic_path, fsync, write_atomic
+from storage.files import fsync, write_atomic
 from storage.hashing import canonical_json
+
+HISTORY = "history.json"
+"""Name in the asset of a training."""
+KINDS = ("training", "evaluation")
 
 
 class History:
@@ -39,10 +43,13 @@ class History:
         rows = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [{k: v for k, v in row.items() if k != "kind"} for row in rows if row["kind"] == kind]
 
-    def publish(self, path: Path) -> None:
-        """Write all rows as one JSON file: `{"training": [...], "evaluation": [...]}`."""
-        content = {kind: self.rows(kind) for kind in ("training", "evaluation")}
-        write_atomic(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    def all_rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of each kind."""
+        return {kind: self.rows(kind) for kind in KINDS}
+
+    def publish(self, folder: Path) -> None:
+        """Write all rows as one JSON file for `read_history`."""
+        write_atomic(folder / HISTORY, json.dumps(self.all_rows(), indent=1, sort_keys=True) + "\n")
 
 
 class Interval:
@@ -72,37 +79,7 @@ def total_loss(means: Mapping[str, float], coefficients: Mapping[str, float]) ->
     return sum(coefficients.get(term, 1.0) * mean for term, mean in means.items())
 
 
-def draw_curves(training: Sequence[Mapping[str, Any]], evaluation: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw loss, learning rates, gradient norm and the metrics of the evaluations over the steps, as a PNG."""
-    from matplotlib.figure import Figure
-
-    metrics = sorted({n for row in evaluation for n, v in row.items() if n not in ("step", "epoch") and v is not None})
-    panels: list[tuple[str, dict[str, tuple[list[float], list[float]]]]] = []
-    steps = [row["step"] for row in training]
-    terms = sorted(training[0]["terms"]) if training else []
-    losses = {"loss": (steps, [row["loss"] for row in training])}
-    if len(terms) > 1:
-        losses |= {term: (steps, [row["terms"][term] for row in training]) for term in terms}
-    groups = sorted(training[0]["learning_rates"]) if training else []
-    panels.append(("training loss", losses))
-    panels.append(("learning rate", {g: (steps, [row["learning_rates"][g] for row in training]) for g in groups}))
-    panels.append(("gradient norm", {"before clipping": (steps, [row["gradient_norm"] for row in training])}))
-    for name in metrics:
-        rows = [row for row in evaluation if row.get(name) is not None]
-        panels.append((name, {name: ([row["step"] for row in rows], [row[name] for row in rows])}))
-    columns = 3
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.9 * lines), layout="constrained")
-    for number, (title, series) in enumerate(panels):
-        axes = figure.add_subplot(lines, columns, number + 1)
-        for label, (x, y) in series.items():
-            axes.plot(x, y, label=label, marker="o" if len(x) < 25 else None, markersize=3, linewidth=1.4)
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        if len(series) > 1:
-            axes.legend(fontsize=8, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+def read_history(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of a training's asset by kind, `training` and `evaluation`."""
+    content: dict[str, list[dict[str, Any]]] = json.loads((folder / HISTORY).read_text())
+    return content

@@ -85,7 +85,7 @@ def train(
             process.wait()
     if code or facts is None:
         _fail(code, errors, last)
-    return StageResult(facts["counts"], facts["metrics"], facts["pictures"], facts["machines"])
+    return StageResult(facts["counts"], facts["metrics"], machines=facts["machines"])
 
 
 def _start(job: Path, ranks: int) -> subprocess.Popen[str]:
@@ -130,6 +130,8 @@ def _listen(
                 job.progress(event["done"], event["total"])
             case "message":
                 job.message(event["text"])
+            case "picture":
+                job.picture(event["name"], Path(event["path"]).read_bytes())
             case "error":
                 errors.append(event)
                 log.write(event["trace"])

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 
 from configs.training import Execution, TrainingConfig
 from storage.checkpoints import Checkpoint, Checkpoints
-from storage.files import write_atomic
 from storage.sampling import sample_seed
 from tasks.training.history import History, Interval, total_loss
 from tasks.training.loader import MicroBatches, training_batches
@@ -29,6 +29,8 @@ from tasks.training.tracking import NoTracker, Tracker
 from tasks.training.transfer import Ahead, MicroBatch
 
 SHOWN = 4  # metrics in the line that an evaluation prints; the history has all
+LIVE = "tasks.training.live"  # imported by name: what is drawn of a training under way is in no key
+CURVES_AFTER = 60.0  # seconds between two drawings of the curves; the end has one anyway
 BUILD, STEP, EVALUATION = 1, 2, 3  # what random numbers are for; keeps their keys apart
 
 
@@ -39,7 +41,7 @@ class Cursor:
     step: int = 0
     """Optimiser steps done."""
     best: dict[str, Any] | None = None
-    """`value`, `step`, `epoch` and `metrics` of the best evaluation so far."""
+    """`value`, `step` and `epoch` of the best evaluation so far; its metrics are in the history."""
     peak: float | None = None
     """Best value so far of the metric that may stop the training early."""
     waited: int = 0
@@ -78,10 +80,11 @@ class Trainer:
         scratch: Path,
         say: Callable[[str], None] = lambda text: None,
         on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
+        show: Callable[[str, bytes], None] = lambda name, png: None,
     ) -> None:
         self.objective, self.config, self.share, self.scratch = objective, training, share, scratch
         self.tracker: Tracker = NoTracker()
-        self._execution, self._say, self._on_step = execution, say, on_step
+        self._execution, self._say, self._on_step, self._show = execution, say, on_step, show
         seed_everything(training.seed, BUILD)
         self.model: nn.Module = objective.build().to(share.device)
         if execution.compile:
@@ -105,7 +108,7 @@ class Trainer:
         self.machines = [share.machine() | ({"compiled": "yes"} if execution.compile else {})]
         self.history = History(scratch / "history.jsonl")
         self._checkpoints = Checkpoints(scratch / "checkpoints", execution.keep_last)
-        self._saved_at = time.monotonic()
+        self._saved_at = self._drawn_at = time.monotonic()
         self.trained = sum(p.numel() for p in parameters.named.values())
 
     @property
@@ -179,8 +182,8 @@ class Trainer:
 
     def _backward(self, k: int, micro: MicroBatch, weights: Mapping[str, float], epoch: int) -> Tensor:
         """Add one micro-batch's gradients; return its loss sums in the order of `weights`."""
-        self.objective.moment = Moment(epoch, self.cursor.step, self.steps, k)
-        seed_everything(self.config.seed, STEP, self.cursor.step, k, self.share.rank)
+        seed = seed_everything(self.config.seed, STEP, self.cursor.step, k, self.share.rank)
+        self.objective.moment = Moment(epoch, self.cursor.step, self.steps, k, seed)
         with self._autocast():
             losses = self.objective.losses(self.model, micro.batch)
         assert losses.keys() == weights.keys(), f"losses {sorted(losses)} must be weights {sorted(weights)}"
@@ -262,7 +265,7 @@ class Trainer:
         seed_everything(self.config.seed, EVALUATION, cursor.step, self.share.rank)
         with self.released_weights(), torch.no_grad(), self._autocast():
             metrics = self.share.lead_metrics(self.objective.evaluate(self.model, self.share))
-            previews = self.objective.preview(self.model) if self.share.leads else {}
+            previews = import_module(LIVE).previews(self.objective, self.model) if self.share.leads else {}
             self._keep_best(metrics, epoch)
         self._say(f"epoch {epoch}/{self.config.epochs}: {self._in_short(metrics)}")
         self._maybe_stop(metrics)
@@ -273,8 +276,16 @@ class Trainer:
         if self.share.leads:
             self.history.append("evaluation", row)
             self.tracker.evaluation(row, previews)
+            self._show_pictures(previews)
+
+    def _show_pictures(self, previews: Mapping[str, bytes]) -> None:
+        """Show previews, and the curves now and then."""
         for name, png in previews.items():
-            write_atomic(self.scratch / "previews" / f"{name}.png", png)
+            self._show(name, png)
+        ends = self.cursor.stopped or self.cursor.step == self.steps
+        if ends or time.monotonic() - self._drawn_at > CURVES_AFTER:
+            self._show("curves", import_module(LIVE).curves(self.history))
+            self._drawn_at = time.monotonic()
 
     def _in_short(self, metrics: Mapping[str, float]) -> str:
         """Return the metrics that the training is steered by, and losses; the first few where there are neither."""
@@ -401,14 +412,15 @@ def is_better(value: float, than: float | None, mode: str) -> bool:
     return than is None or (value > than if mode == "max" else value < than)
 
 
-def seed_everything(seed: int, *parts: int) -> None:
-    """Seed the global generators by a key, so that what is drawn next depends on nothing that happened before."""
+def seed_everything(seed: int, *parts: int) -> int:
+    """Seed the global generators by a key and return it: what is drawn next depends on nothing that happened before."""
     key = seed
     for part in parts:
         key = sample_seed(key, part, 0)
     torch.manual_seed(key)
     np.random.seed(key % 2**32)
     random.seed(key)
+    return key
 
 
 def average_normalisation(model: nn.Module, share: Share) -> None:

@@ -25,6 +25,8 @@ class Moment:
     steps: int
     """Optimiser steps of the whole training."""
     micro_batch: int
+    seed: int
+    """Key of what is drawn for this micro-batch: of the training's seed, the step, the micro-batch and the rank."""
 
 
 class Objective(ABC):
@@ -40,9 +42,13 @@ class Objective(ABC):
 
     RELEASE: ClassVar[type[Release]]
     """What reads the models that are released."""
+    PREVIEWS: ClassVar[str] = ""
+    """`module:function` that returns PNG pictures by name from (objective, model), called by rank 0 after an
+    evaluation; none where it is empty. It is a name, for pictures are in no key: the module is one of its own, and says
+    `IN_KEY = False`."""
     coefficients: Mapping[str, float] = {}
     """Factor of each loss term, 1 where it is not named; a term with 0 is only reported."""
-    moment: Moment = Moment(0, 0, 0, 0)
+    moment: Moment = Moment(0, 0, 0, 0, 0)
     """Set by the loop before each `losses`."""
 
     @abstractmethod
@@ -101,10 +107,6 @@ class Objective(ABC):
         All ranks call it; `share` splits the work and gathers the results. Rank 0's values count.
         """
 
-    def preview(self, model: nn.Module) -> dict[str, bytes]:
-        """Return PNG pictures by name, drawn by rank 0 after an evaluation; none by default."""
-        return {}
-
     @abstractmethod
     def release_config(self) -> dict[str, Any]:
         """Return, as JSON, what `RELEASE.restore` needs to use the model again."""
@@ -125,9 +127,14 @@ class Objective(ABC):
         assert not state, "an objective with a state must be able to load it"
 
 
+def imported(path: str) -> Any:
+    """Return what an import path `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
 def make_objective(path: str, config: Mapping[str, Any]) -> Objective:
     """Return the objective that an import path `module:Class` names, made from its configuration."""
-    module, _, name = path.partition(":")
-    objective = getattr(import_module(module), name)(config)
+    objective = imported(path)(config)
     assert isinstance(objective, Objective), f"{path} is no Objective"
     return objective

@@ -1,4 +1,4 @@
-"""What a finished training leaves in its asset: the released model, its history, curves and previews."""
+"""What a finished training leaves in its asset: the released model and its history."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from storage.files import write_atomic
-from tasks.training.history import draw_curves
 from tasks.training.loop import Trainer
 from tasks.training.release import WEIGHTS, write_config, write_weights
 
-HISTORY, CURVES, PREVIEWS = "history.json", "curves.png", "previews"
-
 
 def publish(trainer: Trainer, folder: Path) -> dict[str, Any]:
-    """Write the asset's files and return the stage's counts, metrics and pictures."""
+    """Write the asset's files and return the stage's counts, metrics and machines."""
     released = _release(trainer, folder)
-    training, evaluation = trainer.history.rows("training"), trainer.history.rows("evaluation")
-    trainer.history.publish(folder / HISTORY)
-    draw_curves(training, evaluation, folder / CURVES)
+    trainer.history.publish(folder)
     cursor = trainer.cursor
     counts = {
         "steps": cursor.step,
@@ -30,7 +24,7 @@ def publish(trainer: Trainer, folder: Path) -> dict[str, Any]:
         "stopped_early": cursor.stopped,
     }
     metrics = {
-        "loss": training[-1]["loss"],
+        "loss": trainer.history.rows("training")[-1]["loss"],
         "samples_per_second": trainer.samples_per_second,
         "training_seconds": cursor.seconds,
     }
@@ -39,7 +33,6 @@ def publish(trainer: Trainer, folder: Path) -> dict[str, Any]:
     return {
         "counts": counts,
         "metrics": {**released["metrics"], **metrics},
-        "pictures": [CURVES, *_previews(trainer, folder)],
         "machines": trainer.machines,
     }
 
@@ -71,12 +64,3 @@ def _release(trainer: Trainer, folder: Path) -> dict[str, Any]:
     left_out = [name for name in trainer.model.state_dict() if not objective.stored(name)]
     write_config(folder, objective.RELEASE, objective.release_config(), released, left_out)
     return released
-
-
-def _previews(trainer: Trainer, folder: Path) -> list[str]:
-    """Copy the pictures of the last evaluation and return their names in the asset."""
-    names = []
-    for path in sorted((trainer.scratch / "previews").glob("*.png")):
-        write_atomic(folder / PREVIEWS / path.name, path.read_bytes())
-        names.append(f"{PREVIEWS}/{path.name}")
-    return names

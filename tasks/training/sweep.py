@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,8 @@ from tasks.training.tracking import SWEEP_VARIABLE
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.distributions import BaseDistribution
+    from optuna import Trial as OptunaTrial
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
 IN_KEY = False
@@ -35,6 +36,8 @@ FAILURE = "failure"  # trial attribute: why a combination was refused, so that i
 DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "q_uniform", "log_uniform_values")
 
 TrialFunction = Callable[[Mapping[str, Any]], Mapping[str, float]]
+Idle = Callable[[Mapping[str, Any]], Collection[str]]
+"""From the parameters chosen so far, those that change nothing beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Trial:
 
     number: int
     parameters: Mapping[str, Any]
-    """Those that are searched."""
+    """Those that were searched: none that changes nothing beside the others."""
     value: float | None
     """None where the combination was refused."""
     refusal: str = ""
@@ -221,13 +224,16 @@ def run_study(
     fixed: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
     basis: Mapping[str, Any] | None = None,
+    idle: Idle = lambda parameters: (),
 ) -> StudyResult:
     """Search with Optuna until so many trials (default: the file's `run_cap`, or the whole grid) are finished.
 
     The study lives in an SQLite file. Run again after a kill, the trial that was running is marked failed and tried
     again. `trial_function` gets all parameters (`fixed` overrides the file's) and returns metrics by name, without
     the `val/` of W&B; a `ValueError` refuses a combination, which then counts as finished. `bayes` is Optuna's TPE.
-    `early_terminate` is W&B's alone. A study is continued only on the `basis` on which it was begun: the whole
+    `early_terminate` is W&B's alone. Parameters that are `idle` beside those before them in the file are not searched,
+    so a grid tries each distinct combination once. What is drawn is a function of the file and of the trials that are
+    finished. A study is continued only on the `basis` on which it was begun: the whole
     configuration behind the trials, as JSON, or by default the fixed parameters.
     """
     limit = trials or sweep.run_cap or math.inf
@@ -241,9 +247,9 @@ def run_study(
         study = _open_study(sweep, storage, constants if basis is None else basis)
         _fail_killed(study, sweep, say)
         if sweep.method == "grid":
-            limit = min(limit, _enqueue_grid(study, sweep))
+            limit = min(limit, _enqueue_grid(study, sweep, constants, idle))
         while len(_finished(study)) < limit:
-            _run_trial(study, sweep, constants, trial_function, say)
+            _run_trial(study, sweep, constants, trial_function, say, idle)
         return _result(study, sweep, constants)
 
 
@@ -272,7 +278,6 @@ def _open_study(sweep: Sweep, storage: Path, basis: Mapping[str, Any]) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=_url(storage),
-        sampler=optuna.samplers.TPESampler() if sweep.method == "bayes" else optuna.samplers.RandomSampler(),
         study_name=_study_name(sweep),
         direction="maximize" if sweep.maximise else "minimize",
         load_if_exists=True,
@@ -293,10 +298,16 @@ def _run_trial(
     constants: Mapping[str, Any],
     trial_function: TrialFunction,
     say: Callable[[str], None],
+    idle: Idle,
 ) -> None:
     from optuna.trial import TrialState
 
-    trial = study.ask({name: _optuna_distribution(name, entry) for name, entry in sweep.space.items()})
+    study.sampler = _sampler(study, sweep)
+    trial = study.ask()
+    given = study.get_trials(deepcopy=False)[trial.number].system_attrs.get("fixed_params", {})
+    for name in sweep.space:
+        if name in given or (sweep.method != "grid" and name not in idle({**constants, **trial.params})):
+            _suggest(trial, name, sweep.space[name])
     try:
         metrics = trial_function({**constants, **trial.params})
     except ValueError as error:
@@ -312,18 +323,24 @@ def _run_trial(
     say(f"trial {trial.number}: {name} {metrics[name]:.4g} with {chosen}")
 
 
-def _optuna_distribution(name: str, entry: Mapping[str, Any]) -> BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+def _sampler(study: Study, sweep: Sweep) -> BaseSampler:
+    """Return a sampler whose random numbers depend on the study and on how many of its trials are finished."""
+    from optuna.samplers import RandomSampler, TPESampler
 
+    seed = int(digest([_study_name(sweep), len(_finished(study))])[:8], 16)
+    return TPESampler(seed=seed) if sweep.method == "bayes" else RandomSampler(seed=seed)
+
+
+def _suggest(trial: OptunaTrial, name: str, entry: Mapping[str, Any]) -> None:
     match _distribution(name, entry):
         case "categorical":
-            return CategoricalDistribution(entry["values"])
+            trial.suggest_categorical(name, entry["values"])
         case "int_uniform":
-            return IntDistribution(entry["min"], entry["max"])
+            trial.suggest_int(name, entry["min"], entry["max"])
         case "q_uniform":
-            return FloatDistribution(entry["min"], entry["max"], step=entry.get("q", 1.0))
+            trial.suggest_float(name, entry["min"], entry["max"], step=entry.get("q", 1.0))
         case kind:
-            return FloatDistribution(entry["min"], entry["max"], log=kind == "log_uniform_values")
+            trial.suggest_float(name, entry["min"], entry["max"], log=kind == "log_uniform_values")
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
@@ -345,21 +362,31 @@ def _fail_killed(study: Study, sweep: Sweep, say: Callable[[str], None]) -> None
         say(f"trial {trial.number} was cut off and is tried again")
 
 
-def _enqueue_grid(study: Study, sweep: Sweep) -> int:
-    """Put up every combination that is neither done nor waiting; return how many there are in all.
+def _enqueue_grid(study: Study, sweep: Sweep, constants: Mapping[str, Any], idle: Idle) -> int:
+    """Put up every distinct combination that is neither done nor waiting; return how many there are in all.
 
     Optuna's GridSampler is not used: it counts a trial that was killed as visited, and fails on trials that were
     put up again.
     """
     from optuna.trial import TrialState
 
-    names = list(sweep.space)
-    grid = [dict(zip(names, c, strict=True)) for c in itertools.product(*(sweep.space[n]["values"] for n in names))]
+    grid = _grid(sweep, constants, idle)
     waiting = [t.system_attrs["fixed_params"] for t in study.get_trials(states=(TrialState.WAITING,))]
     known = [*waiting, *(t.params for t in _finished(study))]
     for combination in _without(grid, known):
         study.enqueue_trial(combination)
     return len(grid)
+
+
+def _grid(sweep: Sweep, constants: Mapping[str, Any], idle: Idle) -> list[dict[str, Any]]:
+    """Return all combinations that differ in parameters that change something, without the others."""
+    grid: dict[str, dict[str, Any]] = {}
+    for values in itertools.product(*(entry["values"] for entry in sweep.space.values())):
+        whole = dict(zip(sweep.space, values, strict=True))
+        without = idle({**constants, **whole})
+        combination = {name: value for name, value in whole.items() if name not in without}
+        grid.setdefault(json.dumps(combination, sort_keys=True), combination)
+    return list(grid.values())
 
 
 def _without(grid: Sequence[dict[str, Any]], known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

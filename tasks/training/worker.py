@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.training import Execution, TrainingConfig
+from storage.files import write_atomic
 from tasks.training.events import emit
 from tasks.units import die_with_parent
 
@@ -63,8 +64,15 @@ def run(job: Mapping[str, Any]) -> None:
         if share.leads:
             emit("message", text=text)
 
+    scratch = Path(job["scratch"])
+
+    def show(name: str, png: bytes) -> None:
+        path = scratch / "pictures" / f"{name}.png"
+        write_atomic(path, png)
+        emit("picture", name=name, path=str(path))
+
     progress = Progress() if share.leads else lambda step, steps, loss: None
-    trainer = Trainer(objective, training, execution, share, Path(job["scratch"]), say, progress)
+    trainer = Trainer(objective, training, execution, share, scratch, say, progress, show)
     if share.leads:
         trainer.tracker = start_tracker(
             execution.wandb,

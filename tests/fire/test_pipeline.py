@@ -153,13 +153,8 @@ def test_a_plan_imports_no_heavy_library(finished, profile):
 
 def test_scores_release_curves_and_report(finished, profile, tmp_path):
     model, report = only(finished, "fire_model"), only(finished, "fire_evaluation_report")
-    assert {f.path for f in model.manifest.files} >= {
-        "model.safetensors",
-        "config.json",
-        "history.json",
-        "curves.png",
-        "previews/validation.png",
-    }
+    assert {f.path for f in model.manifest.files} == {"model.safetensors", "config.json", "history.json"}
+    assert (report.folder / "curves_emberformer-0.png").is_file()
     scores = json.loads((report.folder / "scores.json").read_text())
     names = scores["models"].keys()
     assert "emberformer" in names
@@ -387,6 +382,10 @@ def test_faults_of_a_sweep_are_one_sentence(profile, tmp_path, monkeypatch, caps
         ([sweep, "--phase", "3"], "has no phase '3'"),
         ([sweep, "--set", f"{LAYERS}=2"], "searches this field"),
         ([sweep, "--set", "models.emberformer.x=2"], "models.emberformer.x: there is no such field"),
+        (
+            [sweep, "--set", f"{RATE.replace('spatial', 'decoder')}=1.0e-3"],
+            "the parameter groups are spatial, temporal",
+        ),
         (["emberformer", "--set", "source.path=/nothing"], "/nothing is no fire archive"),
     ):
         assert sentence in refused(monkeypatch, capsys, tmp_path / "root", "sweep", *arguments)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.training import Execution, TrainingConfig
+from models.language.hrm_act import HrmAct
 from tasks.training.loop import BUILD, STEP, Trainer, seed_everything
 from tasks.training.objective import Moment, Objective
 from tasks.training.optimiser import Optimiser, learning_rate
@@ -51,8 +52,8 @@ class Plain:
         weigh = self.objective.weigher()
         weights = [weigh(micro.batch) for micro in micro_batches]
         for k, micro in enumerate(micro_batches):
-            self.objective.moment = Moment(step, step, STEPS, k)
-            seed_everything(self.settings.seed, STEP, step, k, 0)
+            seed = seed_everything(self.settings.seed, STEP, step, k, 0)
+            self.objective.moment = Moment(step, step, STEPS, k, seed)
             losses = self.objective.losses(self.model, micro.batch)
             factors = self.objective.coefficients
             terms = [losses[t] * (factors.get(t, 1.0) / sum(w[t] for w in weights)) for t in sorted(losses)]
@@ -136,3 +137,21 @@ def test_the_memory_layout_of_weights_changes_no_gradient(name, data: Data, tmp_
     scale = max(float(gradient.abs().max()) for gradient in found[0].values())
     for n, gradient in found[0].items():
         torch.testing.assert_close(found[1][n], gradient, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_which_sequences_think_on_is_drawn_by_the_key_of_the_micro_batch(data, tmp_path, monkeypatch):
+    case, drawn = CASES["language: hrm_act"], []
+    act_loss = HrmAct.act_loss
+
+    def watched(self, *arguments, generator, **more):
+        drawn.append(generator.initial_seed())
+        return act_loss(self, *arguments, generator=generator, **more)
+
+    monkeypatch.setattr(HrmAct, "act_loss", watched)
+    for seed in (0, 1):
+        objective = case.objective(data)
+        one = trainer_of(objective, case.settings(epochs=2, seed=seed), torch.device("cpu"), tmp_path / str(seed))
+        one.model.train()
+        one.step(next(one.batches(0, 1)))
+        assert drawn[-1] == objective.moment.seed
+    assert drawn[0] != drawn[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -69,6 +71,29 @@ def test_stage_states_artifacts_and_arrows(api, tmp_path):
     tasks, _ = runs_of(toy_flow(str(tmp_path)))
     assert {t.state.name for t in tasks.values()} == {"Cached"}
     assert all("verified" in t.state.message for t in tasks.values())
+
+
+@stage("painting")
+def painting(job: Job) -> StageResult:
+    """Show how the work looks, twice."""
+    for png in (b"early", b"late"):
+        job.picture("curves", png)
+    return StageResult()
+
+
+@flow(name="painted", persist_result=False)
+def painted_flow(root: str) -> str:
+    """Run a stage that shows pictures."""
+    with Session(AssetStore(root), dashboard_reporter(), engine="prefect").active():
+        painting()
+    return str(flow_run.id)
+
+
+def test_a_picture_of_the_work_takes_the_place_of_the_last_one(api, tmp_path):
+    _, artifacts = runs_of(painted_flow(str(tmp_path)))
+    (picture,) = (a for a in artifacts if a.type == "image")
+    assert picture.key == "painting-curves"
+    assert picture.data == f"data:image/png;base64,{base64.b64encode(b'late').decode()}"
 
 
 def test_bad_input_is_a_failed_state_with_one_sentence(api, tmp_path):

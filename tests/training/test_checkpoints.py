@@ -106,7 +106,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path, damage, ca
 def test_checkpoints_hold_no_pickle(tmp_path):
     interrupt(tmp_path, 7, checkpoint_steps=5)
     files = {path.suffix for path in (tmp_path / "scratch").rglob("*") if path.is_file()}
-    assert files == {".safetensors", ".json", ".jsonl", ".png"}
+    assert files == {".safetensors", ".json", ".jsonl"}
 
 
 def test_the_state_of_ranks_cannot_be_given_to_another_number_of_them(tmp_path, monkeypatch):

@@ -137,8 +137,7 @@ def ends_as(calm: Asset, root: Path, **execution: Any) -> None:
     assert 0 < steps_done(root) < STEPS
     label, killed = finish(start(root, KILLED, **execution))
     assert label.startswith("RESUME")
-    files = {"model.safetensors", "config.json", "history.json", "curves.png", "previews/square.png"}
-    assert content(calm).keys() == files
+    assert content(calm).keys() == {"model.safetensors", "config.json", "history.json"}
     assert content(killed) == content(calm)
     assert len(json.loads(content(calm)["history.json"])["training"]) == STEPS
 
@@ -164,12 +163,16 @@ class Listener(Silent):
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.steps: list[tuple[int, int]] = []
+        self.pictures: list[tuple[str, str, bytes]] = []
 
     def message(self, text: str) -> None:
         self.messages.append(text)
 
     def progress(self, stage: str, done: int, total: int, words: str = "") -> None:
         self.steps.append((done, total))
+
+    def picture(self, stage: str, name: str, png: bytes) -> None:
+        self.pictures.append((stage, name, png))
 
 
 @pytest.fixture
@@ -221,6 +224,14 @@ def test_the_stage_reports_progress_and_facts_and_logs_to_wandb_offline(tmp_path
     kinds = [r.request.log_artifact.artifact.type for r in records if r.request.HasField("log_artifact")]
     artifacts = [r.artifact.type for r in records if r.WhichOneof("record_type") == "artifact"]
     assert "model" in kinds + artifacts
+
+
+def test_pictures_are_shown_while_it_trains_and_none_is_in_the_asset(train_here):
+    asset, listener = train_here(execution={"ranks": 2})
+    assert [name for _, name, _ in listener.pictures] == ["square", "square", "curves"]
+    assert {stage for stage, _, _ in listener.pictures} == {"toy_training"}
+    assert all(png.startswith(b"\x89PNG") for _, _, png in listener.pictures)
+    assert {file.path for file in asset.manifest.files} == {"model.safetensors", "config.json", "history.json"}
 
 
 def test_wandb_without_a_way_to_its_server_does_not_end_a_training(train_here, monkeypatch):

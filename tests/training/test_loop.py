@@ -360,6 +360,24 @@ def test_micro_batches_have_their_own_dropout(tmp_path):
     assert len({tuple(mask.tolist()) for mask in masks}) == 4
 
 
+def test_what_an_objective_draws_has_a_key_of_training_seed_step_micro_batch_and_rank(tmp_path):
+    seeds = []
+
+    class Watched(Toy):
+        def losses(self, model, batch):
+            seeds.append(self.moment.seed)
+            return super().losses(model, batch)
+
+    for seed, rank in ((0, 0), (1, 0), (0, 1), (0, 0)):
+        one = trainer(tmp_path / f"{seed}-{rank}", Watched({}), accumulation=2, seed=seed)
+        batches = [micro_batches(one, step) for step in range(2)]
+        one.share.rank = rank
+        for batch in batches:
+            one.step(batch)
+    assert len(set(seeds[:12])) == 12
+    assert seeds[12:] == seeds[:4], "and of nothing else"
+
+
 def test_a_data_set_smaller_than_a_batch_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="48 samples do not fill one global batch of 64"):
         trainer(tmp_path, batch_size=64)

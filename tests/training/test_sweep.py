@@ -18,6 +18,8 @@ import yaml
 
 from configs.load import load_config, profile_path
 from configs.wildfire import WildfireConfig
+from flows.pipelines import find_pipeline
+from flows.sweep import Target
 from tasks.training.sweep import (
     as_overrides,
     best_parameters,
@@ -139,6 +141,49 @@ def test_a_search_stays_in_its_space_and_finds_what_is_good(tmp_path, method):
     assert all(1e-4 <= p["lr"] <= 1 and p["n"] in range(1, 10) and p["batch"] == 8 for p in tried)
     assert result.value > 0.3
     assert result.parameters["k"] == "b"
+
+
+@pytest.mark.parametrize("method", ["bayes", "random"])
+def test_a_search_draws_the_same_again_also_when_it_was_interrupted(tmp_path, method):
+    space = "{lr: {distribution: log_uniform_values, min: 1.0e-4, max: 1.0}, k: {values: [a, b]}}"
+    sweep = read_sweep(write(tmp_path / "s.yaml", method, space, run_cap=14))
+
+    def drawn(name: str, *limits: int) -> list[Any]:
+        for limit in limits:
+            result = run_study(sweep, lambda p: {"f1": p["lr"]}, tmp_path / name, limit)
+        return [trial.parameters for trial in result.trials]
+
+    calm = drawn("calm", 14)
+    assert drawn("interrupted", 3, 12, 14) == calm
+    assert len({p["lr"] for p in calm}) == 14
+
+
+@pytest.mark.parametrize("method", ["grid", "bayes", "random"])
+def test_what_changes_nothing_is_not_searched(tmp_path, method):
+    space = "{kind: {values: [plain, pretrained]}, rate: {values: [1, 2, 3]}, n: {values: [5, 6]}}"
+    sweep = read_sweep(write(tmp_path / "s.yaml", method, space, run_cap=20))
+
+    def idle(parameters):
+        return {"rate"} if parameters.get("kind") == "plain" else set()
+
+    result = run_study(sweep, lambda p: {"f1": float("rate" not in p)}, tmp_path / "study.db", idle=idle)
+    tried = [tuple(trial.parameters.values()) for trial in result.trials]
+    assert {"plain", "pretrained"} == {values[0] for values in tried}
+    assert all(len(values) == (2 if values[0] == "plain" else 3) for values in tried)
+    assert result.parameters.keys() == {"kind", "n"}
+    if method == "grid":
+        assert len(tried) == len(set(tried)) == 2 + 6
+        again = run_study(sweep, lambda p: {"f1": 0.0}, tmp_path / "study.db", idle=idle)
+        assert again.trials == result.trials
+
+
+@pytest.mark.parametrize(("decoder", "trials"), [("{kind: unet}", 3), ("{kind: segformer, pretrained: a/b}", 18)])
+def test_rates_of_a_group_that_is_empty_for_the_decoder_are_not_searched(tmp_path, decoder, trials):
+    target = Target(find_pipeline("wildfire"), profile_path("wildfire", "tune"), tmp_path, "inline", {})
+    sweep = read_sweep(EMBERFORMER, "2_learning_rates")
+    fixed = {"models.emberformer.model.decoder": yaml.safe_load(decoder)}
+    result = run_study(sweep, lambda p: {"f1": 0.0}, tmp_path / "study.db", fixed=fixed, idle=target.idle)
+    assert result.finished == trials
 
 
 @pytest.mark.parametrize("method", ["grid", "bayes"])

@@ -59,6 +59,7 @@ class Toy(Objective):
     """A tiny MLP with dropout, in two groups, with two loss terms of different denominators."""
 
     RELEASE = ToyRelease
+    PREVIEWS = "tests.training.toy:square"
     coefficients = MappingProxyType({"decay": 0.1})
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -95,15 +96,6 @@ class Toy(Objective):
         assert len(rows) == SAMPLES
         return {"accuracy": float(rows.mean()), "calls": float(self.calls)}
 
-    def preview(self, model: nn.Module) -> dict[str, bytes]:
-        import io
-
-        from PIL import Image
-
-        buffer = io.BytesIO()
-        Image.new("L", (8, 8), int(self.calls) % 256).save(buffer, "png")
-        return {"square": buffer.getvalue()}
-
     def release_config(self) -> dict[str, Any]:
         return self.config
 
@@ -112,3 +104,14 @@ class Toy(Objective):
 
     def load_state_dict(self, state: Any) -> None:
         self.calls = state["calls"].reshape(())
+
+
+def square(objective: Toy, model: nn.Module) -> dict[str, bytes]:
+    """Return a grey square."""
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), int(objective.calls) % 256).save(buffer, "png")
+    return {"square": buffer.getvalue()}

@@ -95,4 +95,4 @@ def test_the_report_judges_the_model_beside_its_baselines(built):
     who = {"SatSwinMAE", "linear interpolation", "persistence", "climatology"}
     assert errors["by_channel"].keys() == errors["by_ratio"].keys() == who
     assert all(len(by_ratio) == 4 for by_ratio in errors["by_ratio"].values())
-    assert {"errors.png", "reconstructions.png"} <= {path.name for path in folder.iterdir()}
+    assert {"errors.png", "reconstructions.png", "curves.png"} <= {path.name for path in folder.iterdir()}

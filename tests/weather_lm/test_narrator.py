@@ -122,6 +122,15 @@ def test_a_prompt_longer_than_its_room_is_refused(built):
         objective_of(built, max_prompt_tokens=1).build()
 
 
+def test_cut_captions_are_told_once_and_not_by_every_rank(built, capfd):
+    objective = objective_of(built, max_caption_tokens=4)
+    objective.build()
+    remarks = [objective.remark(step, {"nll": 1.0}) for step in range(3)]
+    assert remarks[0].endswith("captions have more than 4 tokens and are cut")
+    assert remarks[1:] == ["", ""]
+    assert not capfd.readouterr().out, "it is the loop that speaks, in rank 0 alone"
+
+
 def test_a_loss_that_stays_at_a_uniform_guess_is_told(built):
     uniform = math.log(len(objective_of(built).tokens))
     sentence = f"after 100 steps, ln V is {uniform:.2f}: verify labels ignore prompts, adapter params in the optimizer"

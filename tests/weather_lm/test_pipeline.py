@@ -34,7 +34,9 @@ def test_the_report_compares_every_narrator_with_its_controls(built):
         assert table["nats_per_token"].keys() == {"true", "shuffled", "blind"}
         assert table["gap_to_shuffled"]["low"] <= table["gap_to_shuffled"]["value"] <= table["gap_to_shuffled"]["high"]
         assert all(np.isfinite(value) for value in table["nats_per_token"].values())
-    assert {"likelihoods.png", "adapter-0.png", "mean-0.png"} <= {p.name for p in report.folder.iterdir()}
+    pictures = {"likelihoods.png", "adapter-0.png", "mean-0.png"}
+    curves = {"curves_adapter-0.png", "curves_mean-0.png", "curves_language_small.png"}
+    assert pictures | curves <= {p.name for p in report.folder.iterdir()}
 
 
 def test_a_released_narrator_holds_the_adapter_alone(built):
@@ -42,6 +44,7 @@ def test_a_released_narrator_holds_the_adapter_alone(built):
 
     store, _ = built
     for asset in store.assets("weather_narrator"):
+        assert {file.path for file in asset.manifest.files} == {"model.safetensors", "config.json", "history.json"}
         with safe_open(asset.folder / "model.safetensors", "pt") as file:
             assert {name.split(".")[0] for name in file.keys()} == {"adapter"}  # noqa: SIM118
 
