@@ -6,16 +6,18 @@ A pipeline is imported when it is asked for, so neither its libraries nor its fa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from configs.base import Config
 from configs.load import profile_minutes, profile_path
+from flows.evaluation import Given
 
 ALL = "all"
+Judge = Callable[[Given], Any]
 DECLARATION = re.compile(r"^PIPELINE = ", re.MULTILINE)
 
 
@@ -27,6 +29,8 @@ class Pipeline:
     title: str
     config: type[Config]
     wire: Callable[[Any], Any]
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+    """By kind of released model, what judges one again on other data and returns the report."""
 
     def page(self, root: Path) -> Path:
         """Return where its report goes."""

@@ -7,8 +7,18 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from configs.weather import ArcoSource, CdsSource, FilesSource, SampleSource
-from configs.weather_lm import CaptionFiles, LanguageRecipe, NarratorRecipe, SampleCaptions, SampleText
+from configs.weather_lm import (
+    CaptionFiles,
+    JoinConfig,
+    LanguageRecipe,
+    MaeRecipe,
+    NarrationEvaluation,
+    NarratorRecipe,
+    SampleCaptions,
+    SampleText,
+)
 from configs.weather_pipeline import WeatherConfig
+from flows.evaluation import Given
 from flows.pipelines import Pipeline
 from storage.raw import find_files
 from tasks.captions.gather import caption_files, named_columns, weather_captions
@@ -21,6 +31,7 @@ from tasks.era5.scan import era5_catalog
 from tasks.mae.report import mae_report
 from tasks.mae.training import mae_training
 from tasks.narration.language import language_training
+from tasks.narration.language_report import language_report
 from tasks.narration.report import narration_report
 from tasks.narration.training import narrator_training
 from tasks.samples.generate import era5_sample, weather_text_sample
@@ -133,6 +144,43 @@ def raw_files(config: WeatherConfig, today: date) -> Any:
             return era5_arco(source=source, as_of=as_of(source, today))
 
 
+def judge_vision(given: Given) -> Any:
+    """Judge a vision model on the test period of another training set."""
+    recipe = MaeRecipe.model_validate(given.model.manifest.config["recipe"])
+    store, training_set = given.asset("era5_windows"), given.asset("era5_training_set")
+    return mae_report(store=store, training_set=training_set, model=given.model, windows=recipe.report_windows)
+
+
+def judge_language(given: Given) -> Any:
+    """Judge a language model on other captions."""
+    return language_report(model=given.model, captions=given.asset("weather_captions"))
+
+
+def judge_narrator(given: Given) -> Any:
+    """Judge a narrator on the test period of another training set, by captions of that period."""
+    model = given.model
+    trained = [record.kind for record in model.manifest.inputs if record.kind == language_training.kind]
+    settings = given.report_settings(narration_report.kind, "evaluation")
+    return narration_report(
+        store=given.asset("era5_windows"),
+        training_set=given.asset("era5_training_set"),
+        captions=given.asset("weather_captions"),
+        mae=given.of_model("weather_mae"),
+        join=JoinConfig.model_validate(model.manifest.config["join"]),
+        evaluation=NarrationEvaluation.model_validate(settings or {}),
+        **{kind: given.of_model(kind) for kind in trained},
+        **{f"narrator-{model.manifest.config['seed']}": model},
+    )
+
+
 PIPELINE = Pipeline(
-    "weather", "Raw ERA5 to verified training windows, and to the weather in words", WeatherConfig, weather
+    "weather",
+    "Raw ERA5 to verified training windows, and to the weather in words",
+    WeatherConfig,
+    weather,
+    judges={
+        mae_training.kind: judge_vision,
+        language_training.kind: judge_language,
+        narrator_training.kind: judge_narrator,
+    },
 )

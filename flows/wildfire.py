@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from configs.fire_data import FireArchive
+from configs.fire_data import Decoding, FireArchive, Tokens
+from configs.fire_evaluation import EvaluationConfig
 from configs.fire_sample import SampleFires
 from configs.wildfire import FireRecipe, WildfireConfig
+from flows.evaluation import Given
 from flows.pipelines import Pipeline
 from storage.raw import FoundFiles, visible
 from tasks.fire.archive import archive_files, archive_names
@@ -62,4 +64,40 @@ def visible_archive(path: str) -> FoundFiles:
     return visible(archive_files(path), below=Path(path).expanduser().absolute())
 
 
-PIPELINE = Pipeline("wildfire", "Raw fire archives to trained and judged spread models", WildfireConfig, wildfire)
+def cache_of(archive: FoundFiles, decoding: Decoding, patch: int) -> Any:
+    """Return the token cache of an archive, made as that of a model was."""
+    raw = raw_input("fire_archive", archive)
+    records = fire_records(
+        raw=raw, names=archive_names(raw), decoding=decoding, tokens=Tokens(patch=patch), on_broken="skip"
+    )
+    return fire_cache(records=records)
+
+
+def judge_model(given: Given) -> Any:
+    """Judge a fire model on all fires of another archive or token cache, or on its own test fires again."""
+    cache, split = given.of_model("fire_cache"), given.of_model("fire_split")
+    if given.raw is None:
+        on = given.asset("fire_cache")
+    else:
+        from tasks.fire.released import FireRelease
+
+        release = FireRelease.from_release(given.model.folder)
+        on = cache_of(visible_archive(given.raw), release.decoding, release.spec.patch)
+    settings = given.report_settings(fire_evaluation_report.kind, "evaluation")
+    config = given.model.manifest.config
+    return fire_evaluation_report(
+        cache=cache,
+        split=split,
+        on=None if on.key == cache.key else on,
+        evaluation=EvaluationConfig.model_validate(settings or {}),
+        **{f"{config['recipe']['model']['kind']}-{config['seed']}": given.model},
+    )
+
+
+PIPELINE = Pipeline(
+    "wildfire",
+    "Raw fire archives to trained and judged spread models",
+    WildfireConfig,
+    wildfire,
+    judges={fire_training.kind: judge_model},
+)

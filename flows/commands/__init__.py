@@ -5,7 +5,7 @@
 running: `run` -> `local.py`; `plan`; `sweep` -> `sweep.py`
 keeping: `status`, `show`, `verify` -> `views.py`; `pin`; `gc` -> `gc.py`; `reap` -> `reap.py`
 showing: `serve` -> `serve.py`; `report` -> `report.py`
-asking: `predict-fire` -> `predict_fire.py`; `narrate` -> `narrate.py`
+asking: `predict-fire` -> `predict_fire.py`; `narrate` -> `narrate.py`; `evaluate` -> `evaluate.py`
 making: `new` -> `new.py`, which fills in `templates/`
 
 They share `options.py`, `tables.py`, `interruption.py` and the settings of Prefect in `prefect_home.py`.

@@ -1,4 +1,4 @@
-"""The verbs that ask a trained model: `predict-fire`, `narrate`."""
+"""The verbs that ask a trained model, or how good it is: `predict-fire`, `narrate`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -87,3 +87,27 @@ def narrate(
         writing=NarrationEvaluation(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         output=output,
     )
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A trained model: asset, the start of its key, or a folder.", show_default=False)
+    ],
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What it is judged on: an asset of the kind that it was made from, or a folder of raw files. May be "
+            "repeated. What is not named is what the model was made from.",
+            show_default=False,
+        ),
+    ] = None,
+    root: Root = None,
+) -> None:
+    """Judge a trained model again, on other data, with the report of its pipeline. Nothing is trained.
+
+    For example: millrace evaluate fire_model --on /data/fires, or millrace evaluate weather_narrator --on
+    era5_training_set/4f1c --on weather_captions/90ab.
+    """
+    from flows.commands.evaluate import evaluate_model
+
+    evaluate_model(console, store_of(root), model=model, on=on or [])

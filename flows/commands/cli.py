@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
-from flows.commands.asking import narrate, predict_fire
+from flows.commands.asking import evaluate, narrate, predict_fire
 from flows.commands.keeping import gc, pin, reap, show, status, verify
 from flows.commands.making import new
 from flows.commands.options import errors
@@ -30,7 +30,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (run, plan, sweep, status, show, verify, pin, gc, reap, serve, predict_fire, narrate, report, new):
+for verb in (
+    run,
+    plan,
+    sweep,
+    status,
+    show,
+    verify,
+    pin,
+    gc,
+    reap,
+    serve,
+    predict_fire,
+    narrate,
+    evaluate,
+    report,
+    new,
+):
     app.command()(verb)
 
 OF_THE_DISK = (*OUT_OF_SPACE, errno.EROFS, errno.EACCES)

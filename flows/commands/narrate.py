@@ -12,6 +12,7 @@ from rich.markup import escape
 from configs.weather_lm import JoinConfig, NarrationEvaluation
 from flows.runs import RunRecord, recorded
 from storage.assets import Asset, AssetStore
+from storage.lineage import best, made_from
 from tasks.progress import Terminal
 from tasks.session import Session
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tasks.narration.narrate import Narrative, Request
 
 KIND = "weather_narrator"
+PARTS = ("era5_windows", "era5_training_set", "weather_captions", "weather_mae", "weather_language")
 
 
 def narrate_date(
@@ -38,17 +40,17 @@ def narrate_date(
     asset = store.find(model) if model else best_narrator(store)
     if asset.manifest.kind != KIND:
         raise ValueError(f"{asset.kind}/{asset.key[:12]} is no narrator; name an asset of kind {KIND} with --model")
-    parts = {name: _part(store, asset, name) for name in ("store", "training_set", "captions", "mae", "language")}
-    folders = {name: part.folder for name, part in parts.items() if part}
+    parts = [part for kind in PARTS if (part := made_from(store, asset, kind)) is not None]
+    folders = {part.kind: part.folder for part in parts}
     asset.fetch()
     release = NarratorRelease.from_release(asset.folder)
-    pairs = PairFolders(folders["store"], folders["training_set"], folders["captions"])
+    pairs = PairFolders(folders["era5_windows"], folders["era5_training_set"], folders["weather_captions"])
     join = JoinConfig.model_validate(asset.manifest.config["join"])
     console.print(f"narrator {asset.kind}/{asset.key[:12]}", highlight=False)
     session = Session(store, Terminal(console))
     asked = {"model": asset.name, "date": str(request.day), "region": request.region}
     with recorded(session, RunRecord.begin("narrate", "", asked, session.engine)):
-        for used in filter(None, [asset, *parts.values()]):
+        for used in [asset, *parts]:
             session.hold(used)
         for narrative in narrate(release, pairs, join, request, writing, output):
             console.print(escape(describe(narrative)), highlight=False, soft_wrap=True)
@@ -67,31 +69,8 @@ def describe(narrative: Narrative) -> str:
 
 def best_narrator(store: AssetStore) -> Asset:
     """Return, of the narrators trained on the newest one's data, the likeliest on validation captions."""
-    narrators = store.assets(KIND)
-    if not narrators:
-        raise ValueError(f"no {KIND} is below {store.root}; train one with millrace run weather, or name a --model")
-
-    def data(asset: Asset) -> dict[str, str]:
-        names = ("store", "training_set", "captions")
-        return {record.name: record.key for record in asset.manifest.inputs if record.name in names}
-
-    alike = [asset for asset in narrators if data(asset) == data(narrators[0])]
-    return min(alike, key=lambda asset: asset.manifest.metrics.get("nll", float("inf")))
-
-
-def _part(store: AssetStore, narrator: Asset, name: str) -> Asset | None:
-    """Return an input of a narrator, brought here; None where it has no such input."""
-    for record in narrator.manifest.inputs:
-        if record.name == name:
-            part = store.asset(record.kind, record.key)
-            if not store.published(part):
-                raise ValueError(
-                    f"{record.kind}/{record.key[:12]}, which the narrator was made from, is gone; run millrace run "
-                    "weather again"
-                )
-            part.fetch()
-            return part
-    return None
+    alike = ("era5_windows", "era5_training_set", "weather_captions")
+    return best(store, KIND, "nll", least=True, alike=alike)
 
 
 def parse_date(text: str) -> date:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from configs.fire_data import Tokens
 from flows.runs import RunRecord, recorded
-from flows.wildfire import visible_archive
+from flows.wildfire import cache_of, visible_archive
 from storage.assets import Asset, AssetStore
 from storage.fire_split import FireSplit
-from tasks.fire.archive import LANDSCAPE, archive_names
-from tasks.fire.cache import fire_cache
-from tasks.fire.records import fire_records
+from storage.lineage import best, made_from, short_name
+from storage.raw import FoundFiles
+from tasks.fire.archive import LANDSCAPE
 from tasks.progress import Terminal
 from tasks.session import Session
-from tasks.stage import raw_input
 from tasks.units import Workers
 
 KIND = "fire_model"
@@ -53,15 +52,10 @@ def predict_sequence(
             cache = _cache_of(store, asset)
             session.hold(cache)
         else:
-            raw = raw_input("fire_archive", _files_of(archive))
-            tokens = Tokens(patch=release.spec.patch)
-            records = fire_records(
-                raw=raw, names=archive_names(raw), decoding=release.decoding, tokens=tokens, on_broken="skip"
-            )
-            cache = fire_cache(records=records)
+            cache = cache_of(_files_of(archive), release.decoding, release.spec.patch)
         samples = release.samples(cache.folder)
         fire = samples.cache.find(sequence)
-        told = f"model {_name(asset)} ({release.recipe.model.kind}){_acquaintance(store, asset, cache, fire)}"
+        told = f"model {short_name(asset)} ({release.recipe.model.kind}){_acquaintance(store, asset, cache, fire)}"
         console.print(escape(told), highlight=False, soft_wrap=True)
         place, predictions = predict_fire(
             release.predict,
@@ -87,38 +81,24 @@ def describe(facts: Mapping[str, Any]) -> str:
     return f"frame {facts['frame']}: {facts['predicted_hectares']:.1f} ha burnt; {words}"
 
 
-def _name(asset: Asset) -> str:
-    return f"{asset.kind}/{asset.key[:12]}"
-
-
 def best_model(store: AssetStore) -> Asset:
     """Return, of the models trained on the newest one's split, the one with the best growth-F1 on validation fires."""
-    models = store.assets(KIND)
-    if not models:
-        raise ValueError(f"no {KIND} is below {store.root}; train one with millrace run wildfire, or name a --model")
-    split = _input(models[0], "fire_split")
-    return max(
-        (model for model in models if _input(model, "fire_split") == split),
-        key=lambda model: model.manifest.metrics.get("growth_f1", -1.0),
-    )
-
-
-def _input(model: Asset, kind: str) -> str:
-    return next(record.key for record in model.manifest.inputs if record.kind == kind)
+    return best(store, KIND, "growth_f1", alike=("fire_split",))
 
 
 def _acquaintance(store: AssetStore, model: Asset, cache: Asset, fire: int) -> str:
     """Return, where it is known, whether the model has met the fire before: then its scores say little."""
-    if model.manifest.kind != KIND or _input(model, "fire_cache") != cache.key:
+    read = {record.kind: record.key for record in model.manifest.inputs}
+    if read.get("fire_cache") != cache.key:
         return ""
-    split = store.asset("fire_split", _input(model, "fire_split"))
+    split = store.asset("fire_split", read["fire_split"])
     if not split.folder.exists():
         return ""
     entry = FireSplit.load(split.folder).fires[fire]
     return f", which was {PARTS[entry.part]} this fire" if entry.part else ", whose split leaves this fire out"
 
 
-def _files_of(archive: str) -> list[Path]:
+def _files_of(archive: str) -> FoundFiles:
     folder = Path(archive).expanduser().absolute()
     if not (folder / LANDSCAPE).is_file():
         raise ValueError(
@@ -130,8 +110,9 @@ def _files_of(archive: str) -> list[Path]:
 
 def _cache_of(store: AssetStore, model: Asset) -> Asset:
     """Return the token cache that a model was trained on."""
-    for record in model.manifest.inputs:
-        if record.kind == "fire_cache" and store.published(asset := store.asset(record.kind, record.key)):
-            asset.fetch()
-            return asset
-    raise ValueError(f"the data that {_name(model)} was trained on is gone; name an archive with --archive")
+    found = None
+    with contextlib.suppress(ValueError):
+        found = made_from(store, model, "fire_cache")
+    if found is None:
+        raise ValueError(f"the data that {short_name(model)} was trained on is gone; name an archive with --archive")
+    return found

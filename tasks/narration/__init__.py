@@ -3,6 +3,7 @@
 Stages:
 
     language_training  language.py
+    language_report    language_report.py
     narrator_training  training.py
     narration_report   report.py
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from configs.training import Execution
 from configs.weather_lm import LanguageRecipe
@@ -12,9 +13,17 @@ from tasks.narration.documents import make_documents, write_documents
 from tasks.stage import Job, Label, StageResult, stage
 from tasks.text.tokens import FOLDER, train_tokenizer
 from tasks.training.launch import train
+from tasks.training.spec import ObjectiveSpec
+
+OBJECTIVE = "tasks.narration.language_objective:LanguageObjective"
 
 
-@stage("weather_language", objective="tasks.narration.language_objective:LanguageObjective")
+def language_objective(tokenizer: Path, documents: Path, recipe: LanguageRecipe) -> ObjectiveSpec:
+    """Return what language models are trained towards, on the documents in a file."""
+    return ObjectiveSpec(OBJECTIVE, {"recipe": recipe, "tokenizer": str(tokenizer), "documents": str(documents)})
+
+
+@stage("weather_language", objective=OBJECTIVE)
 def language_training(
     job: Job,
     *,
@@ -41,11 +50,7 @@ def language_training(
     write_documents(path, documents)
     result = train(
         job,
-        objective_config={
-            "recipe": recipe,
-            "tokenizer": str(job.folder / FOLDER),
-            "documents": str(path),
-        },
+        language_objective(job.folder / FOLDER, path, recipe),
         training=recipe.text.training,
         execution=execution,
     )

@@ -7,9 +7,12 @@ from configs.weather_lm import JoinConfig, LanguageRecipe, NarratorRecipe
 from storage.assets import Asset
 from tasks.stage import Job, Label, StageResult, stage
 from tasks.training.launch import train
+from tasks.training.spec import ObjectiveSpec
+
+OBJECTIVE = "tasks.narration.objective:NarratorObjective"
 
 
-@stage("weather_narrator", objective="tasks.narration.objective:NarratorObjective")
+@stage("weather_narrator", objective=OBJECTIVE)
 def narrator_training(
     job: Job,
     *,
@@ -28,16 +31,19 @@ def narrator_training(
     """Train soft prompts that let the language model say what the captions of the training period say."""
     return train(
         job,
-        objective_config={
-            "store": str(store.folder),
-            "training_set": str(training_set.folder),
-            "captions": str(captions.folder),
-            "mae": str(mae.folder),
-            "language": str(language.folder) if language else None,
-            "join": join,
-            "language_recipe": language_recipe,
-            "recipe": recipe,
-        },
+        ObjectiveSpec(
+            OBJECTIVE,
+            {
+                "store": str(store.folder),
+                "training_set": str(training_set.folder),
+                "captions": str(captions.folder),
+                "mae": str(mae.folder),
+                "language": str(language.folder) if language else None,
+                "join": join,
+                "language_recipe": language_recipe,
+                "recipe": recipe,
+            },
+        ),
         training=recipe.training.model_copy(update={"seed": seed}),
         execution=execution,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -16,6 +16,7 @@ from storage.files import write_atomic
 from storage.hashing import canonical_json
 from tasks.stage import Job, Label, StageResult, side_by_side
 from tasks.training.events import MARK, parse
+from tasks.training.spec import ObjectiveSpec
 from tasks.training.worker import PARENT
 from tasks.units import children
 
@@ -47,19 +48,13 @@ def train_all(
     return dict(zip(calls, side_by_side(branches, trainings_at_once(execution)), strict=True))
 
 
-def train(
-    job: Job,
-    *,
-    objective_config: Mapping[str, Any],
-    training: TrainingConfig,
-    execution: Execution,
-) -> StageResult:
-    """Train the stage's objective in a child process, or one per rank, and leave the model in the job's folder.
+def train(job: Job, spec: ObjectiveSpec, *, training: TrainingConfig, execution: Execution) -> StageResult:
+    """Train in a child process, or one per rank, what the stage declares, and leave the model in the job's folder.
 
     Run again after a kill, the training goes on from its last checkpoint. An error of the child that is a
     `ValueError` is raised as one, any other as `ChildProcessError` with the end of its traceback.
     """
-    assert job.objective, f"{job.stage} must say what it trains: @stage(..., objective=...)"
+    assert spec.path == job.objective, f"{job.stage} must say what it trains: @stage(..., objective={spec.path!r})"
     scratch = job.workspace.scratch
     description = {
         "stage": job.title,
@@ -67,8 +62,8 @@ def train(
         "folder": str(job.folder),
         "scratch": str(scratch),
         "wandb_folder": str(job.session.store.root / ".wandb"),
-        "objective": job.objective,
-        "objective_config": objective_config,
+        "objective": spec.path,
+        "objective_config": spec.config,
         "training": training,
         "execution": execution,
     }

@@ -14,15 +14,14 @@ from tasks.progress import Silent
 from tasks.session import Session
 from tasks.stage import Job, StageResult, stage
 from tasks.training.launch import train
+from tasks.training.spec import ObjectiveSpec
 
 
-@stage("toy_training")
+@stage("toy_training", objective="tests.training.toy:Toy")
 def toy_training(job: Job, *, objective: dict[str, Any], training: TrainingConfig) -> StageResult:
     """Train the toy; the execution comes by the environment, for it must not enter the key."""
     execution = Execution.model_validate(json.loads(os.environ["TOY_EXECUTION"]))
-    return train(
-        job, objective="tests.training.toy:Toy", objective_config=objective, training=training, execution=execution
-    )
+    return train(job, ObjectiveSpec("tests.training.toy:Toy", objective), training=training, execution=execution)
 
 
 def main(root: str, training: str) -> None:

@@ -1,0 +1,62 @@
+"""What people ask a store about models: which is the best, and which of its inputs is what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.assets import Asset, AssetStore
+
+IN_KEY = False
+
+
+def short_name(asset: Asset) -> str:
+    """Return kind and beginning of the key."""
+    return f"{asset.kind}/{asset.key[:12]}"
+
+
+def made_from(store: AssetStore, asset: Asset, kind: str) -> Asset | None:
+    """Return the nearest asset of a kind that an asset was made from, at any depth; None where there was none.
+
+    Raises:
+        ValueError: there was one, and it is gone.
+    """
+    nearest = [asset]
+    for asset_on_the_way in nearest:
+        records = [r for r in asset_on_the_way.manifest.inputs if r.kind != "raw"]
+        for record in records:
+            found = store.asset(record.kind, record.key)
+            if record.kind == kind:
+                if not store.published(found):
+                    raise ValueError(
+                        f"{short_name(found)}, which {short_name(asset)} was made from, is gone; make it again, or "
+                        "name another one"
+                    )
+                found.fetch()
+                return found
+        nearest += [found for r in records if store.published(found := store.asset(r.kind, r.key))]
+    return None
+
+
+def best(store: AssetStore, kind: str, metric: str, *, least: bool = False, alike: Sequence[str]) -> Asset:
+    """Return, of the models that were made from the same as the newest one, the one with the best metric.
+
+    Args:
+        store: where to look.
+        kind: the models.
+        metric: of the manifest.
+        least: whether less is better.
+        alike: kinds of the inputs in which the models must agree.
+
+    Raises:
+        ValueError: there is no model of that kind.
+    """
+    models = store.assets(kind)
+    if not models:
+        raise ValueError(f"no {kind} is below {store.root}; train one with millrace run, or name a --model")
+
+    def sources(model: Asset) -> set[tuple[str, str]]:
+        return {(record.kind, record.key) for record in model.manifest.inputs if record.kind in alike}
+
+    sign, worst = (-1, float("inf")) if least else (1, float("-inf"))
+    rivals = [model for model in models if sources(model) == sources(models[0])]
+    return max(rivals, key=lambda model: sign * model.manifest.metrics.get(metric, worst))
