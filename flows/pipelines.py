@@ -29,7 +29,7 @@ class Pipeline:
     title: str
     config: type[Config]
     wire: Callable[[Any], Any]
-    judges: Mapping[str, Judge] = field(default_factory=dict)
+    judges: Mapping[str, Judge] = field(default_factory=dict, hash=False)
     """By kind of released model, what judges one again on other data and returns the report."""
 
     def page(self, root: Path) -> Path:

@@ -88,7 +88,7 @@ def judge_model(given: Given) -> Any:
     return fire_evaluation_report(
         cache=cache,
         split=split,
-        on=None if on.key == cache.key else on,
+        on=None if on.fingerprint == cache.fingerprint else on,
         evaluation=EvaluationConfig.model_validate(settings or {}),
         **{f"{config['recipe']['model']['kind']}-{config['seed']}": given.model},
     )

@@ -30,23 +30,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (
-    run,
-    plan,
-    sweep,
-    status,
-    show,
-    verify,
-    pin,
-    gc,
-    reap,
-    serve,
-    predict_fire,
-    narrate,
-    evaluate,
-    report,
-    new,
-):
+VERBS = (
+    run, plan, sweep, status, show, verify, pin, gc, reap, serve, predict_fire, narrate, evaluate, report, new,
+)  # fmt: skip
+for verb in VERBS:
     app.command()(verb)
 
 OF_THE_DISK = (*OUT_OF_SPACE, errno.EROFS, errno.EACCES)

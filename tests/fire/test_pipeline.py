@@ -24,6 +24,7 @@ from flows.runs import load_runs
 from storage.assets import AssetStore
 from storage.fire_split import FireSplit
 from storage.manifest import InputRecord, sealed
+from storage.token_cache import TokenCache
 from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
@@ -331,6 +332,44 @@ def write_sweep(folder: Path, profile: str) -> Path:
     }.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**common, "name": name, "parameters": parameters}))
     return folder / "small.yaml"
+
+
+def test_a_model_is_judged_again_by_name_on_its_own_fires_and_on_those_of_another_archive(finished, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(finished, root)
+    report = only(root, "fire_evaluation_report")
+
+    again = millrace("evaluate", "fire_model", root=root)
+    assert again.returncode == 0, again.stderr
+    assert "HIT" in again.stdout
+    assert len(AssetStore(root).assets("fire_evaluation_report")) == 1
+
+    other = tmp_path / "archive"
+    shutil.copytree(archive_of(finished), other)
+    for gone in sorted(other.rglob("sequence_*"))[::2]:
+        if gone.is_dir():
+            shutil.rmtree(gone)
+    judged = millrace("evaluate", "fire_model", "--on", str(other), root=root)
+    assert judged.returncode == 0, judged.stderr
+    assert "emberformer growth_f1: 0." in judged.stdout
+    found = {asset.key: asset for asset in AssetStore(root).assets("fire_evaluation_report")}
+    assert len(found) == 2
+    assert len(AssetStore(root).assets("fire_model")) == 1, "nothing is trained"
+    fresh = next(asset for key, asset in found.items() if key != report.key)
+    scores, before = (json.loads((asset.folder / "scores.json").read_text()) for asset in (fresh, report))
+    cache = next(record for record in fresh.manifest.inputs if record.name == "on")
+    names = TokenCache.open(AssetStore(root).asset(cache.kind, cache.key).folder).names
+    assert (
+        scores["parts"]["test"]["fires"] == len(names) < len(TokenCache.open(only(finished, "fire_cache").folder).names)
+    )
+    assert scores["parts"]["validation"] == before["parts"]["validation"], "thresholds come from where they always do"
+    assert fresh.manifest.config["evaluation"] == report.manifest.config["evaluation"]
+
+
+def test_what_cannot_be_judged_is_one_sentence(finished, monkeypatch, capsys):
+    said = refused(monkeypatch, capsys, finished, "evaluate", "fire_cache")
+    assert "is no model that can be judged; name one of fire_model, weather_language" in said
+    assert "no asset '/nowhere'" in refused(monkeypatch, capsys, finished, "evaluate", "fire_model", "--on", "/nowhere")
 
 
 def test_a_sweep_finds_the_best_and_says_how_to_run_it(finished, profile, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -128,6 +130,22 @@ def test_an_unknown_region_is_answered_with_known_ones(built, tmp_path):
     store, _ = built
     with pytest.raises(ValueError, match="they know"):
         tell(store, tmp_path, Request(date(2024, 1, 5), "Atlantis"))
+
+
+def test_every_released_model_is_judged_again_by_name(built, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(built[0].root, root)
+    vision = millrace("evaluate", "weather_mae", root=root)
+    assert vision.returncode == 0, vision.stderr
+    assert "HIT" in vision.stdout
+    language = millrace("evaluate", "weather_language", "--on", "weather_captions", root=root)
+    assert language.returncode == 0, language.stderr
+    assert float(re.search(r"^nll: (\S+)", language.stdout, re.MULTILINE)[1]) > 0
+    narrator = AssetStore(root).assets("weather_narrator")[0]
+    told = millrace("evaluate", narrator.key, "--on", "era5_training_set", root=root)
+    assert told.returncode == 0, told.stderr
+    reports = {len(a.manifest.metrics): a.manifest.metrics for a in AssetStore(root).assets("weather_narration_report")}
+    assert set(reports[1].values()) <= set(reports[2].values()), "the same scores as beside its siblings"
 
 
 def test_the_command_tells_a_date_and_says_what_exists(built, tmp_path):
