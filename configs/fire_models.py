@@ -122,6 +122,10 @@ class FireModelConfig(Config):
         """Return the weight in the loss of each further output that the model gives."""
         return {}
 
+    def longest_history(self) -> int | None:
+        """Return how many frames the model looks at, at most; None where it takes any number."""
+        return None
+
 
 class EmberFormerConfig(FireModelConfig):
     """A transformer over each patch's history, and a spatial decoder that also sees the pixels."""
@@ -156,6 +160,10 @@ class EmberFormerConfig(FireModelConfig):
         if self.spatial_layers and self.d_model % 4:
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of 4 where spatial_layers are used")
         return self
+
+    def longest_history(self) -> int:
+        """Return `max_history`."""
+        return self.max_history
 
     def auxiliary_weights(self) -> dict[str, float]:
         """Return the weight of the perimeter's loss, where its head is built."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,7 +51,14 @@ class LlamaSizes(Config):
         return self
 
 
-class LlamaLanguageConfig(Config):
+class LanguageConfig(Config):
+    """What the configurations of language models have in common."""
+
+    DEEP: ClassVar[bool] = False
+    """Whether it is trained by a loss of its own, deep supervision."""
+
+
+class LlamaLanguageConfig(LanguageConfig):
     """A Llama decoder, for example TinyLlama (arXiv 2401.02385)."""
 
     BUILDS = "models.language.llama:Llama"
@@ -91,7 +98,7 @@ class HrmTextSizes(Config):
         return self
 
 
-class HrmTextLanguageConfig(Config):
+class HrmTextLanguageConfig(LanguageConfig):
     """HRM-Text (arXiv 2605.20613), the hierarchical reasoning model that was pretrained on text."""
 
     BUILDS = "models.language.hrm_text:HrmText"
@@ -107,10 +114,11 @@ class HrmTextLanguageConfig(Config):
         return self
 
 
-class HrmActV1Config(Config):
+class HrmActV1Config(LanguageConfig):
     """HRM-ACTv1 (arXiv 2506.21734) made causal. It always starts at random: no text weights were ever published."""
 
     BUILDS = "models.language.hrm_act_lm:HrmActLM"
+    DEEP = True
     kind: Literal["hrm_act_v1"] = "hrm_act_v1"
     hidden: Width = 512
     """Channels of a token."""
@@ -139,7 +147,7 @@ class HrmActV1Config(Config):
         return self
 
 
-class AutoLanguageConfig(Config):
+class AutoLanguageConfig(LanguageConfig):
     """Any other causal language model that transformers knows."""
 
     BUILDS = "models.language.auto:AutoLM"

@@ -10,7 +10,7 @@ from configs.ablation import Ablation, check_names, with_ablations
 from configs.base import Config
 from configs.fire_data import Decoding, FireArchive, FireSplits, Tokens
 from configs.fire_evaluation import EvaluationConfig
-from configs.fire_models import EmberFormerConfig, FireModel, LossConfig
+from configs.fire_models import FireModel, LossConfig
 from configs.fire_sample import SampleFires
 from configs.training import Execution, TrainingConfig, check_groups
 
@@ -46,9 +46,10 @@ class FireRecipe(Config):
 
     @model_validator(mode="after")
     def _history(self) -> Self:
-        if isinstance(self.model, EmberFormerConfig) and self.inputs.history > self.model.max_history:
+        longest = self.model.longest_history()
+        if longest is not None and self.inputs.history > longest:
             raise ValueError(
-                f"inputs.history ({self.inputs.history}) is longer than model.max_history ({self.model.max_history}), "
+                f"inputs.history ({self.inputs.history}) is longer than model.max_history ({longest}), "
                 "which would cut it; raise max_history"
             )
         return self

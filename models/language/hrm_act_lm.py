@@ -12,6 +12,7 @@ from configs.language import (
 )
 from models.language.hrm_act import HrmAct, log_stablemax
 from models.language.interface import LanguageModel
+from models.reads import reads_are_free
 
 
 class HrmActLM(LanguageModel):
@@ -43,6 +44,21 @@ class HrmActLM(LanguageModel):
     def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
         memory = inputs_embeds if memory is None else torch.cat([memory, inputs_embeds], 1)
         return self(memory, attention_mask)[:, -1], memory
+
+    def deep_loss(self, tokens: Tensor, labels: Tensor, attended: Tensor, seed: int) -> Tensor:
+        """Return the sum over sequences of the mean loss of an ACT step; each hands its state on without gradient."""
+        hrm, steps = self.hrm, self.hrm.config.max_steps
+        embedded = hrm.embed_tokens(tokens)
+        carry, total = hrm.initial_carry(embedded), embedded.new_zeros(())
+        thinking = torch.ones((), dtype=torch.bool, device=embedded.device)
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            step = hrm.act_loss(carry, embedded, labels, attended, generator=generator)
+            carry, total = step.carry, total + torch.where(thinking, step.loss, 0.0)
+            thinking = thinking & ~carry.halted.all()
+            if reads_are_free(thinking) and not thinking:
+                break
+        return total / steps * len(labels)
 
     @property
     def embedding_table(self) -> Tensor:

@@ -47,6 +47,13 @@ class LanguageModel(nn.Module, ABC):
         `inputs_embeds` is what the memory, None at first, has not seen yet; the mask covers both.
         """
 
+    def deep_loss(self, tokens: Tensor, labels: Tensor, attended: Tensor, seed: int) -> Tensor:
+        """Return the sum over sequences of the loss by which a model is trained whose configuration is `DEEP`.
+
+        `tokens`, `labels` and `attended` are (B, S); whatever is drawn at random comes from `seed`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is trained by the likelihood of its tokens")
+
     @property
     @abstractmethod
     def embedding_table(self) -> Tensor:

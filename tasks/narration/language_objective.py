@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from configs.weather_lm import LanguageRecipe
 from models.language.build import build_language_model
-from models.language.hrm_act_lm import HrmActLM
-from models.reads import reads_are_free
+from models.language.interface import LanguageModel
 from tasks.narration.documents import Document, load_documents, prompt_for
 from tasks.narration.released import LanguageRelease, language_config
 from tasks.text.tokens import Tokens, padded
@@ -91,7 +90,7 @@ class LanguageObjective(Objective):
         assert self.recipe.text is not None
         self.tokens = Tokens.load(config["tokenizer"])
         self._documents = load_documents(Path(config["documents"]))
-        self._deep = self.recipe.model.kind == "hrm_act_v1"
+        self._deep = self.recipe.model.DEEP
 
     def build(self) -> nn.Module:
         """Return the language model."""
@@ -116,28 +115,14 @@ class LanguageObjective(Objective):
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the sum over tokens of -log p in nats, or the sum over sequences of the mean loss of an ACT step."""
         if self._deep:
-            return {"act": self._act_loss(model, batch)}
+            assert isinstance(model, LanguageModel)
+            return {"act": model.deep_loss(batch["tokens"], batch["labels"], batch["attended"], self.moment.seed)}
         return {"nll": self._nll(model, batch)}
 
     def _nll(self, model: Any, batch: Batch) -> Tensor:
         logits = model(model.embed_tokens(batch["tokens"]), batch["attended"]).float()
         labels = batch["labels"].flatten()
         return F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED, reduction="sum")
-
-    def _act_loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        assert isinstance(model, HrmActLM)
-        hrm, steps = model.hrm, model.hrm.config.max_steps
-        embedded = hrm.embed_tokens(batch["tokens"])
-        carry, total = hrm.initial_carry(embedded), embedded.new_zeros(())
-        thinking = torch.ones((), dtype=torch.bool, device=embedded.device)
-        generator = torch.Generator().manual_seed(self.moment.seed)
-        for _ in range(steps):
-            step = hrm.act_loss(carry, embedded, batch["labels"], batch["attended"], generator=generator)
-            carry, total = step.carry, total + torch.where(thinking, step.loss, 0.0)
-            thinking = thinking & ~carry.halted.all()
-            if reads_are_free(thinking) and not thinking:
-                break
-        return total / steps * len(batch["labels"])
 
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return nats per token of held-out documents, and those of a uniform guess, ln V."""
