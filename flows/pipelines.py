@@ -17,7 +17,8 @@ from configs.load import profile_minutes, profile_path
 from flows.evaluation import Given
 
 ALL = "all"
-Judge = Callable[[Given], Any]
+Judge = Callable[[Given], Callable[[], Any]]
+"""From a model and what was given to the call of the stage that judges it."""
 DECLARATION = re.compile(r"^PIPELINE = ", re.MULTILINE)
 
 
@@ -30,7 +31,7 @@ class Pipeline:
     config: type[Config]
     wire: Callable[[Any], Any]
     judges: Mapping[str, Judge] = field(default_factory=dict, hash=False)
-    """By kind of released model, what judges one again on other data and returns the report."""
+    """By kind of released model, what judges one again on other data."""
 
     def page(self, root: Path) -> Path:
         """Return where its report goes."""

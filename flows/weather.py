@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 from configs.weather import ArcoSource, CdsSource, FilesSource, SampleSource
@@ -20,6 +21,8 @@ from configs.weather_lm import (
 from configs.weather_pipeline import WeatherConfig
 from flows.evaluation import Given
 from flows.pipelines import Pipeline
+from storage.assets import Asset
+from storage.lineage import short_name
 from storage.raw import find_files
 from tasks.captions.gather import caption_files, named_columns, weather_captions
 from tasks.era5.download import as_of, era5_arco, era5_cds
@@ -50,33 +53,40 @@ def weather(config: WeatherConfig) -> Any:
     era5_report(store=windows, training_set=training_set, channels=config.report_channels)
     if config.mae is None:
         return training_set
-    data = {"store": windows, "training_set": training_set}
     if not config.trainings():
-        return _vision(config, **data)
+        return _vision(config, windows, training_set)
     captions = weather_captions(**_captions(config, raw), label=Label("windows"))
     mae, languages = side_by_side(
-        [lambda: _vision(config, **data), lambda: _languages(config, captions=captions, training_set=training_set)],
+        [
+            lambda: _vision(config, windows, training_set),
+            lambda: _languages(config, captions=captions, training_set=training_set),
+        ],
         trainings_at_once(config.execution),
     )
-    return _narrators(config, languages, **data, captions=captions, mae=mae)
+    return _narrators(config, languages, windows, training_set, captions, mae)
 
 
-def _vision(config: WeatherConfig, **data: Any) -> Any:
+def _vision(config: WeatherConfig, store: Any, training_set: Any) -> Any:
     """Pretrain the vision model and compare it with its baselines."""
     assert config.mae is not None
-    mae = mae_training(**data, recipe=config.mae, execution=config.execution)
-    mae_report(**data, model=mae, windows=config.mae.report_windows)
+    mae = mae_training(store=store, training_set=training_set, recipe=config.mae, execution=config.execution)
+    mae_report(store=store, training_set=training_set, model=mae, windows=config.mae.report_windows)
     return mae
 
 
-def _narrators(config: WeatherConfig, languages: Mapping[str, Any], **data: Any) -> Any:
+def _narrators(
+    config: WeatherConfig, languages: Mapping[str, Any], store: Any, training_set: Any, captions: Any, mae: Any
+) -> Any:
     """Train every narrator, and judge them; `languages` are those that were trained here."""
     assert config.captions is not None
     join = config.captions.join
 
     def training(label: Label, seed: int, recipe: NarratorRecipe) -> Any:
         return narrator_training(
-            **data,
+            store=store,
+            training_set=training_set,
+            captions=captions,
+            mae=mae,
             language=languages.get(recipe.language),
             join=join,
             language_recipe=config.languages[recipe.language],
@@ -87,7 +97,10 @@ def _narrators(config: WeatherConfig, languages: Mapping[str, Any], **data: Any)
         )
 
     return narration_report(
-        **data,
+        store=store,
+        training_set=training_set,
+        captions=captions,
+        mae=mae,
         join=join,
         evaluation=config.evaluation,
         **{f"language {name}": asset for name, asset in languages.items()},
@@ -144,33 +157,45 @@ def raw_files(config: WeatherConfig, today: date) -> Any:
             return era5_arco(source=source, as_of=as_of(source, today))
 
 
-def judge_vision(given: Given) -> Any:
+def judge_vision(given: Given) -> Callable[[], Any]:
     """Judge a vision model on the test period of another training set."""
     recipe = MaeRecipe.model_validate(given.model.manifest.config["recipe"])
-    store, training_set = given.asset("era5_windows"), given.asset("era5_training_set")
-    return mae_report(store=store, training_set=training_set, model=given.model, windows=recipe.report_windows)
+    store, training_set = _windows(given)
+    return partial(mae_report, store=store, training_set=training_set, model=given.model, windows=recipe.report_windows)
 
 
-def judge_language(given: Given) -> Any:
+def judge_language(given: Given) -> Callable[[], Any]:
     """Judge a language model on other captions."""
-    return language_report(model=given.model, captions=given.asset("weather_captions"))
+    return partial(language_report, model=given.model, captions=given.asset("weather_captions"))
 
 
-def judge_narrator(given: Given) -> Any:
+def judge_narrator(given: Given) -> Callable[[], Any]:
     """Judge a narrator on the test period of another training set, by captions of that period."""
     model = given.model
     trained = [record.kind for record in model.manifest.inputs if record.kind == language_training.kind]
-    settings = given.report_settings(narration_report.kind, "evaluation")
-    return narration_report(
-        store=given.asset("era5_windows"),
-        training_set=given.asset("era5_training_set"),
+    name, settings = given.in_report(narration_report.kind, "evaluation") or ("narrator", {})
+    store, training_set = _windows(given)
+    return partial(
+        narration_report,
+        store=store,
+        training_set=training_set,
         captions=given.asset("weather_captions"),
         mae=given.of_model("weather_mae"),
         join=JoinConfig.model_validate(model.manifest.config["join"]),
-        evaluation=NarrationEvaluation.model_validate(settings or {}),
+        evaluation=NarrationEvaluation.model_validate(settings),
         **{kind: given.of_model(kind) for kind in trained},
-        **{f"narrator-{model.manifest.config['seed']}": model},
+        **{name: model},
     )
+
+
+def _windows(given: Given) -> tuple[Asset, Asset]:
+    """Return a store and a training set that belong together."""
+    store, training_set = given.asset("era5_windows"), given.asset("era5_training_set")
+    if all(record.fingerprint != store.fingerprint for record in training_set.manifest.inputs):
+        raise ValueError(
+            f"{short_name(training_set)} was not made from {short_name(store)}; name the training set alone with --on"
+        )
+    return store, training_set
 
 
 PIPELINE = Pipeline(

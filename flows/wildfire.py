@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def cache_of(archive: FoundFiles, decoding: Decoding, patch: int) -> Any:
     return fire_cache(records=records)
 
 
-def judge_model(given: Given) -> Any:
+def judge_model(given: Given) -> Callable[[], Any]:
     """Judge a fire model on all fires of another archive or token cache, or on its own test fires again."""
     cache, split = given.of_model("fire_cache"), given.of_model("fire_split")
     if given.raw is None:
@@ -83,15 +85,15 @@ def judge_model(given: Given) -> Any:
 
         release = FireRelease.from_release(given.model.folder)
         on = cache_of(visible_archive(given.raw), release.decoding, release.spec.patch)
-    settings = given.report_settings(fire_evaluation_report.kind, "evaluation")
     config = given.model.manifest.config
-    return fire_evaluation_report(
-        cache=cache,
-        split=split,
-        on=None if on.fingerprint == cache.fingerprint else on,
-        evaluation=EvaluationConfig.model_validate(settings or {}),
-        **{f"{config['recipe']['model']['kind']}-{config['seed']}": given.model},
+    name, settings = given.in_report(fire_evaluation_report.kind, "evaluation") or (
+        f"{config['recipe']['model']['kind']}-{config['seed']}",
+        {},
     )
+    evaluation, models = EvaluationConfig.model_validate(settings), {name: given.model}
+    if on.fingerprint == cache.fingerprint:
+        return partial(fire_evaluation_report, cache=cache, split=split, evaluation=evaluation, **models)
+    return partial(fire_evaluation_report, cache=cache, split=split, evaluation=evaluation, on=on, **models)
 
 
 PIPELINE = Pipeline(

@@ -52,7 +52,7 @@ def best(store: AssetStore, kind: str, metric: str, *, least: bool = False, alik
     """
     models = store.assets(kind)
     if not models:
-        raise ValueError(f"no {kind} is below {store.root}; train one with millrace run, or name a --model")
+        raise ValueError(f"no {kind} is below {store.name}; train one with millrace run, or name a --model")
 
     def sources(model: Asset) -> set[tuple[str, str]]:
         return {(record.kind, record.key) for record in model.manifest.inputs if record.kind in alike}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +62,10 @@ class Code:
                 queue.extend(n for n in facts.imports if _path(n) is not None)
             seen.add(name)
         return found
+
+    def absent(self, builds: Iterable[str]) -> str:
+        """Return the first of `module:Class` whose module is gone; empty where all are there."""
+        return next((path for path in builds if _path(path.partition(":")[0]) is None), "")
 
     def _module(self, name: str) -> Facts:
         path = _path(name)

@@ -23,7 +23,8 @@ def _pruned(value: Any, dumped: Any) -> Any:
         kept = {}
         for name, field in type(value).model_fields.items():
             inner = getattr(value, name)
-            if not any(isinstance(mark, Added) and mark.before == inner for mark in field.metadata):
+            younger = any(isinstance(mark, Added) and mark.before == inner for mark in field.metadata)
+            if getattr(inner, "IN_KEY", True) and not younger:
                 kept[name] = _pruned(inner, dumped[name])
         return kept
     if isinstance(value, Mapping):

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from storage.assets import KEY_LENGTH, Asset, Unit, Workspace, describe_size
 from storage.files import is_temporary, is_writable, walk_files
-from storage.hashing import digest, file_sha256
+from storage.hashing import digest, file_sha256, jsonable
 from storage.manifest import (
     FileRecord,
     InputRecord,
@@ -79,7 +79,7 @@ class Job:
     predecessors: Sequence[Asset]
     code: str
     objective: str
-    """What the stage trains, as `module:Class`; empty where it trains nothing."""
+    """What the stage trains or judges by, as `module:Class`; empty where it is neither."""
 
     @property
     def folder(self) -> Path:
@@ -189,19 +189,22 @@ class Stage(Generic[P]):
         """Split arguments into inputs and config, and compute the key."""
         inputs = {name: value for name, value in arguments.items() if isinstance(value, Input)}
         config = {
-            name: config_in_key(value)
+            name: jsonable(value)
             for name, value in arguments.items()
             if name not in inputs and getattr(value, "IN_KEY", True)
         }
         builds = {name for value in arguments.values() for name in named(value)}
         builds |= {name for value in inputs.values() if isinstance(value, Asset) for name in value.manifest.builds}
+        for value in inputs.values():
+            if isinstance(value, Asset) and (gone := session.code.absent(value.manifest.builds)):
+                raise ValueError(f"{value} was made by {gone}, which is no longer there; make it again")
         run = {self.objective, *builds} - {""}
         code = session.code.digest(self.function.__module__, *(name.partition(":")[0] for name in run))
         parts = {
             "stage": self.name,
             "version": self.version,
             "code": code,
-            "config": config,
+            "config": {name: config_in_key(arguments[name]) for name in config},
             "inputs": {name: value.fingerprint for name, value in inputs.items()},
         }
         return Request(config, inputs, tuple(sorted(builds)), code, digest(parts)[:KEY_LENGTH])
@@ -339,7 +342,7 @@ def stage(
 
     Arguments that are assets or raw inputs are inputs; all others are config and enter the key by value, except
     configs with `IN_KEY = False`, which say how the work is carried out. Raise `version` when the same code and config
-    should nevertheless give something new. `objective` is what `tasks.training.launch.train` trains, as `module:Class`.
+    should nevertheless give something new. `objective` is what is trained, or judged by, as `module:Class`.
 
     Into the key goes the code of the stage's module, of its objective, and of what config values name in `BUILDS`,
     each with everything that it imports.

@@ -15,7 +15,7 @@ import torch
 from configs.language import Adaptation, LlamaLanguageConfig, LlamaSizes, LoraSettings
 from configs.prefixer import PrefixerConfig
 from configs.sat_swin_mae import SwinMaeConfig
-from models.language.build import build_language_model
+from models.language.adaptation import build_adapted
 from models.weather.narrator import NarrationBatch, Narrator
 from models.weather.prefixer import Prefixer
 from models.weather.sat_swin_mae import (
@@ -62,7 +62,7 @@ def captioning(quick: bool) -> tuple[torch.nn.Module, Any]:
     """Return a narrator on TinyLlama in 4 bits with LoRA, and a function that gives its loss on a batch."""
     config = LlamaLanguageConfig(pretrained=None, sizes=SMALL if quick else LlamaSizes())
     adaptation = Adaptation(four_bit=True, lora=LoraSettings(), gradient_checkpointing=True)
-    language = build_language_model(config, VOCABULARY, adaptation)
+    language = build_adapted(config, VOCABULARY, adaptation)
     encoder = SatSwinMAE(SwinMaeConfig(), CHANNELS, WINDOW)
     adapter = Prefixer(
         PrefixerConfig(), encoder.token_width, encoder.token_grid, language.width, language.embedding_scale()

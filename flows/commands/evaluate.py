@@ -29,8 +29,11 @@ def evaluate_model(console: Console, store: AssetStore, *, model: str, on: Seque
         raise ValueError(f"{short_name(asset)} is no model that can be judged; name one of {', '.join(sorted(judges))}")
     session = Session(store, Terminal(console), workers=Workers.parse("auto"))
     with recorded(session, RunRecord.begin("evaluate", "", {"model": asset.name, "on": list(on)}, session.engine)):
+        given = Given(session, asset, on)
         asset.fetch()
-        report = judges[asset.manifest.kind](Given(session, asset, on))
+        call = judges[asset.manifest.kind](given)
+        given.refuse_unused()
+        report = call()
     for name, value in report.manifest.metrics.items():
         console.print(escape(f"{name}: {value:.4g}"), highlight=False, soft_wrap=True)
     told = f"scores, tables and pictures in {report.folder}"

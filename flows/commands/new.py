@@ -33,7 +33,8 @@ def write_pipeline(console: Console, name: str, into: Path) -> None:
         raise ValueError(f"--into {into}: there is no checkout of Millrace; give the folder that holds {DEPLOYMENTS}")
     files = filled_templates(name)
     addition = files.pop(DEPLOYMENTS)
-    if taken := [str(path) for path in (*files, Path("tasks", name)) if (into / path).exists()]:
+    hidden = (Path("tasks", name), Path("tasks", f"{name}.py"), Path("flows", name))
+    if taken := [str(path) for path in (*files, *hidden) if (into / path).exists()]:
         raise ValueError(f"{', '.join(taken)} in {into.absolute()} would be written over; choose another name")
     for path, text in files.items():
         (into / path).parent.mkdir(parents=True, exist_ok=True)

@@ -42,12 +42,12 @@ def predict_sequence(
     from tasks.fire.released import FireRelease
 
     asset = store.find(model) if model else best_model(store)
-    asset.fetch()
-    release = FireRelease.from_release(asset.folder)
     session = Session(store, Terminal(console), workers=Workers.parse("auto"))
     asked = {"model": asset.name, "archive": archive, "sequence": sequence, "start": start, "ahead": ahead}
     with recorded(session, RunRecord.begin("predict-fire", "", asked, session.engine)):
         session.hold(asset)
+        asset.fetch()
+        release = FireRelease.from_release(asset.folder)
         if archive is None:
             cache = _cache_of(store, asset)
             session.hold(cache)

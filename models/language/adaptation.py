@@ -9,9 +9,22 @@ from torch import nn
 
 from configs.language import (
     Adaptation,
+    LanguageModelConfig,
     LoraSettings,
 )
+from models.language.build import build_language_model
 from models.language.interface import LanguageModel
+
+
+def build_adapted(config: LanguageModelConfig, vocabulary: int, adaptation: Adaptation) -> LanguageModel:
+    """Return a language model of which the adaptation is trained; fp32, except for what is quantised.
+
+    Raises ValueError as `build_language_model` does.
+    """
+    # What is quantised at once need not be held in fp32 before.
+    lm = build_language_model(config, vocabulary, torch.bfloat16 if adaptation.four_bit else torch.float32)
+    adapt(lm, adaptation)
+    return lm.to(torch.float32)
 
 
 def adapt(lm: LanguageModel, adaptation: Adaptation) -> None:

@@ -14,7 +14,6 @@ from configs.wildfire import FireRecipe
 from models.fire.batch import FireBatch
 from models.fire.build import build_fire_model, parameter_groups
 from models.fire.losses import FireLoss
-from models.fire.spread_front import SpreadFront
 from storage.fire_split import Part
 from tasks.fire.dataset import FireDataset, FireSample, collate
 from tasks.fire.released import FireRelease, open_part, release_config
@@ -47,8 +46,8 @@ class FireObjective(Objective):
     def compile(self, model: nn.Module) -> None:
         """Compile the search of the front; convolutions, whose shapes differ between batches, stay as they are."""
         for module in model.modules():
-            if isinstance(module, SpreadFront):
-                module.compile_search()
+            if compile_search := getattr(module, "compile_search", None):
+                compile_search()
 
     def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Return the parameters that learn at `temporal` and at `spatial` rates."""

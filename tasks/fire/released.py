@@ -81,7 +81,7 @@ class FireRelease(Release):
         """Return all samples of a token cache, as the model was shown them in training; whole crops.
 
         Raises:
-            ValueError: the cache has other bands than the model was trained on.
+            ValueError: the cache has other bands, another patch or another decoding than the model was trained on.
         """
         tokens = TokenCache.open(cache)
         theirs = [*tokens.continuous, *(name for name, _ in tokens.categorical)]
@@ -90,6 +90,16 @@ class FireRelease(Release):
             raise ValueError(
                 f"the archive has the bands {', '.join(theirs)}, but the model was trained on {', '.join(ours)}; "
                 "give an archive with the same bands"
+            )
+        if tokens.patch != self.spec.patch:
+            raise ValueError(
+                f"the tokens are {tokens.patch} pixels wide, but the model was trained on {self.spec.patch}; give the "
+                "archive itself, which is then cut as the model needs it"
+            )
+        if Decoding.model_validate(tokens.attributes["decoding"]) != self.decoding:
+            raise ValueError(
+                "the token cache was decoded in another way than the model's own; give the archive itself, which is "
+                "then decoded as the model needs it"
             )
         return open_part(cache, self.statistics, "all", self.recipe.inputs)
 

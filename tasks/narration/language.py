@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from configs.training import Execution
 from configs.weather_lm import LanguageRecipe
 from storage.assets import Asset
 from tasks.captions.placed import PlacedCaption, load_placed
 from tasks.narration.documents import make_documents, write_documents
+from tasks.narration.language_spec import OBJECTIVE, language_objective
 from tasks.stage import Job, Label, StageResult, stage
 from tasks.text.tokens import FOLDER, train_tokenizer
 from tasks.training.launch import train
-from tasks.training.spec import ObjectiveSpec
-
-OBJECTIVE = "tasks.narration.language_objective:LanguageObjective"
-
-
-def language_objective(tokenizer: Path, documents: Path, recipe: LanguageRecipe) -> ObjectiveSpec:
-    """Return what language models are trained towards, on the documents in a file."""
-    return ObjectiveSpec(OBJECTIVE, {"recipe": recipe, "tokenizer": str(tokenizer), "documents": str(documents)})
 
 
 @stage("weather_language", objective=OBJECTIVE)

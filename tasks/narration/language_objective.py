@@ -18,7 +18,7 @@ from configs.weather_lm import LanguageRecipe
 from models.language.build import build_language_model
 from models.language.interface import LanguageModel
 from tasks.narration.documents import Document, load_documents, prompt_for
-from tasks.narration.released import LanguageRelease, language_config
+from tasks.narration.language_released import LanguageRelease, language_config
 from tasks.text.tokens import Tokens, padded
 from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective

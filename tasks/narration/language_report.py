@@ -1,28 +1,33 @@
-"""The stage that judges a trained language model on texts that it was not trained on."""
+"""The stage that judges a trained language model on captions."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 from storage.assets import Asset
 from storage.files import write_atomic
 from tasks.captions.placed import load_placed
 from tasks.narration.documents import make_documents, write_documents
-from tasks.narration.language import OBJECTIVE, language_objective
+from tasks.narration.language_spec import OBJECTIVE, language_objective
 from tasks.stage import Job, StageResult, stage
 
 
 @stage("weather_language_report", objective=OBJECTIVE)
 def language_report(job: Job, *, model: Asset, captions: Asset) -> StageResult:
-    """Take the likelihood of all captions under a language model, in nats per token."""
-    from tasks.narration.released import LanguageRelease
+    """Take the likelihood of captions under a language model, in nats per token.
+
+    Of the captions that it was trained on, those of the dates that were held out; of others, all.
+    """
+    from tasks.narration.language_released import LanguageRelease
     from tasks.text.tokens import FOLDER
     from tasks.training.share import Share
 
     release = LanguageRelease.from_release(model.folder)
-    documents = [replace(d, part="validation") for d in make_documents(load_placed(captions.folder), 0)]
+    text = release.recipe.text
+    own = any(record.fingerprint == captions.fingerprint for record in model.manifest.inputs)
+    made = make_documents(load_placed(captions.folder), text.held_out if text is not None and own else 1)
+    documents = [document for document in made if document.part == "validation"]
     if not documents:
         raise ValueError("there are no captions to judge by; name other ones with --on")
     path = job.workspace.scratch / "documents.jsonl"

@@ -1,4 +1,4 @@
-"""Language models and narrators put together: from their parts for training, and again from a release."""
+"""Narrators put together: from their frozen parts for training, and again from a release."""
 
 from __future__ import annotations
 
@@ -8,34 +8,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from configs.weather_lm import LanguageRecipe, NarratorRecipe
-from models.language.adaptation import adapt
-from models.language.build import build_language_model
+from models.language.adaptation import adapt, build_adapted
 from models.language.interface import LanguageModel
 from models.weather.narrator import Narrator
 from models.weather.prefixer import Prefixer
 from tasks.mae.released import MaeRelease
+from tasks.narration.language_released import LanguageRelease
 from tasks.text.tokens import FOLDER, Tokens
 from tasks.training.release import Release, reference, referred
-
-
-def language_config(recipe: LanguageRecipe, vocabulary: int) -> dict[str, Any]:
-    """Return what a language model needs, as JSON, to be built again; its tokenizer lies beside its weights."""
-    return {"recipe": recipe.model_dump(mode="json"), "vocabulary": vocabulary}
-
-
-@dataclass(frozen=True)
-class LanguageRelease(Release):
-    """A language model that was trained here, with its tokenizer."""
-
-    network: LanguageModel
-    recipe: LanguageRecipe
-    tokens: Tokens
-
-    @classmethod
-    def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
-        """Return the release that `language_config` describes."""
-        recipe = LanguageRecipe.model_validate(model["recipe"])
-        return cls(build_language_model(recipe.model, model["vocabulary"]), recipe, Tokens.load(folder / FOLDER))
 
 
 @dataclass(frozen=True)
@@ -55,7 +35,7 @@ class Parts:
     def language_model(self, recipe: NarratorRecipe, tokens: Tokens) -> LanguageModel:
         """Return the language model, frozen but for what the recipe adapts."""
         if self.language is None:
-            return build_language_model(self.recipe.model, len(tokens), recipe.adaptation)
+            return build_adapted(self.recipe.model, len(tokens), recipe.adaptation)
         model = LanguageRelease.from_release(self.language).network
         adapt(model, recipe.adaptation)
         return model

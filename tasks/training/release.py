@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -61,10 +62,12 @@ class Release(ABC):
 
 def _family(folder: Path, path: str) -> type[Any]:
     module, _, name = path.partition(":")
-    if module.split(".")[0] not in FAMILIES:
+    family: Any = None
+    if module.split(".")[0] in FAMILIES:
+        with contextlib.suppress(ImportError, AttributeError):
+            family = getattr(import_module(module), name)
+    if not (isinstance(family, type) and issubclass(family, Release)):
         raise ValueError(f"{folder / CONFIG} does not say of what family the model is; train it again")
-    family = getattr(import_module(module), name)
-    assert issubclass(family, Release), f"{path} is no Release"
     return family
 
 

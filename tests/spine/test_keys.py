@@ -119,6 +119,18 @@ def test_a_younger_field_makes_nothing_again_where_it_says_what_was_done_before(
     assert len({key(New()), key(New(warm=1)), key(Bold())}) == 3
 
 
+def test_a_model_whose_code_is_gone_is_told_in_one_sentence(store, package):
+    make(store, PINES)
+    (package / "pine.py").unlink()
+    code._path.cache_clear()
+    forest = store.assets("forest")[0]
+    with (
+        Session(store, Silent()).active(),
+        pytest.raises(ValueError, match=r"was made by named\.pine:Pine, which is no"),
+    ):
+        fell(forest=forest, saw=2)
+
+
 def test_infrastructure_says_so_itself(package):
     (package / "oak.py").write_text("IN_KEY = False\nx = 1\n")
     (package / "pine.py").write_text("from named.oak import x\n")

@@ -22,7 +22,7 @@ from configs.language import (
     LlamaSizes,
     LoraSettings,
 )
-from models.language.adaptation import adapt
+from models.language.adaptation import adapt, build_adapted
 from models.language.build import build_language_model
 from models.language.hrm_act import log_stablemax
 from models.language.hrm_act_lm import HrmActLM
@@ -234,7 +234,7 @@ def test_an_unfrozen_model_changes_its_mode(lm):
 
 
 def test_only_the_dropout_of_adapters_trains():
-    lm = build_language_model(LLAMA, VOCABULARY, Adaptation(lora=LORA)).train()
+    lm = build_adapted(LLAMA, VOCABULARY, Adaptation(lora=LORA)).train()
     modes = training(lm)
     assert len([name for name in modes if name.endswith("lora_dropout.default")]) == 14
     assert all("lora_" in name for name in modes if name)
@@ -244,7 +244,7 @@ def test_only_the_dropout_of_adapters_trains():
 @pytest.mark.parametrize("four_bit", [False, True])
 def test_adapters_learn_a_caption_and_nothing_else_does(name, four_bit):
     adaptation = Adaptation(four_bit=four_bit, lora=LORA)
-    lm = build_language_model(CONFIGS[name], VOCABULARY, adaptation).train()
+    lm = build_adapted(CONFIGS[name], VOCABULARY, adaptation).train()
     trained = {key: p for key, p in lm.named_parameters() if p.requires_grad}
     assert trained
     assert all("lora_" in key and p.dtype == torch.float32 for key, p in trained.items())
@@ -266,7 +266,7 @@ def test_adapters_learn_a_caption_and_nothing_else_does(name, four_bit):
 
 
 def test_gradient_passes_through_4_bit_layers_after_an_evaluation():
-    lm = build_language_model(LLAMA, VOCABULARY, Adaptation(four_bit=True, lora=LORA))
+    lm = build_adapted(LLAMA, VOCABULARY, Adaptation(four_bit=True, lora=LORA))
     x, mask = prompts(lm)
     ids = torch.randint(VOCABULARY, (2, 6))
     gradients = []
@@ -296,7 +296,7 @@ def test_4_bit_layers_are_close_to_what_they_replace():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_last_block_can_be_trained_alone(name):
-    lm = build_language_model(CONFIGS[name], VOCABULARY, Adaptation(unfreeze_last_block=True)).train()
+    lm = build_adapted(CONFIGS[name], VOCABULARY, Adaptation(unfreeze_last_block=True)).train()
     block = {id(p) for p in lm.last_block.parameters()}
     assert block == {id(p) for p in lm.parameters() if p.requires_grad}
     assert all(module.training for module in lm.last_block.modules())
@@ -313,7 +313,7 @@ def test_checkpointed_gradients_are_the_same_and_generation_keeps_its_cache(name
     for checkpointing in (False, True):
         torch.manual_seed(3)
         adaptation = Adaptation(gradient_checkpointing=checkpointing)
-        lm = sharpened(build_language_model(CONFIGS[name], VOCABULARY, adaptation)).train()
+        lm = sharpened(build_adapted(CONFIGS[name], VOCABULARY, adaptation)).train()
         x, mask = prompts(lm)
         prefix = x.clone().requires_grad_()
         saved: list[int] = []
@@ -347,7 +347,7 @@ def test_pretrained_weights_come_from_a_folder(tmp_path, name, four_bit):
     saved = build_language_model(CONFIGS[name], VOCABULARY)
     saved.hf.save_pretrained(tmp_path)
     config = type(CONFIGS[name])(pretrained=str(tmp_path))
-    lm = build_language_model(config, VOCABULARY, Adaptation(four_bit=four_bit)).eval()
+    lm = build_adapted(config, VOCABULARY, Adaptation(four_bit=four_bit)).eval()
     x, mask = prompts(lm)
     error = (lm(x, mask) - saved.eval()(x, mask)).square().mean() / saved(x, mask).square().mean()
     assert error < 0.1 if four_bit else error == 0
