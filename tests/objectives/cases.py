@@ -125,7 +125,8 @@ def _language(model: dict[str, Any], **training: Any) -> Case:
 
 
 def _narrator(recipe: dict[str, Any], **training: Any) -> Case:
-    adapted = "adaptation" in recipe
+    tiny = CONFIG["narrators"]["adapter"]
+    rates = {"adapter": 3e-3} | ({"language": 1e-3} if "adaptation" in recipe else {})
 
     def config(data: Data) -> dict[str, Any]:
         parts = folders(data.weather)
@@ -137,10 +138,9 @@ def _narrator(recipe: dict[str, Any], **training: Any) -> Case:
             "language": str(only(data.weather, "weather_language").folder),
             "join": CONFIG["captions"]["join"],
             "language_recipe": CONFIG["languages"]["small"],
-            "recipe": {**CONFIG["narrators"]["adapter"], **recipe},
+            "recipe": {**tiny, **recipe, "training": {**tiny["training"], "learning_rates": rates}},
         }
 
-    rates = {"adapter": 3e-3} | ({"language": 1e-3} if adapted else {})
     return Case("tasks.narration.objective:NarratorObjective", config, {"learning_rates": rates, **training})
 
 
