@@ -30,8 +30,8 @@ FEW: dict[tuple[str, str, Process], int] = {
     ("fires", "fire_split", "main"): 3,
 }
 """Kills of a stage."""
-FROM_ELSEWHERE = {"era5_cds", "era5_arco"}
-"""Stages that read the network; `test_cds.py` kills a download."""
+FROM_ELSEWHERE = {"era5_cds", "era5_arco", "language_report"}
+"""Stages that read the network (`test_cds.py` kills a download), and one that `millrace evaluate` alone runs."""
 
 
 def calm(factory: pytest.TempPathFactory, name: str) -> Calm:
