@@ -181,5 +181,5 @@ def test_rows_are_kept_by_kind_and_cut_back(tmp_path):
     again = History(tmp_path / "deep" / "history.jsonl")
     again.cut(size)
     assert (again.rows("training"), again.rows("evaluation")) == ([{"step": 1}], [])
-    again.publish(tmp_path / "history.json")
+    again.publish(tmp_path)
     assert json.loads((tmp_path / "history.json").read_text()) == {"training": [{"step": 1}], "evaluation": []}

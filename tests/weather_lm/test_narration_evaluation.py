@@ -103,7 +103,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> NarrationPairs:
 
 
 def release_of(pairs: NarrationPairs, **settings: Any) -> Any:
-    return SimpleNamespace(narrator=KnownNarrator(pairs, **settings), tokens=Tokens(Letters(), begin=1, end=2))
+    return SimpleNamespace(network=KnownNarrator(pairs, **settings), tokens=Tokens(Letters(), begin=1, end=2))
 
 
 def degrees_of(pairs: NarrationPairs, chosen: Sequence[int]) -> list[float]:
