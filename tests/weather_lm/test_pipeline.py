@@ -146,7 +146,7 @@ def test_every_released_model_is_judged_again_by_name(built, tmp_path):
     assert told.returncode == 0, told.stderr
     reports = {len(a.manifest.metrics): a.manifest.metrics for a in AssetStore(root).assets("weather_narration_report")}
     assert set(reports[1].values()) <= set(reports[2].values()), "the same scores as beside its siblings"
-    for unused in ("weather_language", str(tmp_path)):
+    for unused in ("weather_captions", str(tmp_path)):
         refused = millrace("evaluate", "weather_mae", "--on", unused, root=root)
         assert refused.returncode == 2
         assert f"--on {unused}: a weather_mae is not judged on that" in refused.stderr
