@@ -14,7 +14,12 @@ class Named(Protocol):
         """`module:Class`."""
 
 
+def imported(path: str) -> Any:
+    """Return what an import path `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
 def build(config: Named, *arguments: Any) -> Any:
     """Return what a config names, made from the config and the arguments."""
-    module, _, name = config.BUILDS.partition(":")
-    return getattr(import_module(module), name)(config, *arguments)
+    return imported(config.BUILDS)(config, *arguments)

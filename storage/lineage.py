@@ -15,7 +15,9 @@ def short_name(asset: Asset) -> str:
 
 
 def made_from(store: AssetStore, asset: Asset, kind: str) -> Asset | None:
-    """Return the nearest asset of a kind that an asset was made from, at any depth; None where there was none.
+    """Return the nearest asset of a kind that an asset was made from, at any depth; None where none is known.
+
+    Whoever reads its files fetches it.
 
     Raises:
         ValueError: there was one, and it is gone.
@@ -31,7 +33,6 @@ def made_from(store: AssetStore, asset: Asset, kind: str) -> Asset | None:
                         f"{short_name(found)}, which {short_name(asset)} was made from, is gone; make it again, or "
                         "name another one"
                     )
-                found.fetch()
                 return found
         nearest += [found for r in records if store.published(found := store.asset(r.kind, r.key))]
     return None

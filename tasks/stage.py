@@ -194,10 +194,11 @@ class Stage(Generic[P]):
             if name not in inputs and getattr(value, "IN_KEY", True)
         }
         builds = {name for value in arguments.values() for name in named(value)}
-        builds |= {name for value in inputs.values() if isinstance(value, Asset) for name in value.manifest.builds}
         for value in inputs.values():
-            if isinstance(value, Asset) and (gone := session.code.absent(value.manifest.builds)):
-                raise ValueError(f"{value} was made by {gone}, which is no longer there; make it again")
+            if isinstance(value, Asset):
+                if gone := session.code.absent(value.manifest.builds):
+                    raise ValueError(f"{value} was made by {gone}, which is no longer there; make it again")
+                builds |= set(value.manifest.builds)
         run = {self.objective, *builds} - {""}
         code = session.code.digest(self.function.__module__, *(name.partition(":")[0] for name in run))
         parts = {
@@ -344,8 +345,8 @@ def stage(
     configs with `IN_KEY = False`, which say how the work is carried out. Raise `version` when the same code and config
     should nevertheless give something new. `objective` is what is trained, or judged by, as `module:Class`.
 
-    Into the key goes the code of the stage's module, of its objective, and of what config values name in `BUILDS`,
-    each with everything that it imports.
+    Into the key goes the code of the stage's module, of its objective, and of what config values name in `BUILDS`, and
+    named when the inputs were made; each with everything that it imports.
     """
     return lambda function: Stage(function, kind, version, objective)
 

@@ -42,8 +42,6 @@ def narrate_date(
         raise ValueError(f"{asset.kind}/{asset.key[:12]} is no narrator; name an asset of kind {KIND} with --model")
     parts = [part for kind in PARTS if (part := made_from(store, asset, kind)) is not None]
     folders = {part.kind: part.folder for part in parts}
-    asset.fetch()
-    release = NarratorRelease.from_release(asset.folder)
     pairs = PairFolders(folders["era5_windows"], folders["era5_training_set"], folders["weather_captions"])
     join = JoinConfig.model_validate(asset.manifest.config["join"])
     console.print(f"narrator {asset.kind}/{asset.key[:12]}", highlight=False)
@@ -52,6 +50,8 @@ def narrate_date(
     with recorded(session, RunRecord.begin("narrate", "", asked, session.engine)):
         for used in [asset, *parts]:
             session.hold(used)
+            used.fetch()
+        release = NarratorRelease.from_release(asset.folder)
         for narrative in narrate(release, pairs, join, request, writing, output):
             console.print(escape(describe(narrative)), highlight=False, soft_wrap=True)
     console.print(f"maps and texts in {output}", highlight=False, soft_wrap=True)

@@ -51,6 +51,7 @@ def predict_sequence(
         if archive is None:
             cache = _cache_of(store, asset)
             session.hold(cache)
+            cache.fetch()
         else:
             cache = cache_of(_files_of(archive), release.decoding, release.spec.patch)
         samples = release.samples(cache.folder)
@@ -92,8 +93,9 @@ def _acquaintance(store: AssetStore, model: Asset, cache: Asset, fire: int) -> s
     if read.get("fire_cache") != cache.key:
         return ""
     split = store.asset("fire_split", read["fire_split"])
-    if not split.folder.exists():
+    if not store.published(split):
         return ""
+    split.fetch()
     entry = FireSplit.load(split.folder).fires[fire]
     return f", which was {PARTS[entry.part]} this fire" if entry.part else ", whose split leaves this fire out"
 

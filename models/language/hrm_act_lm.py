@@ -11,11 +11,11 @@ from configs.language import (
     HrmActV1Config,
 )
 from models.language.hrm_act import HrmAct, log_stablemax
-from models.language.interface import LanguageModel
+from models.language.interface import DeeplySupervised
 from models.reads import reads_are_free
 
 
-class HrmActLM(LanguageModel):
+class HrmActLM(DeeplySupervised):
     """HRM-ACTv1; its logits are log probabilities by stablemax, so that their softmax is what it was trained for."""
 
     FUSED: ClassVar[dict[str, str]] = {

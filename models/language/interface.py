@@ -47,13 +47,6 @@ class LanguageModel(nn.Module, ABC):
         `inputs_embeds` is what the memory, None at first, has not seen yet; the mask covers both.
         """
 
-    def deep_loss(self, tokens: Tensor, labels: Tensor, attended: Tensor, seed: int) -> Tensor:
-        """Return the sum over sequences of the loss by which a model is trained whose configuration is `DEEP`.
-
-        `tokens`, `labels` and `attended` are (B, S); whatever is drawn at random comes from `seed`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} is trained by the likelihood of its tokens")
-
     @property
     @abstractmethod
     def embedding_table(self) -> Tensor:
@@ -132,6 +125,17 @@ class LanguageModel(nn.Module, ABC):
     def _check_length(self, length: int) -> None:
         if length > self.positions:
             raise ValueError(f"the sequence has {length} positions; this language model takes {self.positions}")
+
+
+class DeeplySupervised(LanguageModel):
+    """A language model that is trained by a loss of its own; its configuration is `DEEP`."""
+
+    @abstractmethod
+    def deep_loss(self, tokens: Tensor, labels: Tensor, attended: Tensor, seed: int) -> Tensor:
+        """Return the sum over sequences of the loss of `tokens`, `labels` and `attended`, all (B, S).
+
+        Whatever is drawn at random comes from `seed`.
+        """
 
 
 def _train_unfrozen(module: nn.Module) -> None:

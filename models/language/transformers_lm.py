@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from configs.language import (
-    HrmTextSizes,
-    LlamaSizes,
-)
+from configs.language import HrmTextLanguageConfig, HrmTextSizes, LlamaLanguageConfig, LlamaSizes
 from models.language.interface import LanguageModel
 from models.language.masks import visible_keys
+from models.pretrained import load_pretrained
 
 WHOLLY_CAUSAL = (LlamaConfig, HrmTextConfig)
 """Architectures in which every layer sees all that comes before, so that one mask says everything."""
@@ -91,9 +90,24 @@ class TransformersLM(LanguageModel):
         self.hf.activation_checkpointing_enable()
 
 
-def from_scratch(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Return the causal language model of a configuration with random weights."""
-    return AutoModelForCausalLM.from_config(config, dtype=dtype)
+class SizedLM(TransformersLM):
+    """A decoder of one architecture: pretrained, or random with sizes of its own."""
+
+    ARCHITECTURE: ClassVar[type[PreTrainedModel]]
+
+    def __init__(
+        self, config: LlamaLanguageConfig | HrmTextLanguageConfig, vocabulary: int, dtype: torch.dtype
+    ) -> None:
+        if config.pretrained:
+            super().__init__(load_pretrained(self.ARCHITECTURE, config.pretrained, needed=("",)))
+        else:
+            settings = self.settings(config.sizes, vocabulary)
+            super().__init__(AutoModelForCausalLM.from_config(settings, dtype=dtype))
+
+    @staticmethod
+    @abstractmethod
+    def settings(sizes: Any, vocabulary: int) -> PreTrainedConfig:
+        """Return what transformers builds a model of some sizes from."""
 
 
 def shared_settings(sizes: LlamaSizes | HrmTextSizes, vocabulary: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from configs.weather_lm import LanguageRecipe
 from models.language.build import build_language_model
-from models.language.interface import LanguageModel
+from models.language.interface import DeeplySupervised
 from tasks.narration.documents import Document, load_documents, prompt_for
 from tasks.narration.language_released import LanguageRelease, language_config
 from tasks.text.tokens import Tokens, padded
@@ -115,7 +115,7 @@ class LanguageObjective(Objective):
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the sum over tokens of -log p in nats, or the sum over sequences of the mean loss of an ACT step."""
         if self._deep:
-            assert isinstance(model, LanguageModel)
+            assert isinstance(model, DeeplySupervised)
             return {"act": model.deep_loss(batch["tokens"], batch["labels"], batch["attended"], self.moment.seed)}
         return {"nll": self._nll(model, batch)}
 

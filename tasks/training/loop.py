@@ -29,7 +29,6 @@ from tasks.training.tracking import NoTracker, Tracker
 from tasks.training.transfer import Ahead, MicroBatch
 
 SHOWN = 4  # metrics in the line that an evaluation prints; the history has all
-LIVE = "tasks.training.live"  # imported by name: what is drawn of a training under way is in no key
 CURVES_AFTER = 60.0  # seconds between two drawings of the curves; the end has one anyway
 BUILD, STEP, EVALUATION = 1, 2, 3  # what random numbers are for; keeps their keys apart
 
@@ -265,8 +264,8 @@ class Trainer:
         seed_everything(self.config.seed, EVALUATION, cursor.step, self.share.rank)
         with self.released_weights(), torch.no_grad(), self._autocast():
             metrics = self.share.lead_metrics(self.objective.evaluate(self.model, self.share))
-            previews = import_module(LIVE).previews(self.objective, self.model) if self.share.leads else {}
             self._keep_best(metrics, epoch)
+            previews = live().previews(self.objective, self.model, self._say) if self.share.leads else {}
         self._say(f"epoch {epoch}/{self.config.epochs}: {self._in_short(metrics)}")
         self._maybe_stop(metrics)
         if cursor.stopped and self.interval.sums:
@@ -280,12 +279,13 @@ class Trainer:
 
     def _show_pictures(self, previews: Mapping[str, bytes]) -> None:
         """Show previews, and the curves now and then."""
-        for name, png in previews.items():
-            self._show(name, png)
+        pictures = dict(previews)
         ends = self.cursor.stopped or self.cursor.step == self.steps
         if ends or time.monotonic() - self._drawn_at > CURVES_AFTER:
-            self._show("curves", import_module(LIVE).curves(self.history))
+            pictures |= live().curves(self.history, self._say)
             self._drawn_at = time.monotonic()
+        for name, png in pictures.items():
+            self._show(name, png)
 
     def _in_short(self, metrics: Mapping[str, float]) -> str:
         """Return the metrics that the training is steered by, and losses; the first few where there are neither."""
@@ -403,6 +403,11 @@ def value_of(metrics: Mapping[str, float], metric: str) -> float:
     if metric not in metrics:
         raise ValueError(f"the evaluation reports no metric {metric!r}; it reports {', '.join(sorted(metrics))}")
     return metrics[metric]
+
+
+def live() -> Any:
+    """Return the module that draws a training under way, imported by its name: it is in no key."""
+    return import_module("tasks.training.live")
 
 
 def is_better(value: float, than: float | None, mode: str) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from models.build import imported
 from tasks.training.loader import Source, Weigher
 from tasks.training.release import Release
 from tasks.training.share import Share
@@ -125,12 +125,6 @@ class Objective(ABC):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` returned; the tensors are on the CPU."""
         assert not state, "an objective with a state must be able to load it"
-
-
-def imported(path: str) -> Any:
-    """Return what an import path `module:name` names."""
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
 
 
 def make_objective(path: str, config: Mapping[str, Any]) -> Objective:

@@ -6,12 +6,12 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
 from torch import nn
 
+from models.build import imported
 from storage.checkpoints import load_weights, save_weights
 from storage.files import write_atomic
 
@@ -61,11 +61,10 @@ class Release(ABC):
 
 
 def _family(folder: Path, path: str) -> type[Any]:
-    module, _, name = path.partition(":")
     family: Any = None
-    if module.split(".")[0] in FAMILIES:
+    if path.split(".")[0] in FAMILIES:
         with contextlib.suppress(ImportError, AttributeError):
-            family = getattr(import_module(module), name)
+            family = imported(path)
     if not (isinstance(family, type) and issubclass(family, Release)):
         raise ValueError(f"{folder / CONFIG} does not say of what family the model is; train it again")
     return family

@@ -266,6 +266,17 @@ class Scripted(Toy):
         return {"score": self.config["scores"][epoch]}
 
 
+def test_a_picture_that_cannot_be_drawn_is_told_and_changes_nothing(tmp_path):
+    class Undrawable(Toy):
+        PREVIEWS = "tests.training.toy:undrawable"
+
+    one, other = (trainer(tmp_path / kind.__name__, kind({})) for kind in (Toy, Undrawable))
+    one.fit()
+    other.fit()
+    assert "a picture could not be drawn (RuntimeError: no ink)" in other.said
+    assert same(weights_of(one), weights_of(other))
+
+
 def test_the_best_weights_are_released_or_the_last(tmp_path):
     scores = [0.1, 0.5, 0.3, float("nan")]
     folders = {}

@@ -106,6 +106,10 @@ class Toy(Objective):
         self.calls = state["calls"].reshape(())
 
 
+def undrawable(objective: Toy, model: nn.Module) -> dict[str, bytes]:
+    raise RuntimeError("no ink")
+
+
 def square(objective: Toy, model: nn.Module) -> dict[str, bytes]:
     """Return a grey square."""
     import io
