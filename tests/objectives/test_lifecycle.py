@@ -56,7 +56,7 @@ def train(name: str, data: Data, folder: Path, share: Share, killed_at: int = 0,
 def test_a_killed_training_ends_where_an_undisturbed_one_does(name, precision, data, device, tmp_path, monkeypatch):
     if device.type == "cpu" and name not in ON_CPU[precision]:
         pytest.skip("trained by the pipelines' tests")
-    monkeypatch.setattr("tasks.training.live.curves", lambda history: b"")
+    monkeypatch.setattr("tasks.training.live.curves", lambda history, say: {})
     share = Share(device=device)
     calm = train(name, data, tmp_path / "calm", share, precision=precision)
     for step in (1, 3):

@@ -18,8 +18,8 @@ import yaml
 
 from configs.load import load_config, profile_path
 from configs.wildfire import WildfireConfig
+from flows.commands.sweep import Target
 from flows.pipelines import find_pipeline
-from flows.sweep import Target
 from tasks.training.sweep import (
     as_overrides,
     best_parameters,
