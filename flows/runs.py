@@ -75,8 +75,9 @@ class RunRecord(BaseModel):
     @classmethod
     def begin(cls, pipeline: str, profile: str, config: dict[str, Any], engine: str) -> RunRecord:
         """Start the record of a run in this process."""
+        time = datetime.now(UTC)
         return cls(
-            id=_new_id(datetime.now(UTC)),
+            id=_new_id(time),
             pipeline=pipeline,
             profile=profile,
             config=config,
@@ -84,7 +85,7 @@ class RunRecord(BaseModel):
             host=socket.gethostname(),
             pid=os.getpid(),
             process_started=psutil.Process().create_time(),
-            started=now(),
+            started=time.replace(microsecond=0),
         )
 
     @property
