@@ -1,0 +1,1 @@
+"""Vision-language models: their samples, trainings, evaluation and pictures."""
