@@ -34,7 +34,13 @@ def microvlm(config: MicroVlmConfig) -> Any:
             execution=config.execution,
             label=Label(name),
         )
-    return vlm_report(shards=shards, index=index, sample=raw if _knows_scenes(config) else None, evaluation=config.evaluation, **models)
+    return vlm_report(
+        shards=shards,
+        index=index,
+        sample=raw if _knows_scenes(config) else None,
+        evaluation=config.evaluation,
+        **models,
+    )
 
 
 def _knows_scenes(config: MicroVlmConfig) -> bool:

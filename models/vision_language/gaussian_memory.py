@@ -194,6 +194,26 @@ class GaussianMemory(nn.Module):
             found = found + self._noise * _normal_like(found, generator)
         return found.to(queries.dtype)
 
+    def complete(self, cues: Tensor, state: MemoryState, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean addresses (B, Q, K) and contents (B, Q, C) of the codes of which cues (B, Q, C) are a part.
+
+        The address minimises the error that is expected under the posterior, not that of its mean alone:
+
+            E |z - M' w|² + s² |w|² = |z - R' w|² + C w' U w + s² |w|²
+
+        Where nothing was written U is large, so a cue is explained by codes that were written, and the rest of a code
+        comes with the part that the cue names. `read` explains it by whatever the prior happens to hold as well.
+        """
+        self._check_width(cues)
+        mean, covariance, z = _doubles(state.mean, state.covariance, cues)
+        matrix = _add_to_diagonal(mean @ mean.mT + mean.shape[-1] * covariance, self._noise**2)
+        w = self._solve(matrix, mean @ z.mT).mT
+        found = w if generator is None else w + (0.5 * self.address_logvar).exp() * _normal_like(w, generator)
+        content = found @ mean
+        if generator is not None:
+            content = content + self._noise * _normal_like(content, generator)
+        return w.to(state.mean.dtype), content.to(cues.dtype)
+
     def edit(self, old: Tensor, new: Tensor, state: MemoryState) -> MemoryState:
         """Return the memory with `new` (B, N, C) at the addresses of `old` (B, N, C); what else is stored stays."""
         self._check_width(new)
