@@ -165,7 +165,7 @@ class TermCounts:
 def last_layers(language: nn.Module, count: int) -> list[nn.Module]:
     """Return the last transformer blocks of a language model; `ValueError` where it has fewer."""
     stacks = [module for module in language.modules() if isinstance(module, nn.ModuleList)]
-    layers = list(max(stacks, key=lambda stack: len(stack))) if stacks else []
+    layers = max((list(stack) for stack in stacks), key=len, default=[])
     if len(layers) < count:
         raise ValueError(f"language_layers is {count}, and the language model has {len(layers)} layers; lower it")
     return layers[-count:]

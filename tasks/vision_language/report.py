@@ -15,8 +15,9 @@ from storage.files import write_atomic
 from tasks.stage import Job, StageResult, stage
 
 COLUMNS = (
-    "model", "nats", "nats, other image", "nats, no image", "gap", "gap low", "gap high", "recalled",
-    "recalled, no memory", "R@1 text", "R@1 image", "chance", "BLEU", "CIDEr-D", "counts right", "counts right, shuffled",
+    "model", "nats", "nats, other image", "nats, no image", "gap", "gap low", "gap high",
+    "recalled", "recalled, no memory", "R@1 text", "R@1 image", "chance", "BLEU", "CIDEr-D",
+    "counts right", "counts right, shuffled",
 )  # fmt: skip
 
 
