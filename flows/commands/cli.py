@@ -14,6 +14,7 @@ from flows.commands.asking import evaluate, narrate, predict_fire
 from flows.commands.keeping import gc, pin, reap, show, status, verify
 from flows.commands.making import new
 from flows.commands.options import errors
+from flows.commands.pulling import models
 from flows.commands.running import plan, run, sweep
 from flows.commands.showing import report, serve
 from storage.files import OUT_OF_SPACE
@@ -35,6 +36,7 @@ VERBS = (
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(models, name="models")
 
 OF_THE_DISK = (*OUT_OF_SPACE, errno.EROFS, errno.EACCES)
 

@@ -103,6 +103,7 @@ def _mae(recipe: dict[str, Any], **training: Any) -> Case:
 LLAMA = CONFIG["languages"]["small"]["model"]
 LANGUAGES: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
+    "qwen2": {"kind": "qwen2", "pretrained": None, "sizes": {**LLAMA["sizes"], "kv_heads": 1}},
     "hrm_text": {"kind": "hrm_text", "pretrained": None, "sizes": {
         "hidden": 16, "layers": 1, "heads": 2, "intermediate": 16, "h_cycles": 2, "l_cycles": 2, "positions": 192}},
     "hrm_act": {"kind": "hrm_act_v1", "hidden": 16, "h_layers": 1, "l_layers": 1, "heads": 2, "expansion": 1.0,
