@@ -55,7 +55,8 @@ def dimensions(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             if name.endswith("_config") and isinstance(inner, Mapping):
                 yield from ((f"{name}.{key}", inner[key]) for key in DIMENSIONS if inner.get(key) is not None)
         return
-    recipe = config.get("model", {}).get("recipe", {})
+    made = config.get("model", {})
+    recipe = made.get("recipe") or made.get("design") or {}
     yield from _flat(recipe.get("model", {name: value for name, value in recipe.items() if name != "training"}))
 
 

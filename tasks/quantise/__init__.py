@@ -1,1 +1,6 @@
-"""Fewer bits per weight."""
+"""Models of every family made small: what training them quantised takes, and what they weigh then.
+
+`distillation.py` has the losses that keep a quantised model near the exact one, `vocabulary.py` leaves out tokens that
+a corpus does not use, `layers.py` leaves out layers, and `sizes.py` tells bytes. The layers themselves are in
+`models/ternary.py` and `models/packed.py`, their files in `storage/packed_weights.py`.
+"""
