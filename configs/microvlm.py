@@ -8,12 +8,14 @@ from pydantic import Field, model_validator
 
 from configs.base import Config
 from configs.image_text import ImageTextConfig
+from configs.quantise import QuantiseRecipe
 from configs.training import Execution, TrainingConfig, check_groups
 from configs.vision_language import MicroVlmModelConfig
 
 FROM_PREVIOUS = ("adapter", "alignment", "recall")
 """Groups that every stage may train; `vision` and `language` join where the stage says so."""
-TERMS = ("nll", "recall", "alignment", "fine", "scope", "cue", "memory_kl", "address_kl")
+ALWAYS = ("nll", "recall", "alignment", "scope", "cue", "memory_kl", "address_kl")
+"""Terms of every training; `fine` and `distil` join where they are set."""
 
 
 class CaptionTraining(Config):
@@ -60,6 +62,8 @@ class Weights(Config):
     """Which image a question is about."""
     memory_kl: float = Field(0.01, ge=0)
     """Of the memory against its prior, nats per entry of the matrix."""
+    distil: float = Field(1.0, ge=0)
+    """The exact model's distributions against those of the one that trains quantised, nats per token."""
     address_kl: float = Field(0.001, ge=0)
     """Of addressing weights against theirs, nats per slot."""
 
@@ -73,6 +77,9 @@ class VlmStage(Config):
     """Last layers of the language model that are trained."""
     four_bit: bool = False
     """Hold the frozen layers of the language model as NF4."""
+    quantise: QuantiseRecipe | None = None
+    """Train quantised, to be packed afterwards; the model of the stage before is the teacher. It names layers as in
+    `language.hf.model.layers.0.mlp.up_proj`, `vision.*` and `recall.tell`."""
     episode: int = Field(4, ge=2)
     """Images of an episode."""
     weights: Weights = Weights()
@@ -97,6 +104,8 @@ class VlmStage(Config):
                 f"batch_size ({self.training.batch_size}) must be a multiple of episode x accumulation "
                 f"({self.episode} x {self.training.accumulation}), so that episodes are whole"
             )
+        if self.quantise and self.training.ema_decay is not None:
+            raise ValueError("a moving average of weights that train quantised is not quantised; leave ema_decay out")
         if self.four_bit and self.language_layers:
             raise ValueError("4-bit weights cannot be trained; set language_layers to 0, or four_bit to false")
         return self
@@ -139,6 +148,15 @@ class VlmDesign(Config):
         return self.tokenizer or getattr(self.model.language, "pretrained", None)
 
 
+class PackedModel(Config):
+    """A model of some stage, packed into few bits."""
+
+    stage: str
+    """Name of the stage whose model it is."""
+    recipe: QuantiseRecipe | None = None
+    """How; that by which it trained when absent. A model that trained exact is quantised as it is."""
+
+
 class VlmRecipe(Config):
     """A vision-language model and the stages of its training."""
 
@@ -148,6 +166,20 @@ class VlmRecipe(Config):
     """Train tokenizer and language model here, from random weights."""
     stages: Annotated[dict[str, VlmStage], Field(min_length=1)]
     """In their order; each one goes on from the one before."""
+    packed: dict[str, PackedModel] = Field(default_factory=dict)
+    """Packed models by name."""
+
+    @model_validator(mode="after")
+    def _packed(self) -> Self:
+        for name, packed in self.packed.items():
+            if name in self.stages or packed.stage not in self.stages:
+                raise ValueError(f"packed.{name} must have a name of its own, and name one of {', '.join(self.stages)}")
+            if (packed.recipe is None) == (self.stages[packed.stage].quantise is None):
+                raise ValueError(
+                    f"packed.{name}: give a recipe where stage {packed.stage} trains exact, and none where it trains "
+                    "quantised, for that is how it is packed"
+                )
+        return self
 
     @model_validator(mode="after")
     def _source(self) -> Self:

@@ -10,6 +10,7 @@ from flows.image_text import raw_lists, shards_and_index
 from flows.pipelines import Pipeline
 from tasks.stage import Label
 from tasks.vision_language.language import caption_language_training
+from tasks.vision_language.packed import vlm_packing
 from tasks.vision_language.report import vlm_report
 from tasks.vision_language.training import vlm_training
 
@@ -33,6 +34,10 @@ def microvlm(config: MicroVlmConfig) -> Any:
             settings=settings,
             execution=config.execution,
             label=Label(name),
+        )
+    for name, packed in config.vlm.packed.items():
+        models[name] = vlm_packing(
+            model=models[packed.stage], shards=shards, index=index, recipe=packed.recipe, label=Label(name)
         )
     return vlm_report(
         shards=shards,

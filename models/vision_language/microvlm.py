@@ -32,6 +32,32 @@ class Seen:
     """(B, K, width), on the scale of the language model's embeddings."""
 
 
+@dataclass(frozen=True)
+class TextLogits:
+    """What the model foretells, token by token."""
+
+    told: Tensor
+    """(B, L, vocabulary) of the texts with their images."""
+    recalled: Tensor
+    """(episodes, L, vocabulary) of the texts that the memory has to tell."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes of a batch."""
+
+    terms: dict[str, Tensor]
+    """What a training minimises, by name, in nats; each is summed there."""
+    logits: TextLogits
+
+
+def nats_of(logits: Tensor, texts: Texts) -> Tensor:
+    """Return -log p (B,) of the learned tokens of texts under logits (B, L, vocabulary), in nats."""
+    tokens = texts.tokens
+    nll = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+    return (nll * texts.learned).sum(-1)
+
+
 class MicroVLM(nn.Module):
     """A vision tower, an adapter, a language model, an aligned space and an episodic memory.
 
@@ -43,7 +69,8 @@ class MicroVLM(nn.Module):
         super().__init__()
         self.language = language
         self.vision = build(config.vision)
-        scale = language.embedding_scale()
+        # A model that is made to be filled from a file has no weights yet.
+        scale = 1.0 if language.embedding_table.is_meta else language.embedding_scale()
         self.adapter = PrefixAdapter(config.adapter, self.vision.width, self.vision.patches, language.width, scale)
         self.alignment = Alignment(config.alignment, language.width)
         by_layer = config.recall.injection == "key_value"
@@ -104,20 +131,23 @@ class MicroVLM(nn.Module):
         told = told * torch.sigmoid(scope)[:, None, None]
         return torch.cat([told, prefix], 1), torch.cat([open_, attended], 1), self.language
 
-    def forward(self, batch: VlmBatch) -> dict[str, Tensor]:
-        """Return, by name, what a training minimises; each term is summed there."""
+    def forward(self, batch: VlmBatch) -> Outcome:
+        """Return what a training minimises."""
         seen = self.see(batch.images)
         episodes, steps = batch.written.shape
         state = self.remember(seen.pooled.unflatten(0, (episodes, steps)), batch.written)
         reading = self.recall.read(self.queries(batch), state)
-        return {
-            **self._texts(batch, seen, reading),
+        logits = self._text_logits(batch, seen, reading)
+        terms = {
+            "nll": nats_of(logits.told, batch.told),
+            "recall": nats_of(logits.recalled, batch.recalled),
             **self._alignment(batch, seen),
             "scope": self._scope(batch, reading),
             "cue": self._cue(batch, reading),
             "memory_kl": self.recall.memory.memory_kl(state) / state.mean[0].numel(),
             "address_kl": self.recall.memory.address_kl(reading.address).flatten() / reading.address.shape[-1],
         }
+        return Outcome(terms, logits)
 
     def queries(self, batch: VlmBatch) -> Tensor:
         """Return queries (episodes, E + 2, width): every image's prompt, the question, one without an answer."""
@@ -127,26 +157,24 @@ class MicroVLM(nn.Module):
         questions = self.ask(batch.questions, count.repeat(2)).unflatten(0, (2, episodes)).transpose(0, 1)
         return torch.cat([prompts, questions], 1)
 
-    def _texts(self, batch: VlmBatch, seen: Seen, reading: Reading) -> dict[str, Tensor]:
-        """Return nats of each text (B,) with its image, and of each recalled text (episodes,) without it."""
+    def _text_logits(self, batch: VlmBatch, seen: Seen, reading: Reading) -> TextLogits:
+        """Return logits of each text with its image, and of each recalled text without it."""
         episodes, steps = batch.written.shape
         rows = torch.arange(episodes, device=batch.asked.device)
         own = reading.of(rows.repeat_interleave(steps), torch.arange(steps, device=rows.device).repeat(episodes))
         asked = reading.of(rows, torch.full_like(rows, steps))
         everything = torch.ones(len(batch.images), dtype=torch.bool, device=rows.device)
-        told = self.nats(batch.told, seen.prefix, everything, own.content[0], own.scope[0])
-        recalled = self.nats(
-            batch.recalled, self.last_shown(batch, seen.prefix), batch.shown, asked.content[0], asked.scope[0]
+        last = self.last_shown(batch, seen.prefix)
+        return TextLogits(
+            self.logits(batch.told, seen.prefix, everything, own.content[0], own.scope[0]),
+            self.logits(batch.recalled, last, batch.shown, asked.content[0], asked.scope[0]),
         )
-        return {"nll": told, "recall": recalled}
 
     def nats(
         self, told: Texts, prefix: Tensor, shown: Tensor, content: Tensor | None = None, scope: Tensor | None = None
     ) -> Tensor:
         """Return -log p (B,) of the learned tokens of texts, in nats; arguments as of `logits`."""
-        logits = self.logits(told, prefix, shown, content, scope).float()
-        nll = F.cross_entropy(logits.flatten(0, 1), told.tokens.flatten(), reduction="none").view(told.tokens.shape)
-        return (nll * told.learned).sum(-1)
+        return nats_of(self.logits(told, prefix, shown, content, scope), told)
 
     @torch.no_grad()
     def write(

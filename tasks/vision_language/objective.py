@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from configs.language import Adaptation
-from configs.microvlm import TERMS, VlmDesign, VlmStage
+from configs.microvlm import ALWAYS, VlmDesign, VlmStage
 from models.language.adaptation import adapt
+from models.ternary import quantise, set_strength
 from models.vision_language.batch import VlmBatch
-from models.vision_language.microvlm import MicroVLM
+from models.vision_language.microvlm import MicroVLM, Outcome, TextLogits
+from tasks.quantise.distillation import logits_distillation
 from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective
 from tasks.training.release import CONFIG
@@ -46,12 +49,17 @@ class VlmObjective(Objective):
         self.asking = Asking(self.tokens, self.design.phrases, self.settings.episode, self.settings.longest)
         self._elsewhere: frozenset[str] = frozenset()
         self._side = 0
-        self._terms = [t for t in TERMS if t != "fine" or self.design.model.alignment.by_words]
+        by_words = ["fine"] if self.design.model.alignment.by_words else []
+        self._terms = [*ALWAYS, *by_words, *(["distil"] if self.settings.quantise else [])]
+        self._teacher: MicroVLM | None = None
 
     def build(self) -> nn.Module:
         """Return the model, new or as the stage before released it, with what this stage trains unfrozen."""
         model = VlmRelease.from_release(self._start).network if self._start else assemble(self._parts, self.tokens)
         model.requires_grad_(False)
+        if self.settings.quantise:
+            self._teacher = copy.deepcopy(model).eval()
+            quantise(model, self.settings.quantise)
         if self.settings.four_bit:
             adapt(model.language, Adaptation(four_bit=True))
         for part in self._trained(model).values():
@@ -114,8 +122,23 @@ class VlmObjective(Objective):
 
     def losses(self, model: nn.Module, batch: VlmBatch) -> dict[str, Tensor]:
         """Return the sums of all terms, in nats."""
-        found = model(batch)
-        return {term: found[term].sum() for term in self._terms}
+        assert isinstance(model, MicroVLM)
+        if self.settings.quantise:
+            set_strength(model, self.settings.quantise.strength(self.moment.step, self.moment.steps))
+        found: Outcome = model(batch)
+        terms = {term: found.terms[term].sum() for term in self._terms if term != "distil"}
+        if self._teacher is not None:
+            terms["distil"] = self._apart(found.logits, batch)
+        return terms
+
+    def _apart(self, student: TextLogits, batch: VlmBatch) -> Tensor:
+        """Return how far the distributions of a model are from those of the exact one, summed over tokens."""
+        assert self._teacher is not None
+        self._teacher.to(batch.images.device)
+        with torch.no_grad():
+            teacher = self._teacher(batch).logits
+        told = logits_distillation(student.told, teacher.told, batch.told.learned)
+        return told + logits_distillation(student.recalled, teacher.recalled, batch.recalled.learned)
 
     def remark(self, step: int, means: Mapping[str, float]) -> str:
         """Say once how many texts are cut."""
@@ -128,6 +151,8 @@ class VlmObjective(Objective):
         of images by texts and back.
         """
         assert isinstance(model, MicroVLM)
+        if self.settings.quantise:
+            set_strength(model, 1.0)
         source = Chosen(self.samples("validation"), self.settings.validation_samples)
         sums: dict[str, Tensor] = {}
         images, texts = [], []
@@ -147,7 +172,7 @@ class VlmObjective(Objective):
 
     def release_config(self) -> dict[str, Any]:
         """Return the design, and where the language model is."""
-        return vlm_config(self._parts)
+        return vlm_config(self._parts, self.settings.quantise)
 
 
 class TermCounts:

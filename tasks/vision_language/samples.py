@@ -157,4 +157,5 @@ def count_terms(batch: VlmBatch) -> dict[str, float]:
         "cue": episodes,
         "memory_kl": episodes,
         "address_kl": queries,
+        "distil": float(batch.told.learned.sum() + batch.recalled.learned.sum()),
     }
