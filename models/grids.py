@@ -6,6 +6,8 @@ that a layer in training and its packed form give the same bits.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -108,7 +110,7 @@ def product(x: Tensor, weight: Tensor, limits: Limits) -> Tensor:
     if x.shape[-1] <= step:
         return F.linear(x, weight)
     blocks = zip(x.split(step, -1), weight.split(step, 1), strict=True)
-    return torch.stack([F.linear(part, block) for part, block in blocks]).sum(0)
+    return reduce(add, (F.linear(part, block) for part, block in blocks))
 
 
 def scaled(total: Tensor, scale: Tensor, token: Tensor | None, bias: Tensor | None) -> Tensor:

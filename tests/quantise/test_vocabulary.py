@@ -108,6 +108,21 @@ def test_a_corpus_is_written_with_the_same_tokens(tokens):
         assert [kept[token] for token in marked] == tokens.tokenizer(text).input_ids
 
 
+def test_wherever_all_used_tokens_are_kept_the_corpus_has_the_same_tokens(tokens):
+    used = {token for text in TEXTS for token in tokens.ids(text)}
+    sizes = range(len(used), len(tokens), 9)
+    seen = set()
+    for size in sizes:
+        try:
+            new, kept = prune_vocabulary(tokens, TEXTS, size)
+        except ValueError:
+            continue
+        seen.add(whole := used <= set(kept))
+        same = all([kept[token] for token in new.ids(text)] == tokens.ids(text) for text in TEXTS)
+        assert same or not whole
+    assert True in seen
+
+
 def test_the_smallest_vocabulary_that_is_allowed_still_writes_the_corpus(tokens):
     with pytest.raises(ValueError, match="cannot be written with 5 tokens; allow at least") as caught:
         prune_vocabulary(tokens, TEXTS, 5)
