@@ -284,7 +284,8 @@ def _figure(bench: Bench, count: int, aim: str, rows: list[Row], more: Row) -> F
             f"ScopeNet's AUROC is {more['scope']['auroc']:.4f}, without the reading "
             f"{more['scope']['auroc_without_reading']:.3f}.",
             f"Written one by one at the same addresses, readings differ by "
-            f"{more['sequential']['largest_change_of_readings']:.0e} from those at once; with Ben-Cohen by {more['ben_cohen']['largest_change']:.0e} of a code at most.",
+            f"{more['sequential']['largest_change_of_readings']:.0e} from those at once; with Ben-Cohen by "
+            f"{more['ben_cohen']['largest_change']:.0e} of a code at most.",
             f"A write takes {mean['cpu_seconds']['write']:.2f} s of CPU time, a read of all "
             f"{mean['cpu_seconds']['read']:.2f} s.",
         ),
