@@ -14,12 +14,11 @@ from torch import Tensor
 
 from configs.microvlm import VlmEvaluation
 from tasks.intervals import Sums, paired_bootstrap
-from tasks.samples.scene_claims import KINDS, claims, named
-from tasks.samples.scene_model import Scene
 from tasks.text.metrics import text_scores
 from tasks.training.loader import ordered_batches
 from tasks.training.share import Share
 from tasks.vision_language.attention import attention_statistics, text_attention
+from tasks.vision_language.claims import KINDS, Things, claims, named
 from tasks.vision_language.describe import Writing, describe
 from tasks.vision_language.gaussianity import sliced_epps_pulley
 from tasks.vision_language.released import VlmRelease
@@ -37,14 +36,14 @@ class Told:
 
     sample: VlmSample
     text: str
-    scene: Scene | None
+    scene: Things | None
     """What the image shows, where that is known."""
 
 
 def evaluate_vlm(
     release: VlmRelease,
     samples: VlmSamples,
-    scene_of_row: Callable[[int], Scene | None],
+    scene_of_row: Callable[[int], Things | None],
     evaluation: VlmEvaluation,
     progress: Callable[[int, int], None],
 ) -> tuple[dict[str, Any], list[Told]]:
@@ -120,7 +119,7 @@ def _standardised(vectors: Tensor) -> Tensor:
 def _captions(
     release: VlmRelease,
     samples: VlmSamples,
-    scene_of_row: Callable[[int], Scene | None],
+    scene_of_row: Callable[[int], Things | None],
     evaluation: VlmEvaluation,
 ) -> list[Told]:
     """Let the model caption some images."""
@@ -152,7 +151,7 @@ def _caption_scores(told: Sequence[Told]) -> dict[str, Any]:
     return found
 
 
-def _claims_right(texts: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float | int | None]:
+def _claims_right(texts: Sequence[str], scenes: Sequence[Things]) -> dict[str, float | int | None]:
     """Return by kind the share of claims that are so and their number; `named`: the share of what is there that is
     counted rightly.
     """

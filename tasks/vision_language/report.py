@@ -14,6 +14,7 @@ from storage.assets import Asset
 from storage.files import write_atomic
 from tasks.stage import Job, StageResult, stage
 
+TRAINED = "microvlm_model"
 COLUMNS = (
     "model", "nats", "nats, other image", "nats, no image", "gap", "gap low", "gap high",
     "recalled", "recalled, no memory", "R@1 text", "R@1 image", "chance", "BLEU", "CIDEr-D",
@@ -57,10 +58,12 @@ def vlm_report(
         texts = [{"row": one.sample.row, "written": one.text, "listed": one.sample.text} for one in told]
         write_atomic(job.folder / f"{name}.json", json.dumps(texts, indent=1, ensure_ascii=False))
         _draw_looks(job.folder / f"{name}_attention", release, samples)
-        save_figure(draw_curves(read_history(asset.folder)), job.folder / f"curves_{name}.png")
+        if asset.kind == TRAINED:
+            save_figure(draw_curves(read_history(asset.folder)), job.folder / f"curves_{name}.png")
     write_atomic(job.folder / "scores.json", json.dumps(tables, indent=1))
     write_atomic(job.folder / "scores.csv", _csv(tables))
     save_figure(draw_scores(tables), job.folder / "likelihoods.png")
+    curves = [path.name for path in sorted(job.folder.glob("curves_*.png"))]
     looks = [path.name for path in sorted(job.folder.glob("*_attention*.png"))]
     return StageResult(
         counts={"models": len(tables)},
@@ -69,7 +72,7 @@ def vlm_report(
             for name, table in tables.items()
             for metric in ("vision_gap", "recall_gap")
         },
-        pictures=["likelihoods.png", *(f"{n}.png" for n in tables), *looks, *(f"curves_{n}.png" for n in tables)],
+        pictures=["likelihoods.png", *(f"{n}.png" for n in tables), *looks, *curves],
     )
 
 
@@ -94,10 +97,10 @@ def _scenes(sample: Asset | None) -> Callable[[int], Any]:
         return lambda row: None
     import pyarrow.parquet as pq
 
-    from tasks.samples.scene_claims import scene_of
+    from tasks.vision_language.claims import things_of
 
     facts = pq.read_table(sample.folder / "truth.parquet", columns=["scene"])["scene"].to_pylist()
-    return lambda row: scene_of(json.loads(facts[row]))
+    return lambda row: things_of(json.loads(facts[row]))
 
 
 def _csv(tables: Mapping[str, Any]) -> str:
