@@ -13,6 +13,9 @@ from configs.training import TrainingConfig
 from tasks.training.objective import Objective
 from tasks.training.share import Share
 
+PIECE = 4096
+"""Entries of a vector whose squares float32 adds up exactly enough."""
+
 
 class Parameters:
     """The trainable parameters of a model by name, and the group of each."""
@@ -63,6 +66,18 @@ def learning_rate(config: TrainingConfig, group: str, step: int, steps_per_epoch
     progress = (step - warmup) / max(1, total - warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return peak * (config.final_lr_share + (1 - config.final_lr_share) * cosine)
+
+
+def norm_of(flat: Tensor) -> Tensor:
+    """Return the Euclidean norm of a long vector.
+
+    Added up in one go, float32 loses half a percent of 60 million entries on a CPU. So the norms of short pieces are
+    added up in float64.
+    """
+    whole = flat[: flat.numel() // PIECE * PIECE].view(-1, PIECE)
+    rest = flat[whole.numel() :]
+    parts = torch.cat([torch.linalg.vector_norm(whole, dim=1), torch.linalg.vector_norm(rest)[None]])
+    return torch.linalg.vector_norm(parts, dtype=torch.float64).to(flat.dtype)
 
 
 class Optimiser:
@@ -131,7 +146,7 @@ class Optimiser:
     def reduce(self, share: Share) -> Tensor:
         """Sum the gradients over all ranks, clip them by their global norm, and return the norm before that."""
         share.sum(self._gradients)
-        norm = torch.linalg.vector_norm(self._gradients)
+        norm = norm_of(self._gradients)
         if self._config.clip_norm is not None:
             self._gradients.mul_((self._config.clip_norm / norm).clamp(max=1.0))
         return norm

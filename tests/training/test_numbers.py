@@ -11,7 +11,7 @@ from torch import nn
 
 from configs.training import TrainingConfig
 from tasks.training.history import History, Interval, total_loss
-from tasks.training.optimiser import MovingAverage, Optimiser, Parameters, learning_rate
+from tasks.training.optimiser import MovingAverage, Optimiser, Parameters, learning_rate, norm_of
 from tasks.training.share import Share
 from tests.training.toy import Toy
 
@@ -183,3 +183,9 @@ def test_rows_are_kept_by_kind_and_cut_back(tmp_path):
     assert (again.rows("training"), again.rows("evaluation")) == ([{"step": 1}], [])
     again.publish(tmp_path)
     assert json.loads((tmp_path / "history.json").read_text()) == {"training": [{"step": 1}], "evaluation": []}
+
+
+@pytest.mark.parametrize("count", [1, 4095, 4096, 3_000_001])
+def test_the_norm_of_a_long_gradient_is_exact(count):
+    gradient = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    assert float(norm_of(gradient)) == pytest.approx(float(gradient.double().square().sum().sqrt()), rel=1e-7)
