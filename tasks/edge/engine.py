@@ -154,7 +154,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}; name a folder that `millrace export` made") from error
     if config.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {config.get('format')}, this engine reads {FORMAT}; export the model again")
+        raise ValueError(
+            f"{path} has format {config.get('format')}, this engine reads {FORMAT}; export the model again"
+        )
     return config
 
 

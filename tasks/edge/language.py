@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
+import sys
 import weakref
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
 BATCH = 32
 """Positions that are computed at once; more are quicker and need more memory."""
+
+
+def _bindings() -> Any:
+    """Return llama.cpp's functions without what their package imports beside them: 10 MB, templates of chats above all.
+
+    `ImportError` where they are not installed.
+    """
+    if "llama_cpp" not in sys.modules and (spec := find_spec("llama_cpp")):
+        package = ModuleType("llama_cpp")
+        package.__path__ = list(spec.submodule_search_locations or ())
+        sys.modules["llama_cpp"] = package
+    return importlib.import_module("llama_cpp.llama_cpp")
+
+
+llama_cpp = _bindings()
 
 
 @llama_cpp.llama_log_callback
@@ -24,17 +42,18 @@ def _say_nothing(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
 class Language:
     """A decoder, and the sequence that it has read so far.
 
-    Weights stay in the file's own layout, mapped from disk: other layouts are up to a tenth quicker on some machines,
-    and need the memory twice.
+    Weights are mapped from disk, in the file's own layout. llama.cpp can also repack some types as it opens a file;
+    they are then a little quicker, and twice in memory.
     """
 
-    def __init__(self, path: Path, context: int = 512, threads: int = 2) -> None:
+    def __init__(self, path: Path, context: int = 512, threads: int = 2, *, repack: bool = False) -> None:
         """Open a file.
 
         Args:
             path: the GGUF file.
             context: the longest sequence.
             threads: how many cores compute.
+            repack: let llama.cpp repack.
 
         Raises:
             ValueError: the file is not there, or llama.cpp cannot read it.
@@ -44,7 +63,7 @@ class Language:
         llama_cpp.llama_log_set(_say_nothing, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         settings = llama_cpp.llama_model_default_params()
-        settings.use_mmap, settings.use_extra_bufts, settings.n_gpu_layers = True, False, 0
+        settings.use_mmap, settings.use_extra_bufts, settings.n_gpu_layers = True, repack, 0
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), settings)
         if not self._model:
             raise ValueError(f"llama.cpp cannot read {path}; it is damaged, or of a newer kind: export the model again")

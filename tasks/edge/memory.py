@@ -1,4 +1,4 @@
-"""The episodic memory: a Gaussian over a matrix of slots, written by Sherman-Morrison updates and read by least squares.
+"""The episodic memory: a Gaussian over a matrix of slots, written code by code and read by least squares.
 
 Larimar's generative parametric memory (arXiv 2403.11901), the formulae of `models/vision_language/gaussian_memory.py`
 in numpy. With mean R (K, C), row covariance U (K, K) and noise s, a code z (C,) has the address and the reading
@@ -15,7 +15,6 @@ A reading is turned into vectors for the decoder, weighed by the probability tha
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +33,7 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 def matrix(tensors: Tensors, name: str) -> Floats:
     """Return a matrix; one of integers is multiplied with the scales of its rows, `NAME_scales` (rows, 1)."""
     values = tensors[name].astype(np.float64)
-    return values * tensors[name + SCALES] if name + SCALES in tensors else values
+    return values * tensors[name + SCALES].astype(np.float64) if name + SCALES in tensors else values
 
 
 class EpisodicMemory:
@@ -44,15 +43,12 @@ class EpisodicMemory:
         """Make an empty memory.
 
         Args:
-            tensors: `prior_mean` (K, C) and `prior_variance` (K,); ScopeNet's `scope.layers.N.weight` and `.bias`;
+            tensors: `prior_mean` (K, C) and `prior_variance` (K,); ScopeNet's weights, below `scope.`;
                 `vectors.weight` (V * H, C) and `vectors.bias` (V * H,), from a reading to V vectors of the decoder's H
                 channels. Matrices may be integers with `_scales`.
             noise: s.
         """
         self._tensors, self._noise = tensors, noise
-        self._scope_layers = [
-            (matrix(tensors, f"scope.layers.{n}.weight"), matrix(tensors, f"scope.layers.{n}.bias")) for n in (0, 2, 4)
-        ]
         self.reset()
 
     def reset(self) -> None:
@@ -64,7 +60,7 @@ class EpisodicMemory:
         """Return the address (K,) of a code (C,)."""
         gram = self.mean @ self.mean.T
         gram[np.diag_indices_from(gram)] += self._noise**2
-        return np.linalg.solve(gram, self.mean @ code)
+        return np.linalg.solve(gram, self.mean @ code).astype(np.float64, copy=False)
 
     def read(self, code: Floats) -> Floats:
         """Return what a code (C,) recalls, (C,)."""
@@ -80,27 +76,24 @@ class EpisodicMemory:
 
     def scope(self, code: Floats, reading: Floats) -> float:
         """Return the probability that the memory knows about a code (C,) that recalls this (C,)."""
-        centred = code - code.mean()
-        features = [centred / np.sqrt(centred.var() + 1e-5), reading_statistics(code, reading)]
-        hidden = np.concatenate(features)
-        for number, (weight, bias) in enumerate(self._scope_layers):
-            hidden = weight @ hidden + bias
-            if number < len(self._scope_layers) - 1:
-                hidden = hidden * 0.5 * (1 + _erf(hidden / math.sqrt(2)))
+        unit = code / max(_norm(code), 1e-12)
+        hidden = self._linear("scope.query", unit) + self._linear("scope.statistics", reading_statistics(code, reading))
+        for layer in ("scope.layers.1", "scope.layers.3"):
+            hidden = self._linear(layer, hidden * 0.5 * (1 + _erf(hidden / math.sqrt(2))))
         return 1 / (1 + math.exp(-hidden.item()))
 
     def recall(self, code: Floats, width: int) -> NDArray[np.float32]:
         """Return the vectors (V, width) that tell the decoder what a code (C,) recalls."""
         reading = self.read(code)
-        vectors = matrix(self._tensors, "vectors.weight") @ reading + matrix(self._tensors, "vectors.bias")
-        return (self.scope(code, reading) * vectors).reshape(-1, width).astype(np.float32)
+        vectors = self.scope(code, reading) * self._linear("vectors", reading)
+        return vectors.reshape(-1, width).astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Keep what is stored in a file, under the names and shapes of torch's `MemoryState`."""
         state = {"mean": self.mean[None].astype(np.float32), "covariance": self.covariance[None].astype(np.float32)}
         partial = path.with_name(f".{path.name}.tmp")
         save_file(state, partial)
-        os.replace(partial, path)
+        partial.replace(path)
 
     def load(self, path: Path) -> None:
         """Go on with what a file holds; `ValueError` where it is none of this memory's."""
@@ -116,9 +109,16 @@ class EpisodicMemory:
             )
         self.mean, self.covariance = mean[0].astype(np.float64), covariance[0].astype(np.float64)
 
+    def _linear(self, name: str, values: Floats) -> Floats:
+        return matrix(self._tensors, f"{name}.weight") @ values + matrix(self._tensors, f"{name}.bias")
+
 
 def reading_statistics(code: Floats, reading: Floats) -> Floats:
     """Return cosine, |q - r| / |q| and log(|r| / |q|) of a code and its reading (C,), as (3,)."""
-    size, length = max(np.linalg.norm(code), 1e-6), max(np.linalg.norm(reading), 1e-6)
-    cosine = code @ reading / max(np.linalg.norm(code) * np.linalg.norm(reading), 1e-8)
-    return np.array([cosine, np.linalg.norm(code - reading) / size, math.log(length / size)])
+    size, length = max(_norm(code), 1e-6), max(_norm(reading), 1e-6)
+    cosine = (code @ reading).item() / max(_norm(code) * _norm(reading), 1e-8)
+    return np.array([cosine, _norm(code - reading) / size, math.log(length / size)])
+
+
+def _norm(values: Floats) -> float:
+    return float(np.linalg.norm(values))

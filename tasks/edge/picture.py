@@ -1,59 +1,62 @@
 """Images as the model was trained on them: the middle square, scaled as the loader of the training scales.
 
-A reduction averages areas; below a factor of 1.5, and where an image is enlarged, it is linear interpolation. JPEGs are
-reduced by powers of two while they are decoded, as far as they stay as large as wanted.
+The training's `storage/image_decoding.py` without OpenCV. A reduction averages areas; below a factor of 1.5, and where
+an image is enlarged, it is linear interpolation. JPEGs are reduced by two or more while they are decoded, as far as
+they stay as large as wanted.
 """
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 FEW = 1.5
 """Reductions below this interpolate."""
-MOST_PIXELS = 100_000_000
+JPEG = b"\xff\xd8\xff"
+MOST_PIXELS = 50_000_000
 
 
 def read_picture(source: Path | Image.Image, side: int) -> NDArray[np.uint8]:
     """Return RGB pixels (3, side, side) of a file or an image; `ValueError` where there is no readable one."""
     if isinstance(source, Image.Image):
-        return _square(source, side)
+        return _square(_pixels(source), side)
     try:
-        with Image.open(source) as image:
+        content = source.read_bytes()
+        if content.startswith(JPEG):
+            decoded = simplejpeg.decode_jpeg(content, "RGB", min_height=side, min_width=side, min_factor=2, strict=True)
+            return _square(decoded, side)
+        with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{source} has {image.width} x {image.height} pixels; scale it down first")
-            image.draft("RGB", _draft_size(image, side))
-            return _square(image, side)
-    except (UnidentifiedImageError, FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"{source} is no image that can be read; name a JPEG or PNG file") from error
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{source} cannot be decoded: {error}; name another file") from error
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            return _square(_pixels(image), side)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{source} cannot be read as an image: {error}; name a whole JPEG or PNG file") from error
 
 
-def _draft_size(image: Image.Image, side: int) -> tuple[int, int]:
-    """Return what the decoder may reduce a JPEG to: the shorter side keeps the length that is wanted."""
-    scale = side / min(image.size)
-    return max(1, int(image.width * scale)), max(1, int(image.height * scale))
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image.convert("RGB"))
 
 
-def _square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    pixels = np.asarray(_middle(image).convert("RGB"))
-    size = pixels.shape[0]
-    if size != side:
-        weights = _area_weights(size, side) if size / side >= FEW else _linear_weights(size, side)
-        rows = np.stack([weights @ pixels[..., channel].astype(np.float32) for channel in range(3)])
-        pixels = np.clip(np.rint(rows @ weights.T), 0, 255).astype(np.uint8)
-        return np.ascontiguousarray(pixels)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+def _square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    middle = _middle(pixels).transpose(2, 0, 1)
+    size = middle.shape[1]
+    if size == side:
+        return np.ascontiguousarray(middle)
+    weights = _area_weights(size, side) if size / side >= FEW else _linear_weights(size, side)
+    scaled = np.stack([weights @ plane.astype(np.float32) @ weights.T for plane in middle])
+    return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
-def _middle(image: Image.Image) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
 
 
 def _area_weights(size: int, side: int) -> NDArray[np.float32]:

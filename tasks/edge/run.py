@@ -22,16 +22,16 @@ def main() -> int:
     options = _options()
     try:
         engine = EdgeEngine(options.model, options.memory)
-        choices = {"longest": options.longest, "temperature": options.temperature, "seed": options.seed}
-        for image in options.images:
-            if len(options.images) > 1:
+        for image, question in _turns(options):
+            if image and len(options.images) > 1:
                 print(f"{image}: ", end="")
-            _say(engine.stream(image, options.ask, **choices))
-        while options.chat and (line := input("> ").strip()):
-            shown = Path(line.removeprefix("image ")) if line.startswith("image ") else None
-            _say(engine.stream(shown, None if shown else line, **choices))
-        if engine.memory and options.memory:
-            engine.memory.save(options.memory)
+            for piece in engine.stream(
+                image, question, longest=options.longest, temperature=options.temperature, seed=options.seed
+            ):
+                print(piece, end="", flush=True)
+            print()
+            if options.memory and engine.memory:
+                engine.memory.save(options.memory)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,10 +40,12 @@ def main() -> int:
     return 0
 
 
-def _say(pieces: Iterator[str]) -> None:
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+def _turns(options: argparse.Namespace) -> Iterator[tuple[Path | None, str | None]]:
+    """Yield images and questions, one of which may be absent."""
+    for image in options.images:
+        yield image, options.ask
+    while options.chat and (line := input("> ").strip()):
+        yield (Path(line.removeprefix("image ")), None) if line.startswith("image ") else (None, line)
 
 
 def _options() -> argparse.Namespace:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32] | NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,12 @@ class Decoder:
         family = config.get("model_type")
         if family not in ("qwen2", "llama"):
             raise ValueError(f"a {family} model has no form for the edge engine; use a Qwen2 or Llama decoder")
+        advice = "which the edge engine does not; use one without"
         rope = config.get("rope_parameters") or {}
         if rope.get("rope_type", "default") != "default" or config.get("rope_scaling"):
-            raise ValueError("the decoder scales its rotary positions, which the edge engine does not; use one without")
+            raise ValueError(f"the decoder scales its rotary positions, {advice}")
         if config.get("use_sliding_window"):
-            raise ValueError("the decoder attends within a sliding window, which the edge engine does not; use one without")
+            raise ValueError(f"the decoder attends within a sliding window, {advice}")
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         tied = config.get("tie_word_embeddings", False)
         return cls(

@@ -1,8 +1,8 @@
 """Decoders as GGUF files for llama.cpp: ternary weights without loss, beside integers and floats.
 
 llama.cpp multiplies ternary weights in blocks of 256 inputs with a 16-bit scale each (TQ1_0 has 1.6875 bits a weight,
-TQ2_0 has 2.0625 and is a little faster). A decoder with other sizes is padded with zeros first, see `padding.py`; vectors
-that are fed to it then have zeros at their end. Files hold no vocabulary: token ids go in, logits come out.
+TQ2_0 has 2.0625 and is a little faster). A decoder with other sizes is padded with zeros first, see `padding.py`;
+vectors that are fed to it then have zeros at their end. Files hold no vocabulary: token ids go in, logits come out.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def write_gguf(
 ) -> None:
     """Write a decoder.
 
-    Ternary codes become `ternary`, codes of 4 and 8 bits Q4_0 and Q8_0, all of them exactly but for scales, which become
-    16-bit floats. Matrices of floats are rounded: embeddings and head to `embeddings`, others to `linears`. `ValueError`
-    for scales that 16 bits cannot hold, and for weights that are missing.
+    Ternary codes become `ternary`, codes of 4 and 8 bits Q4_0 and Q8_0, all of them exactly but for scales, which
+    become 16-bit floats. Matrices of floats are rounded: embeddings and head to `embeddings`, others to `linears`.
+    `ValueError` for scales that 16 bits cannot hold, and for weights that are missing.
     """
     if any(isinstance(weight, Codes) and weight.bits == 1.58 for weight in decoder.weights.values()):
         decoder = padded(decoder, TERNARY_BLOCK)
@@ -116,9 +116,9 @@ def _add(writer: GGUFWriter, name: str, weight: Weight, ternary: TernaryType, fl
     import gguf
 
     if isinstance(weight, Codes):
-        kind = {1.58: ternary, 4: "Q4_0", 8: "Q8_0"}[weight.bits]
+        kind = gguf.GGMLQuantizationType[{1.58: ternary, 4: "Q4_0", 8: "Q8_0"}[weight.bits]]
         packed = _ternary_blocks(weight, ternary) if weight.bits == 1.58 else _integer_blocks(weight)
-        writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[kind])
+        writer.add_tensor(name, packed, raw_dtype=kind)
     elif weight.ndim == 1 or floats == "F32":
         writer.add_tensor(name, weight.astype(np.float32))
     elif floats == "F16":
@@ -138,7 +138,7 @@ def _ternary_blocks(weight: Codes, kind: TernaryType) -> Bytes:
 
 
 def _integer_blocks(weight: Codes) -> Bytes:
-    """Return (outputs, bytes): for each 32 inputs a scale, and bytes of one integer, or of the i-th and the (i + 16)-th."""
+    """Return (outputs, bytes): for each 32 inputs a scale, and bytes of one integer or of the i-th and (i + 16)-th."""
     outputs, inputs = weight.shape
     if inputs % BLOCK or (inputs // weight.scales.shape[1]) % BLOCK:
         raise ValueError(f"{inputs} inputs with {weight.scales.shape[1]} scales are no whole blocks of {BLOCK}")
@@ -155,12 +155,10 @@ def _integer_blocks(weight: Codes) -> Bytes:
 
 
 def _half(scales: NDArray[np.floating]) -> NDArray[np.float16]:
-    """Return scales as 16-bit floats; `ValueError` where those have lost their precision, or are infinite."""
-    largest, smallest = np.finfo(np.float16).max, np.finfo(np.float16).tiny
-    used = np.abs(scales[scales != 0])
-    if used.size and not (smallest <= used.min() and used.max() <= largest):
-        raise ValueError(
-            f"its scales reach from {used.min():.3g} to {used.max():.3g}, 16-bit floats only from {smallest:.3g} to "
-            f"{largest:.0f}; train with weights of an ordinary size"
-        )
-    return scales.astype(np.float16)
+    """Return scales as 16-bit floats; `ValueError` where those are not even nearly the same."""
+    with np.errstate(over="ignore"):
+        halves = scales.astype(np.float16)
+    far = scales[np.abs(halves - scales) > 1e-3 * np.abs(scales)]
+    if far.size:
+        raise ValueError(f"16-bit floats cannot hold its scale {far[0]:.3g}; train with weights of an ordinary size")
+    return halves

@@ -2,7 +2,7 @@
 
 Hidden units, heads and intermediate units that are added have weights of zero on both sides. Heads are added to each
 group that shares a key-value head, so that no head changes its partner. A root mean square norm over h' instead of h
-units divides by a mean that is h / h' of what it was: weights times sqrt(h / h') and epsilon times h / h' undo that exactly.
+units divides by a mean that is h / h' of what it was: weights times sqrt(h / h') and epsilon times h / h' undo that.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def padded(decoder: Decoder, multiple: int = 256) -> Decoder:
 
     Its hidden units are then as many as all its heads have, which llama.cpp takes for granted.
     """
-    wide = replace(
-        decoder, hidden=_width(decoder, multiple), intermediate=_up(decoder.intermediate, multiple)
-    )
+    wide = replace(decoder, hidden=_width(decoder, multiple), intermediate=_up(decoder.intermediate, multiple))
     wide = replace(wide, heads=wide.hidden // decoder.head_width)
     if _sizes(wide) == _sizes(decoder):
         return decoder
@@ -91,8 +89,10 @@ def _pad(name: str, weight: Weight, places: dict[str, Places], sizes: dict[str, 
     if isinstance(weight, Codes):
         codes = _spread(weight.codes, axes, places, sizes)
         return Codes(codes, _spread_scales(weight, axes, places, sizes), weight.bits)
-    spread: Weight = _spread(weight, axes, places, sizes)
-    return spread * spread.dtype.type(share**0.5) if name.endswith("norm.weight") else spread
+    spread = _spread(weight, axes, places, sizes)
+    if name.endswith("norm.weight"):
+        spread *= share**0.5
+    return spread
 
 
 def _spread(
@@ -103,9 +103,7 @@ def _spread(
     return wide
 
 
-def _spread_scales(
-    weight: Codes, axes: tuple[str, ...], places: dict[str, Places], sizes: dict[str, int]
-) -> Floats:
+def _spread_scales(weight: Codes, axes: tuple[str, ...], places: dict[str, Places], sizes: dict[str, int]) -> Floats:
     rows, groups = weight.scales.shape
     if (rows, groups) == (1, 1):
         return weight.scales
