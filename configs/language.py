@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from configs.base import Config
+from configs.base import Added, Config
 
 Width = Annotated[int, Field(ge=8, le=16384)]
 Layers = Annotated[int, Field(ge=1, le=128)]
@@ -18,6 +18,11 @@ Positions = Annotated[int, Field(ge=8, le=131_072)]
 def _check_heads(hidden: int, heads: int) -> None:
     if hidden % (2 * heads):
         raise ValueError(f"hidden ({hidden}) must be a multiple of twice the heads ({heads}): RoPE turns pairs")
+
+
+def _check_groups(heads: int, kv_heads: int) -> None:
+    if heads % kv_heads:
+        raise ValueError(f"heads ({heads}) must be a multiple of kv_heads ({kv_heads})")
 
 
 def _check_source(pretrained: str | None, sizes: Config | None) -> None:
@@ -42,12 +47,38 @@ class LlamaSizes(Config):
     """Channels inside the feed-forward layers."""
     positions: Positions = 2048
     """Longest sequence, soft prompts included."""
+    tied: Annotated[bool, Added(before=False)] = False
+    """Whether the embedding table is the output layer too, as in SmolLM2."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_heads(self.hidden, self.heads)
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        _check_groups(self.heads, self.kv_heads)
+        return self
+
+
+class Qwen2Sizes(Config):
+    """Sizes of a Qwen2 that starts at random; those of Qwen2.5-0.5B when absent."""
+
+    hidden: Width = 896
+    """Channels of a token."""
+    layers: Layers = 24
+    """Transformer blocks."""
+    heads: Heads = 14
+    """Attention heads."""
+    kv_heads: Heads = 2
+    """Heads of keys and values, each of which serves heads / kv_heads queries."""
+    intermediate: Width = 4864
+    """Channels inside the feed-forward layers."""
+    positions: Positions = 32_768
+    """Longest sequence, soft prompts included."""
+    tied: bool = True
+    """Whether the embedding table is the output layer too."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_heads(self.hidden, self.heads)
+        _check_groups(self.heads, self.kv_heads)
         return self
 
 
@@ -59,13 +90,29 @@ class LanguageConfig(Config):
 
 
 class LlamaLanguageConfig(LanguageConfig):
-    """A Llama decoder, for example TinyLlama (arXiv 2401.02385)."""
+    """A Llama decoder, for example TinyLlama (arXiv 2401.02385) or SmolLM2 (arXiv 2502.02737)."""
 
     BUILDS = "models.language.llama:Llama"
     kind: Literal["llama"] = "llama"
     pretrained: str | None = "TinyLlama/TinyLlama_v1.1"
     """Hub id or local folder of a LlamaForCausalLM. Null: random, with `sizes`."""
     sizes: LlamaSizes | None = None
+    """Sizes of a model that starts at random."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_source(self.pretrained, self.sizes)
+        return self
+
+
+class Qwen2LanguageConfig(LanguageConfig):
+    """A Qwen2 decoder, for example Qwen2.5-0.5B (arXiv 2412.15115)."""
+
+    BUILDS = "models.language.qwen2:Qwen2"
+    kind: Literal["qwen2"] = "qwen2"
+    pretrained: str | None = "Qwen/Qwen2.5-0.5B"
+    """Hub id or local folder of a Qwen2ForCausalLM. Null: random, with `sizes`."""
+    sizes: Qwen2Sizes | None = None
     """Sizes of a model that starts at random."""
 
     @model_validator(mode="after")
@@ -153,11 +200,12 @@ class AutoLanguageConfig(LanguageConfig):
     BUILDS = "models.language.auto:AutoLM"
     kind: Literal["auto"] = "auto"
     pretrained: str
-    """Hub id or local folder of a causal language model, e.g. `Qwen/Qwen2.5-0.5B`."""
+    """Hub id or local folder of a causal language model, e.g. `openai-community/gpt2`."""
 
 
 LanguageModelConfig = Annotated[
-    LlamaLanguageConfig | HrmTextLanguageConfig | HrmActV1Config | AutoLanguageConfig, Field(discriminator="kind")
+    LlamaLanguageConfig | Qwen2LanguageConfig | HrmTextLanguageConfig | HrmActV1Config | AutoLanguageConfig,
+    Field(discriminator="kind"),
 ]
 
 

@@ -19,7 +19,11 @@ from tasks.stage import raw_input
 
 def image_text(config: ImageTextConfig) -> Any:
     """Wire the stages; every name below is an asset. Mode `metadata` ends with the lists."""
-    raw = raw_lists(config)
+    return shards_and_index(config, raw_lists(config))[1]
+
+
+def shards_and_index(config: ImageTextConfig, raw: Any) -> tuple[Any, Any]:
+    """Wire the stages after `raw_lists`; return shards and index, or, where nothing is fetched, none and the lists."""
     rows = image_text_rows(
         raw=raw,
         names=list_names(raw, config.source),
@@ -30,7 +34,7 @@ def image_text(config: ImageTextConfig) -> Any:
         images_per_shard=config.images_per_shard,
     )
     if config.select.mode == "metadata":
-        return rows
+        return None, rows
     local = isinstance(config.source, SampleScenes | ImageFolder | ShardFolder)
     shards = image_text_shards(
         rows=rows,
@@ -43,7 +47,7 @@ def image_text(config: ImageTextConfig) -> Any:
     )
     index = image_text_index(shards=shards, duplicates=config.duplicates, splits=config.splits)
     image_text_report(rows=rows, shards=shards, index=index)
-    return index
+    return shards, index
 
 
 def raw_lists(config: ImageTextConfig) -> Any:

@@ -1,9 +1,75 @@
-"""The `microvlm` pipeline: image URLs with captions, e.g. CC12M, to verified shards."""
+"""The `microvlm` pipeline: image URLs with captions, e.g. CC12M, to shards, and to a model that sees and recalls."""
 
 from __future__ import annotations
 
-from configs.image_text import ImageTextConfig
-from flows.image_text import image_text
-from flows.pipelines import Pipeline
+from typing import Any
 
-PIPELINE = Pipeline("microvlm", "Image URLs with captions to verified WebDataset shards", ImageTextConfig, image_text)
+from configs.image_text_sample import SampleScenes
+from configs.microvlm import MicroVlmConfig, VlmRecipe
+from flows.image_text import raw_lists, shards_and_index
+from flows.pipelines import Pipeline
+from tasks.stage import Label
+from tasks.vision_language.language import caption_language_training
+from tasks.vision_language.packed import vlm_packing
+from tasks.vision_language.report import vlm_report
+from tasks.vision_language.training import vlm_training
+
+
+def microvlm(config: MicroVlmConfig) -> Any:
+    """Wire the stages; every name below is an asset. Mode `metadata` ends with the lists."""
+    raw = raw_lists(config)
+    shards, index = shards_and_index(config, raw)
+    if config.vlm is None or shards is None:
+        return index
+    language = _language(config, config.vlm, shards, index)
+    models: dict[str, Any] = {}
+    start = None
+    for name, settings in config.vlm.stages.items():
+        start = models[name] = vlm_training(
+            shards=shards,
+            index=index,
+            language=language,
+            start=start,
+            design=config.vlm.design,
+            settings=settings,
+            execution=config.execution,
+            label=Label(name),
+        )
+    for name, packed in config.vlm.packed.items():
+        models[name] = vlm_packing(
+            model=models[packed.stage], shards=shards, index=index, recipe=packed.recipe, label=Label(name)
+        )
+    return vlm_report(
+        shards=shards,
+        index=index,
+        sample=raw if _knows_scenes(config) else None,
+        evaluation=config.evaluation,
+        **models,
+    )
+
+
+def _knows_scenes(config: MicroVlmConfig) -> bool:
+    """Return whether row n of the list is about scene n of the generated data."""
+    return isinstance(config.source, SampleScenes) and config.source.layout != "pixmo_qa"
+
+
+def _language(config: MicroVlmConfig, recipe: VlmRecipe, shards: Any, index: Any) -> Any:
+    """Train the language model, where it is trained here."""
+    if recipe.text is None:
+        return None
+    return caption_language_training(
+        shards=shards,
+        index=index,
+        language=recipe.design.model.language,
+        phrases=recipe.design.phrases,
+        text=recipe.text,
+        execution=config.execution,
+    )
+
+
+PIPELINE = Pipeline(
+    "microvlm",
+    "Image URLs with captions to verified WebDataset shards, and to a small model that sees and recalls",
+    MicroVlmConfig,
+    microvlm,
+)

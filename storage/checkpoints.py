@@ -155,15 +155,23 @@ def _without_remarks() -> Iterator[None]:
         yield
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as one safetensors file; of tied ones the first by name is written. Equal tensors, equal bytes."""
+def untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as a file holds them, dense and on the CPU; of tied ones the first by name is left."""
     unique: dict[tuple[Any, ...], str] = {}
     for name in sorted(tensors):
         t = tensors[name]
         unique.setdefault((t.device, t.data_ptr(), t.shape, t.stride(), t.numel() or name), name)
+    return {name: tensors[name].detach().cpu().contiguous() for name in unique.values()}
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], remark: tuple[str, str] = ("format", "pt")) -> None:
+    """Write `untied` tensors as one safetensors file with a remark in its header. Equal tensors, equal bytes.
+
+    There is one remark, for safetensors writes several in any order.
+    """
     with atomic_path(path) as temporary:
-        kept = {name: tensors[name].detach().cpu().contiguous().clone() for name in unique.values()}
-        save_file(kept, temporary, metadata={"format": "pt"})
+        kept = {name: tensor.clone() for name, tensor in untied(tensors).items()}
+        save_file(kept, temporary, metadata=dict([remark]))
 
 
 def load_weights(path: Path, model: nn.Module, left_out: frozenset[str] = frozenset()) -> None:
@@ -171,17 +179,36 @@ def load_weights(path: Path, model: nn.Module, left_out: frozenset[str] = frozen
 
     `left_out` names what the file does not hold because the model has it from elsewhere.
     """
-    state = model.state_dict()
+    put_weights(path, read_weights(path), model, left_out)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; `ValueError` where it cannot be read as one."""
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except Exception as error:  # safetensors raises its own kinds, without a common base
         raise ValueError(f"{path} cannot be read as safetensors ({error})") from None
-    given = {state[name].data_ptr() for name in tensors if name in state}
-    missing = [n for n, t in state.items() if n not in tensors and n not in left_out and t.data_ptr() not in given]
+
+
+def put_weights(
+    path: Path, tensors: Mapping[str, Tensor], model: nn.Module, left_out: frozenset[str] = frozenset()
+) -> None:
+    """Put the tensors of a file into a model, as `load_weights` does. What has no memory yet becomes the file's own."""
+    state = model.state_dict(keep_vars=True)
+    given = {_identity(state[name]): tensors[name] for name in tensors if name in state}
+    missing = [n for n, t in state.items() if n not in tensors and n not in left_out and _identity(t) not in given]
     unknown = [name for name in tensors if name not in state]
     shapes = [name for name, t in tensors.items() if name in state and t.shape != state[name].shape]
     if missing or unknown or shapes:
         faults = {"lacks": missing, "has beyond the model": unknown, "has in another shape": shapes}
         words = "; it ".join(f"{what} {', '.join(names[:3])}" for what, names in faults.items() if names)
         raise ValueError(f"{path} does not fit the model: it {words}")
-    model.load_state_dict(tensors, strict=False)
+    in_memory = {name: tensor for name, tensor in tensors.items() if not state[name].is_meta}
+    without = {name: given[_identity(t)] for name, t in state.items() if t.is_meta and _identity(t) in given}
+    model.load_state_dict(in_memory, strict=False)
+    model.load_state_dict(without, strict=False, assign=True)
+
+
+def _identity(tensor: Tensor) -> int:
+    """Return what tied tensors have in common."""
+    return tensor.data_ptr() or id(tensor)

@@ -24,7 +24,7 @@ ALLOWED = {
     "configs": {"configs"},
 }
 MAY_KNOW_PREFECT = ("flows/", "tasks/stage.py")
-SHARED_ROOMS = {"tasks", "tasks.training", "tasks.text"}
+SHARED_ROOMS = {"tasks", "tasks.training", "tasks.text", "tasks.quantise"}
 FAMILY = {f"tasks.{room}": "weather" for room in ("era5", "captions", "mae", "narration")}
 """Rooms that belong together; any other room of tasks is a family of its own."""
 ACROSS = {("tasks.image_text.shards", "tasks.samples.site_process")}

@@ -14,7 +14,9 @@ from flows.commands.asking import evaluate, narrate, predict_fire
 from flows.commands.keeping import gc, pin, reap, show, status, verify
 from flows.commands.making import new
 from flows.commands.options import errors
+from flows.commands.pulling import models
 from flows.commands.running import plan, run, sweep
+from flows.commands.seeing import caption, chat
 from flows.commands.showing import report, serve
 from storage.files import OUT_OF_SPACE
 
@@ -31,10 +33,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = (
-    run, plan, sweep, status, show, verify, pin, gc, reap, serve, predict_fire, narrate, evaluate, report, new,
+    run, plan, sweep, status, show, verify, pin, gc, reap, serve, predict_fire, narrate, caption, chat, evaluate,
+    report, new,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(models, name="models")
 
 OF_THE_DISK = (*OUT_OF_SPACE, errno.EROFS, errno.EACCES)
 

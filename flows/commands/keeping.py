@@ -21,10 +21,14 @@ def status(root: Root = None) -> None:
 
 
 def show(asset: AssetName, root: Root = None) -> None:
-    """Show an asset's manifest and its lineage, up to the raw files."""
+    """Show an asset's manifest and its lineage, up to the raw files; of a model also its dimensions and sizes."""
+    from flows.commands.released import is_model, print_model
     from flows.commands.views import print_asset
 
-    print_asset(console, store_of(root), asset)
+    store = store_of(root)
+    print_asset(console, store, asset)
+    if is_model(found := store.find(asset)):
+        print_model(console, found)
 
 
 def verify(

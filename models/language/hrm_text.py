@@ -12,6 +12,7 @@ class HrmText(SizedLM):
     """The hierarchical reasoning model for text (arXiv 2605.20613)."""
 
     ARCHITECTURE = HrmTextForCausalLM
+    WHOLLY_CAUSAL = True
 
     @staticmethod
     def settings(sizes: HrmTextSizes, vocabulary: int) -> HrmTextConfig:

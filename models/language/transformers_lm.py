@@ -8,25 +8,26 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    HrmTextConfig,
-    LlamaConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from configs.language import HrmTextLanguageConfig, HrmTextSizes, LlamaLanguageConfig, LlamaSizes
+from configs.language import (
+    HrmTextLanguageConfig,
+    HrmTextSizes,
+    LlamaLanguageConfig,
+    LlamaSizes,
+    Qwen2LanguageConfig,
+    Qwen2Sizes,
+)
 from models.language.interface import LanguageModel
 from models.language.masks import visible_keys
 from models.pretrained import load_pretrained
 
-WHOLLY_CAUSAL = (LlamaConfig, HrmTextConfig)
-"""Architectures in which every layer sees all that comes before, so that one mask says everything."""
-
 
 class TransformersLM(LanguageModel):
     """A causal language model of transformers; the logits are its own."""
+
+    WHOLLY_CAUSAL: ClassVar[bool] = False
+    """Whether every layer that is no window sees all that comes before, so that one mask says everything."""
 
     def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__()
@@ -41,7 +42,8 @@ class TransformersLM(LanguageModel):
         )
         self._accepted = frozenset(signature(hf.forward).parameters)
         # Given padding alone, transformers reads it to see whether there is any, and a GPU has to wait.
-        self._plain_causal = isinstance(config, WHOLLY_CAUSAL) and config._attn_implementation == "sdpa"
+        windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+        self._plain_causal = self.WHOLLY_CAUSAL and not windows and config._attn_implementation == "sdpa"
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Return the embeddings (..., width) of token ids."""
@@ -96,7 +98,10 @@ class SizedLM(TransformersLM):
     ARCHITECTURE: ClassVar[type[PreTrainedModel]]
 
     def __init__(
-        self, config: LlamaLanguageConfig | HrmTextLanguageConfig, vocabulary: int, dtype: torch.dtype
+        self,
+        config: LlamaLanguageConfig | Qwen2LanguageConfig | HrmTextLanguageConfig,
+        vocabulary: int,
+        dtype: torch.dtype,
     ) -> None:
         if config.pretrained:
             super().__init__(load_pretrained(self.ARCHITECTURE, config.pretrained, needed=("",)))
@@ -110,7 +115,7 @@ class SizedLM(TransformersLM):
         """Return what transformers builds a model of some sizes from."""
 
 
-def shared_settings(sizes: LlamaSizes | HrmTextSizes, vocabulary: int) -> dict[str, Any]:
+def shared_settings(sizes: LlamaSizes | Qwen2Sizes | HrmTextSizes, vocabulary: int) -> dict[str, Any]:
     """Return the settings by which transformers knows what all decoders have."""
     return {
         "vocab_size": vocabulary,

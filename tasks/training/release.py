@@ -11,11 +11,14 @@ from typing import Any, Self
 
 from torch import nn
 
+from configs.quantise import QuantiseRecipe
 from models.build import imported
 from storage.checkpoints import load_weights, save_weights
 from storage.files import write_atomic
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PACKED = "packed"
+"""Entry of `config.json` that says how weights are packed, and that they are."""
 FAMILIES = ("tasks",)
 """Packages in which `config.json` may name a family's `Release`."""
 
@@ -54,10 +57,23 @@ class Release(ABC):
         family = _family(folder, config.get("release", ""))
         if not issubclass(family, cls):
             raise ValueError(f"{folder} is a {family.__name__}, and a {cls.__name__} is needed; name another model")
-        release = family.restore(config["model"], config["weights"], folder)
-        load_weights(folder / WEIGHTS, release.network, frozenset(config["left_out"]))
+        if config.get(PACKED):
+            release = _packed(family, config, folder)
+        else:
+            release = family.restore(config["model"], config["weights"], folder)
+            load_weights(folder / WEIGHTS, release.network, frozenset(config["left_out"]))
         release.network.eval()
         return release
+
+
+def _packed(family: type[Any], config: Mapping[str, Any], folder: Path) -> Any:
+    """Return a release whose weights are packed; no exact weights are made on the way."""
+    from tasks.quantise.packing import read_packed, without_memory
+
+    with without_memory():
+        release = family.restore(config["model"], config["weights"], folder)
+    read_packed(folder / WEIGHTS, release.network, QuantiseRecipe.model_validate(config[PACKED]))
+    return release
 
 
 def _family(folder: Path, path: str) -> type[Any]:
@@ -89,7 +105,12 @@ def write_weights(path: Path, model: nn.Module, stored: Callable[[str], bool]) -
 
 
 def write_config(
-    folder: Path, family: type[Release], config: Mapping[str, Any], weights: Mapping[str, Any], left_out: list[str]
+    folder: Path,
+    family: type[Release],
+    config: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    left_out: list[str],
+    packed: QuantiseRecipe | None = None,
 ) -> None:
     """Write `config.json`.
 
@@ -99,7 +120,10 @@ def write_config(
         config: what `restore` gets as `model`.
         weights: where in the training the weights are from.
         left_out: entries of the model's state that are not in the weights, as the model has them from elsewhere.
+        packed: how the weights are packed, if they are.
     """
     path = f"{family.__module__}:{family.__qualname__}"
     content = {"release": path, "model": config, "weights": weights, "left_out": sorted(left_out)}
+    if packed:
+        content |= {PACKED: packed.model_dump(mode="json"), "quantization_config": packed.quantization_config()}
     write_atomic(folder / CONFIG, json.dumps(content, indent=1, sort_keys=True) + "\n")

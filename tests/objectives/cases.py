@@ -13,7 +13,11 @@ from typing import Any
 from configs.training import TrainingConfig
 from storage.assets import AssetStore
 from tasks.training.objective import Objective, make_objective
+from tasks.vision_language.texts import read_texts, write_texts
 from tests.once import only
+from tests.vision_language.tiny import CONFIG as VLM
+from tests.vision_language.tiny import FEW_BITS
+from tests.vision_language.tiny import stage as vlm_stage
 from tests.weather_lm.tiny import CONFIG, folders
 
 
@@ -26,6 +30,8 @@ class Data:
     weather: AssetStore
     documents: Path
     """Texts for language models."""
+    vlm: AssetStore
+    """Images with texts."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ def _mae(recipe: dict[str, Any], **training: Any) -> Case:
 LLAMA = CONFIG["languages"]["small"]["model"]
 LANGUAGES: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
+    "qwen2": {"kind": "qwen2", "pretrained": None, "sizes": {**LLAMA["sizes"], "kv_heads": 1}},
     "hrm_text": {"kind": "hrm_text", "pretrained": None, "sizes": {
         "hidden": 16, "layers": 1, "heads": 2, "intermediate": 16, "h_cycles": 2, "l_cycles": 2, "positions": 192}},
     "hrm_act": {"kind": "hrm_act_v1", "hidden": 16, "h_layers": 1, "l_layers": 1, "heads": 2, "expansion": 1.0,
@@ -144,6 +151,36 @@ def _narrator(recipe: dict[str, Any], **training: Any) -> Case:
     return Case("tasks.narration.objective:NarratorObjective", config, {"learning_rates": rates, **training})
 
 
+def _vlm(stage: dict[str, Any], design: dict[str, Any] | None = None, start: bool = False, **training: Any) -> Case:
+    def config(data: Data) -> dict[str, Any]:
+        return {
+            "shards": str(only(data.vlm, "image_text_shards").folder),
+            "index": str(only(data.vlm, "image_text_index").folder),
+            "language": str(only(data.vlm, "microvlm_language").folder),
+            "start": str(min(data.vlm.assets("microvlm_model"), key=lambda a: a.size).folder) if start else None,
+            "design": {"model": {**VLM["vlm"]["design"]["model"], **(design or {})}},
+            "stage": stage,
+        }
+
+    rates = stage["training"]["learning_rates"]
+    return Case("tasks.vision_language.objective:VlmObjective", config, {"learning_rates": rates, **training})
+
+
+def _caption_language(data: Data) -> dict[str, Any]:
+    language, shards, index = (
+        only(data.vlm, kind).folder for kind in ("microvlm_language", "image_text_shards", "image_text_index")
+    )
+    texts = data.documents.parent / "texts.json"
+    write_texts(texts, {part: read_texts(shards, index, part) for part in ("train", "validation")})
+    return {
+        "language": VLM["vlm"]["design"]["model"]["language"],
+        "phrases": {},
+        "tokenizer": str(language / "tokenizer"),
+        "texts": str(texts),
+        "longest": 32,
+    }
+
+
 LORA = {"r": 2, "target_modules": ["q_proj", "down_proj"]}
 CASES: dict[str, Case] = {
     **_fire_cases(),
@@ -154,5 +191,22 @@ CASES: dict[str, Case] = {
     "narrator: resampler": _narrator({"prefixer": {"tokens": 4, "heads": 2, "pooling": "resampler", "residual": True}}),
     "narrator: lora": _narrator({"adaptation": {"lora": LORA}}, freeze={"language": 2}),
     "narrator: 4 bits": _narrator({"adaptation": {"four_bit": True, "lora": LORA}}),
+    "captions": Case(
+        "tasks.vision_language.language_objective:CaptionLanguageObjective",
+        _caption_language,
+        {"learning_rates": {"all": 2e-3}, "accumulation": 2},
+    ),
+    "vlm: stage 1": _vlm(vlm_stage()),
+    "vlm: stage 2, by words, prefix": _vlm(
+        vlm_stage(vision=True, language_layers=1, rates=("vision", "language")),
+        {
+            "alignment": {"width": 16, "heads": 2, "longest": 16, "by_words": True},
+            "recall": {"memory": {"slots": 12}, "injection": "prefix", "steps": 8},
+        },
+        accumulation=2,
+        batch_size=8,
+    ),
+    "vlm: 4 bits": _vlm(vlm_stage(four_bit=True)),
+    "vlm: ternary": _vlm(vlm_stage(language_layers=2, quantise=FEW_BITS, rates=("language",)), start=True),
     "narrator: last block": _narrator({"adaptation": {"unfreeze_last_block": True}}),
 }

@@ -13,7 +13,8 @@ from tests.objectives.cases import CASES, Data
 from tests.once import only
 
 NAMES = (
-    "fire: front", "fire: sam", "mae", "language: llama", "language: hrm_act", "narrator: lora", "narrator: 4 bits",
+    "fire: front", "fire: sam", "mae", "language: llama", "language: qwen2", "language: hrm_act", "narrator: lora",
+    "narrator: 4 bits",
 )  # fmt: skip
 
 

@@ -9,7 +9,15 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from configs.language import (
     Adaptation,
@@ -21,6 +29,8 @@ from configs.language import (
     LlamaLanguageConfig,
     LlamaSizes,
     LoraSettings,
+    Qwen2LanguageConfig,
+    Qwen2Sizes,
 )
 from models.language.adaptation import adapt, build_adapted
 from models.language.build import build_language_model
@@ -28,6 +38,7 @@ from models.language.hrm_act import log_stablemax
 from models.language.hrm_act_lm import HrmActLM
 from models.language.interface import LanguageModel
 from models.language.transformers_lm import TransformersLM
+from tasks.keys import config_in_key
 
 VOCABULARY = 50
 LLAMA = LlamaLanguageConfig(
@@ -36,8 +47,13 @@ LLAMA = LlamaLanguageConfig(
 HRM_TEXT = HrmTextLanguageConfig(
     pretrained=None, sizes=HrmTextSizes(hidden=32, layers=2, heads=4, intermediate=64, positions=48)
 )
+QWEN2 = Qwen2LanguageConfig(
+    pretrained=None, sizes=Qwen2Sizes(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=64, positions=48)
+)
 HRM_ACT = HrmActV1Config(hidden=32, h_layers=1, l_layers=1, heads=4, expansion=2, positions=48, max_steps=2)
-CONFIGS: dict[str, LanguageModelConfig] = {"llama": LLAMA, "hrm_text": HRM_TEXT, "hrm_act_v1": HRM_ACT}
+CONFIGS: dict[str, LanguageModelConfig] = {
+    "llama": LLAMA, "qwen2": QWEN2, "hrm_text": HRM_TEXT, "hrm_act_v1": HRM_ACT,
+}  # fmt: skip
 LORA = LoraSettings(r=4, alpha=8)
 
 
@@ -83,7 +99,7 @@ def test_interface_tells_the_sizes(lm):
 
 def test_embedded_tokens_give_the_logits_of_the_library():
     ids = torch.randint(VOCABULARY, (2, 8))
-    for config in (LLAMA, HRM_TEXT):
+    for config in (LLAMA, QWEN2, HRM_TEXT):
         lm = build_language_model(config, VOCABULARY).eval()
         torch.testing.assert_close(lm(lm.embed_tokens(ids)), lm.hf(input_ids=ids).logits)
 
@@ -341,7 +357,7 @@ def test_any_causal_model_in_a_folder_is_loaded(tmp_path):
     torch.testing.assert_close(lm(lm.embed_tokens(ids), mask)[1:, 2:], expected)
 
 
-@pytest.mark.parametrize("name", ["llama", "hrm_text"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "hrm_text"])
 @pytest.mark.parametrize("four_bit", [False, True])
 def test_pretrained_weights_come_from_a_folder(tmp_path, name, four_bit):
     saved = build_language_model(CONFIGS[name], VOCABULARY)
@@ -373,6 +389,7 @@ def test_what_cannot_be_loaded_ends_in_a_clear_sentence(tmp_path):
 def test_configurations_say_where_the_weights_come_from():
     adapter: TypeAdapter[LanguageModelConfig] = TypeAdapter(LanguageModelConfig)
     assert adapter.validate_python({"kind": "llama"}).pretrained == "TinyLlama/TinyLlama_v1.1"
+    assert adapter.validate_python({"kind": "qwen2"}).pretrained == "Qwen/Qwen2.5-0.5B"
     assert adapter.validate_python({"kind": "hrm_text"}).pretrained == "sapientinc/HRM-Text-1B"
     assert adapter.validate_python({"kind": "hrm_act_v1"}).hidden == 512
     for config in CONFIGS.values():
@@ -387,8 +404,59 @@ def test_configurations_say_where_the_weights_come_from():
         HrmActV1Config(hidden=500)
 
 
-def test_random_sizes_default_to_the_published_models():
+SMOLLM2 = LlamaSizes(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, positions=8192, tied=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "vocabulary", "architecture", "parameters"),
+    [
+        (LlamaLanguageConfig(pretrained=None, sizes=LlamaSizes()), 32_000, LlamaForCausalLM, 1_100_048_384),
+        (LlamaLanguageConfig(pretrained=None, sizes=SMOLLM2), 49_152, LlamaForCausalLM, 134_515_008),
+        (Qwen2LanguageConfig(pretrained=None, sizes=Qwen2Sizes()), 151_936, Qwen2ForCausalLM, 494_032_768),
+    ],
+    ids=["TinyLlama", "SmolLM2", "Qwen2.5"],
+)
+def test_sizes_give_the_published_models(config, vocabulary, architecture, parameters):
     with torch.device("meta"):
-        lm = build_language_model(LlamaLanguageConfig(pretrained=None, sizes=LlamaSizes()), 32_000)
-    assert isinstance(lm.hf, LlamaForCausalLM)
-    assert sum(p.numel() for p in lm.parameters()) == 1_100_048_384
+        lm = build_language_model(config, vocabulary)
+    assert isinstance(lm.hf, architecture)
+    assert sum(p.numel() for p in lm.parameters()) == parameters
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_tied_output_layer_is_the_embedding_table(tied):
+    for config in (LLAMA, QWEN2):
+        sizes = config.sizes.model_copy(update={"tied": tied})
+        lm = build_language_model(config.model_copy(update={"sizes": sizes}), VOCABULARY)
+        assert (lm.heads[0].weight is lm.embedding_table) == tied
+
+
+def test_a_tied_model_is_the_only_one_whose_key_says_so():
+    assert "tied" not in config_in_key(LLAMA)["sizes"]
+    assert config_in_key(LLAMA.model_copy(update={"sizes": SMOLLM2}))["sizes"]["tied"] is True
+
+
+def test_qwen2_has_biases_where_it_looks_and_turns_slowly():
+    lm = build_language_model(QWEN2, VOCABULARY)
+    assert {name.split(".")[-2] for name, _ in lm.named_parameters() if name.endswith("bias")} == {
+        "q_proj", "k_proj", "v_proj",
+    }  # fmt: skip
+    assert lm.hf.config.rope_parameters["rope_theta"] == 1e6
+    expected = 1e6 ** -(torch.arange(0, 8, 2) / 8)
+    torch.testing.assert_close(lm.hf.model.rotary_emb.inv_freq, expected)
+
+
+def test_layers_that_see_a_window_alone_are_left_to_the_library():
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    windows = {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
+    hf = Qwen2ForCausalLM(Qwen2Config(vocab_size=VOCABULARY, num_key_value_heads=2, **sizes, **windows)).eval()
+    lm = Windowed(hf)
+    ids = torch.randint(VOCABULARY, (2, 12))
+    found = lm(lm.embed_tokens(ids), torch.ones(2, 12, dtype=torch.long))
+    torch.testing.assert_close(found, hf(ids).logits)
+
+
+class Windowed(TransformersLM):
+    """Says of itself what `Qwen2` says."""
+
+    WHOLLY_CAUSAL = True

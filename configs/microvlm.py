@@ -1,0 +1,202 @@
+"""Configuration of the `microvlm` pipeline: image-text data, and the vision-language models that are made of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from configs.base import Config
+from configs.image_text import ImageTextConfig
+from configs.quantise import QuantiseRecipe
+from configs.training import Execution, TrainingConfig, check_groups
+from configs.vision_language import MicroVlmModelConfig
+
+FROM_PREVIOUS = ("adapter", "alignment", "recall")
+"""Groups that every stage may train; `vision` and `language` join where the stage says so."""
+ALWAYS = ("nll", "recall", "alignment", "scope", "cue", "memory_kl", "address_kl")
+"""Terms of every training; `fine` and `distil` join where they are set."""
+
+
+class CaptionTraining(Config):
+    """A tokenizer and a language model are trained here, on the texts of the training split, without images."""
+
+    vocabulary: int = Field(2048, ge=300, le=200_000)
+    """Most tokens of the byte-level BPE tokenizer."""
+    longest: int = Field(96, ge=16)
+    """Tokens of a text, its prompt included; a longer one is cut."""
+    training: TrainingConfig
+    """Optimisation; the one parameter group is `all`."""
+
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        check_groups(self.training, "all")
+        return self
+
+
+class Phrases(Config):
+    """What the model is asked."""
+
+    describe: str = "Describe this image:"
+    """Before a caption."""
+    recall: tuple[str, ...] = ("What did image {number} show?", "What was in image {number}?")
+    """About an image that was seen before; {number} counts from 1."""
+    previous: str = "What did the previous image show?"
+    """About the last one but one, or, where none is shown, about the last one."""
+
+
+class Weights(Config):
+    """Factors of the terms of the loss."""
+
+    nll: float = Field(1.0, ge=0)
+    """Captions and answers with their image, nats per token."""
+    recall: float = Field(1.0, ge=0)
+    """Texts about images that only the memory has, nats per token."""
+    alignment: float = Field(0.1, ge=0)
+    """Images against texts of the batch."""
+    fine: float = Field(0.1, ge=0)
+    """Patches against words, where alignment.by_words is set."""
+    scope: float = Field(0.1, ge=0)
+    """Whether a question is about the memory."""
+    cue: float = Field(0.1, ge=0)
+    """Which image a question is about."""
+    memory_kl: float = Field(0.01, ge=0)
+    """Of the memory against its prior, nats per entry of the matrix."""
+    distil: float = Field(1.0, ge=0)
+    """The exact model's distributions against those of the one that trains quantised, nats per token."""
+    address_kl: float = Field(0.001, ge=0)
+    """Of addressing weights against theirs, nats per slot."""
+
+
+class VlmStage(Config):
+    """One stage of the training: what of the model is trained, and how."""
+
+    vision: bool = False
+    """Train the vision tower."""
+    language_layers: int = Field(0, ge=0)
+    """Last layers of the language model that are trained."""
+    four_bit: bool = False
+    """Hold the frozen layers of the language model as NF4."""
+    quantise: QuantiseRecipe | None = None
+    """Train quantised, to be packed afterwards; the model of the stage before is the teacher. It names layers as in
+    `language.hf.model.layers.0.mlp.up_proj`, `vision.*` and `recall.tell`."""
+    episode: int = Field(4, ge=2)
+    """Images of an episode."""
+    weights: Weights = Weights()
+    """Of the terms of the loss."""
+    longest: int = Field(64, ge=8)
+    """Tokens of a text, its end included; longer ones are cut, and counted."""
+    validation_samples: int = Field(256, ge=8)
+    """Most samples that an evaluation looks at."""
+    training: TrainingConfig
+    """Optimisation; groups `adapter`, `alignment` and `recall`, and `vision` and `language` where they are trained."""
+
+    def groups(self) -> tuple[str, ...]:
+        """Return the parameter groups that are trained."""
+        more = [*(["vision"] if self.vision else []), *(["language"] if self.language_layers else [])]
+        return (*FROM_PREVIOUS, *more)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_groups(self.training, *self.groups())
+        if self.training.batch_size % (self.episode * self.training.accumulation):
+            raise ValueError(
+                f"batch_size ({self.training.batch_size}) must be a multiple of episode x accumulation "
+                f"({self.episode} x {self.training.accumulation}), so that episodes are whole"
+            )
+        if self.quantise and self.training.ema_decay is not None:
+            raise ValueError("a moving average of weights that train quantised is not quantised; leave ema_decay out")
+        if self.four_bit and self.language_layers:
+            raise ValueError("4-bit weights cannot be trained; set language_layers to 0, or four_bit to false")
+        return self
+
+
+class VlmEvaluation(Config):
+    """How models are judged, on the test split."""
+
+    samples: int = Field(512, ge=8)
+    """Most texts whose likelihood is taken, and most images and texts that are retrieved among each other."""
+    texts: int = Field(64, ge=1)
+    """Images that are captioned."""
+    max_new_tokens: int = Field(64, ge=4)
+    """Longest caption."""
+    longest: int = Field(64, ge=8)
+    """Tokens of a listed text that are scored."""
+    episode: int = Field(4, ge=2)
+    """Images of an episode in which one is recalled."""
+    resamples: int = Field(2000, ge=100)
+    """Resamples of images for the 95 % intervals."""
+    seed: int = Field(0, ge=0)
+    """Of shuffling and of the intervals."""
+    pictures: int = Field(6, ge=1, le=24)
+    """Captions that are shown with their images."""
+
+
+class VlmDesign(Config):
+    """What a vision-language model is, however it is trained."""
+
+    model: MicroVlmModelConfig = MicroVlmModelConfig()
+    """Architecture."""
+    tokenizer: str | None = None
+    """Hub id or folder of the tokenizer; that of the pretrained language model when absent."""
+    phrases: Phrases = Phrases()
+    """Prompts and questions."""
+
+    @property
+    def tokenizer_source(self) -> str | None:
+        """Hub id or folder of the tokenizer, if it is not trained here."""
+        return self.tokenizer or getattr(self.model.language, "pretrained", None)
+
+
+class PackedModel(Config):
+    """A model of some stage, packed into few bits."""
+
+    stage: str
+    """Name of the stage whose model it is."""
+    recipe: QuantiseRecipe | None = None
+    """How; that by which it trained when absent. A model that trained exact is quantised as it is."""
+
+
+class VlmRecipe(Config):
+    """A vision-language model and the stages of its training."""
+
+    design: VlmDesign = VlmDesign()
+    """The model."""
+    text: CaptionTraining | None = None
+    """Train tokenizer and language model here, from random weights."""
+    stages: Annotated[dict[str, VlmStage], Field(min_length=1)]
+    """In their order; each one goes on from the one before."""
+    packed: dict[str, PackedModel] = Field(default_factory=dict)
+    """Packed models by name."""
+
+    @model_validator(mode="after")
+    def _packed(self) -> Self:
+        for name, packed in self.packed.items():
+            if name in self.stages or packed.stage not in self.stages:
+                raise ValueError(f"packed.{name} must have a name of its own, and name one of {', '.join(self.stages)}")
+            if (packed.recipe is None) == (self.stages[packed.stage].quantise is None):
+                raise ValueError(
+                    f"packed.{name}: give a recipe where stage {packed.stage} trains exact, and none where it trains "
+                    "quantised, for that is how it is packed"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _source(self) -> Self:
+        if (self.text is None) == (self.design.tokenizer_source is None):
+            raise ValueError(
+                "the language model comes from design.model.language.pretrained (or at least a tokenizer from "
+                "design.tokenizer), or both are trained here by text: give one of the two"
+            )
+        return self
+
+
+class MicroVlmConfig(ImageTextConfig):
+    """Image URLs with captions to shards, and to a vision-language model with an episodic memory."""
+
+    vlm: VlmRecipe | None = None
+    """The model; none: the pipeline ends with the shards."""
+    evaluation: VlmEvaluation = VlmEvaluation()
+    """How it is judged."""
+    execution: Execution = Execution()
+    """How trainings are carried out."""

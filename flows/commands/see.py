@@ -1,0 +1,127 @@
+"""`millrace caption` and `millrace chat`: what a vision-language model says of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from configs.image_text import ImageFormat
+from flows.runs import RunRecord, recorded
+from storage.assets import Asset, AssetStore
+from storage.lineage import best, made_from, short_name
+from tasks.progress import Terminal
+from tasks.session import Session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tasks.vision_language.describe import Writing
+    from tasks.vision_language.released import VlmRelease
+
+KINDS = ("microvlm_model", "microvlm_packed")
+AT_ONCE = 16
+HELP = "A line is a question. /show FILE shows an image, /forget begins anew, /quit or Ctrl-D ends."
+
+
+def caption_images(
+    console: Console, store: AssetStore, *, model: str | None, images: list[Path], prompt: str, writing: Writing
+) -> None:
+    """Say what is in each image."""
+    from tasks.vision_language.describe import describe
+
+    release, asset = _opened(console, store, model)
+    asked = {"model": asset.name, "images": len(images)}
+    with recorded(Session(store, Terminal(console)), RunRecord.begin("caption", "", asked, "")):
+        prompt = prompt or release.design.phrases.describe
+        for first in range(0, len(images), AT_ONCE):
+            part = images[first : first + AT_ONCE]
+            pixels = [read_image(path, release.network.vision.side) for path in part]
+            for path, text in zip(part, describe(release.network, _stacked(pixels), release.tokens, prompt, writing),
+                                  strict=True):  # fmt: skip
+                console.print(f"[bold]{escape(str(path))}[/]: {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def chat(
+    console: Console,
+    store: AssetStore,
+    *,
+    model: str | None,
+    images: Iterable[Path],
+    memory: Path | None,
+    lines: Iterator[str],
+    writing: Writing,
+) -> None:
+    """Talk about images, one after another; what was seen stays in the memory file."""
+    from tasks.vision_language.conversation import Conversation
+
+    release, asset = _opened(console, store, model)
+    talk = Conversation(release, writing)
+    if memory and memory.exists():
+        talk.load(memory, asset.name)
+        console.print(f"{talk.seen} images are remembered from {escape(str(memory))}", highlight=False)
+
+    def show(path: Path) -> None:
+        talk.show(read_image(path, release.network.vision.side))
+        console.print(f"[bold]{escape(str(path))}[/]: {escape(talk.ask())}", highlight=False, soft_wrap=True)
+        if memory:
+            talk.save(memory, asset.name)
+
+    for path in images:
+        show(path)
+    console.print(HELP, style="dim")
+    for line in map(str.strip, lines):
+        try:
+            if line == "/quit":
+                return
+            if line == "/forget":
+                talk.forget()
+            elif line.startswith("/show "):
+                show(Path(line.removeprefix("/show ").strip()).expanduser())
+            elif line:
+                console.print(escape(talk.ask(line)), highlight=False, soft_wrap=True)
+        except ValueError as error:  # a person may go on
+            console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
+
+
+def read_image(path: Path, side: int) -> Tensor:
+    """Return an image file as (3, side, side) uint8, as images of shards come to a model: upright, its middle square.
+
+    Raises:
+        ValueError: there is no such file, or it is no image that can be used.
+    """
+    import torch
+
+    from storage.image_decoding import decode_square
+    from tasks.image_text.picture import UnusableError, make_picture
+
+    try:
+        picture = make_picture(path.read_bytes(), ImageFormat(side=max(side, 256), max_aspect=100))
+    except FileNotFoundError:
+        raise ValueError(f"there is no image {path}; name a file") from None
+    except UnusableError as error:
+        raise ValueError(f"{path} cannot be used as an image ({error.status}); name another one") from error
+    return torch.from_numpy(decode_square(picture.jpeg, side, "crop")).permute(2, 0, 1)
+
+
+def _stacked(pixels: list[Tensor]) -> Any:
+    import torch
+
+    return torch.stack(pixels)
+
+
+def _opened(console: Console, store: AssetStore, model: str | None) -> tuple[VlmRelease, Asset]:
+    """Return a model, by default the one that says what lists say of validation images likeliest."""
+    from tasks.vision_language.released import VlmRelease
+
+    asset = store.find(model) if model else best(store, KINDS[0], "nll", least=True, alike=("image_text_index",))
+    if asset.manifest.kind not in KINDS:
+        raise ValueError(f"{short_name(asset)} is no vision-language model; name one of kind {' or '.join(KINDS)}")
+    for part in (asset, made_from(store, asset, "microvlm_language")):
+        if part is not None:
+            part.fetch()
+    console.print(f"model {short_name(asset)}", highlight=False)
+    return VlmRelease.from_release(asset.folder), asset

@@ -1,0 +1,80 @@
+"""Verbs that show images to vision-language models: `caption` and `chat`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.commands.options import Root, console, store_of
+
+if TYPE_CHECKING:
+    from tasks.vision_language.describe import Writing
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Asset or folder; the best that was trained when absent.", show_default=False),
+]
+Longest = Annotated[int, typer.Option(help="Most tokens of a text.", min=1)]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)]
+Seed = Annotated[int, typer.Option(help="Of tokens that are drawn, where the temperature is above 0.")]
+
+
+def caption(
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    model: Model = None,
+    prompt: Annotated[str, typer.Option(help="What stands before the text; the model's own when empty.")] = "",
+    max_new_tokens: Longest = 64,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    root: Root = None,
+) -> None:
+    """Say what is in images.
+
+    For example: millrace caption photo.jpg --model microvlm_packed
+    """
+    from flows.commands.see import caption_images
+
+    writing = _writing(max_new_tokens, temperature, seed)
+    caption_images(console, store_of(root), model=model, images=images, prompt=prompt, writing=writing)
+
+
+def chat(
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Images that are shown first.", show_default=False)
+    ] = None,
+    model: Model = None,
+    memory: Annotated[
+        Path | None, typer.Option(help="File that keeps what was seen, for the next time.", show_default=False)
+    ] = None,
+    max_new_tokens: Longest = 64,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    root: Root = None,
+) -> None:
+    """Talk about images; earlier ones are remembered: "What did the previous image show?"
+
+    For example: millrace chat one.jpg two.jpg --memory talk.safetensors
+    """
+    from flows.commands.see import chat as talk
+
+    talk(
+        console,
+        store_of(root),
+        model=model,
+        images=images or [],
+        memory=memory,
+        lines=iter(sys.stdin),
+        writing=_writing(max_new_tokens, temperature, seed),
+    )
+
+
+def _writing(max_new_tokens: int, temperature: float, seed: int) -> Writing:
+    import torch
+
+    from tasks.vision_language.describe import Writing
+
+    generator = torch.Generator().manual_seed(seed) if temperature else None
+    return Writing(max_new_tokens, temperature, 0.9 if temperature else 1.0, generator)

@@ -1,0 +1,48 @@
+"""What a vision-language model learns from: images with texts, in episodes, with questions about what was seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Token ids of texts, padded on the right."""
+
+    tokens: Tensor
+    """(B, L) int64"""
+    attended: Tensor
+    """(B, L) bool: a token, no padding."""
+    learned: Tensor
+    """(B, L) bool: a token that is foretold; the prompt before it is not."""
+
+
+@dataclass(frozen=True)
+class VlmBatch:
+    """Images in episodes of E: B = episodes x E rows, one after another."""
+
+    images: Tensor
+    """(B, 3, side, side) uint8"""
+    told: Texts
+    """Prompt and text of each image (B, L)."""
+    prompts: Texts
+    """The prompt alone (B, L)."""
+    captions: Texts
+    """The text alone (B, L)."""
+    written: Tensor
+    """(episodes, E) bool: the image is in the memory when questions are asked."""
+    recalled: Texts
+    """(episodes, L): a question about one image of the episode, and that image's text."""
+    questions: Texts
+    """(2 x episodes, L): these questions, and then ones about images that are not in the memory."""
+    asked: Tensor
+    """(episodes,) the step that the question is about."""
+    shown: Tensor
+    """(episodes,) bool: the last image that was written stands in front of the question."""
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.written)

@@ -1,0 +1,45 @@
+"""Packed releases: models of any family whose weights lie as bytes, written, and read without exact weights."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from torch import nn
+
+from configs.quantise import QuantiseRecipe
+from models.packed import pack
+from models.ternary import Quantised, quantise, set_strength
+from storage.packed_weights import load_packed, save_packed
+
+
+def without_memory() -> AbstractContextManager[None]:
+    """Let modules be made whose parameters take no memory, to be filled by `read_packed`; buffers are as ever."""
+    from accelerate import init_empty_weights
+
+    return init_empty_weights(include_buffers=False)
+
+
+def quantised_in_place(network: nn.Module, recipe: QuantiseRecipe) -> None:
+    """Let the layers that a recipe names compute quantised, unless they were trained so."""
+    if not any(isinstance(module, Quantised) for module in network.modules()):
+        quantise(network, recipe)
+    set_strength(network, 1.0)
+
+
+def pack_into(path: Path, network: nn.Module, recipe: QuantiseRecipe) -> None:
+    """Pack a network that computes quantised, in place, and write it."""
+    pack(network, recipe.layout)
+    save_packed(path, network.state_dict(), recipe.layout)
+
+
+def read_packed(path: Path, network: nn.Module, recipe: QuantiseRecipe) -> None:
+    """Turn a network that was made `without_memory` into its packed form, and read the weights of a file into it.
+
+    Raises:
+        ValueError: the file holds other weights than these, or not what was written.
+    """
+    if not any(isinstance(module, Quantised) for module in network.modules()):
+        quantise(network, recipe)
+    pack(network, recipe.layout)
+    load_packed(path, network, recipe.layout)

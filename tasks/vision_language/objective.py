@@ -1,0 +1,208 @@
+"""What a vision-language model is trained towards: texts with their images, and texts that only a memory can tell."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from configs.language import Adaptation
+from configs.microvlm import ALWAYS, VlmDesign, VlmStage
+from models.language.adaptation import adapt
+from models.ternary import quantise, set_strength
+from models.vision_language.batch import VlmBatch
+from models.vision_language.microvlm import MicroVLM, Outcome, TextLogits
+from tasks.quantise.distillation import logits_distillation
+from tasks.training.loader import Weigher, ordered_batches
+from tasks.training.objective import Objective
+from tasks.training.release import CONFIG
+from tasks.training.share import Share
+from tasks.vision_language.released import VlmParts, VlmRelease, assemble, vlm_config
+from tasks.vision_language.retrieval import recall_at
+from tasks.vision_language.samples import Asking, Chosen, VlmSample, VlmSamples, collate, count_terms
+from tasks.vision_language.scoring import score_batch
+
+EPISODES = 8
+"""Episodes of one forward pass of an evaluation."""
+
+
+class VlmObjective(Objective):
+    """Captions and answers, configured by folders (`shards`, `index`, `language`, `start`), `design` and `stage`."""
+
+    RELEASE = VlmRelease
+    PREVIEWS = "tasks.vision_language.previews:draw"
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._shards, self._index = Path(config["shards"]), Path(config["index"])
+        self._start = config["start"] and Path(config["start"])
+        self.design = VlmDesign.model_validate(config["design"])
+        self.settings = VlmStage.model_validate(config["stage"])
+        self._parts = VlmParts(config["language"] and Path(config["language"]), self.design)
+        self.tokens = self._parts.tokens()
+        self.coefficients = self.settings.weights.model_dump()
+        self.asking = Asking(self.tokens, self.design.phrases, self.settings.episode, self.settings.longest)
+        self._elsewhere: frozenset[str] = frozenset()
+        self._side = 0
+        by_words = ["fine"] if self.design.model.alignment.by_words else []
+        self._terms = [*ALWAYS, *by_words, *(["distil"] if self.settings.quantise else [])]
+        self._teacher: MicroVLM | None = None
+
+    def build(self) -> nn.Module:
+        """Return the model, new or as the stage before released it, with what this stage trains unfrozen."""
+        model = VlmRelease.from_release(self._start).network if self._start else assemble(self._parts, self.tokens)
+        model.requires_grad_(False)
+        if self.settings.quantise:
+            self._teacher = copy.deepcopy(model).eval()
+            quantise(model, self.settings.quantise)
+        if self.settings.four_bit:
+            adapt(model.language, Adaptation(four_bit=True))
+        for part in self._trained(model).values():
+            for module in part:
+                module.requires_grad_(True)
+        self._elsewhere = self._kept_elsewhere(model)
+        self._side = model.vision.side
+        return model
+
+    def _trained(self, model: MicroVLM) -> dict[str, list[nn.Module]]:
+        """Return the modules that this stage trains, by parameter group."""
+        found: dict[str, list[nn.Module]] = {
+            "adapter": [model.adapter],
+            "alignment": [model.alignment],
+            "recall": [model.recall],
+        }
+        if self.settings.vision:
+            found["vision"] = [model.vision]
+        if count := self.settings.language_layers:
+            found["language"] = list(last_layers(model.language, count))
+        return found
+
+    def _kept_elsewhere(self, model: MicroVLM) -> frozenset[str]:
+        """Return the entries that are frozen and come from the language model's asset, or from pretrained weights."""
+        frozen = {name for name in model.state_dict() if name.startswith("language.")}
+        if self.design.model.vision.pretrained:
+            frozen |= {name for name in model.state_dict() if name.startswith("vision.")}
+        if self._start:
+            frozen &= set(json.loads((self._start / CONFIG).read_text())["left_out"])
+        return frozenset(frozen) - {name for name, p in model.named_parameters() if p.requires_grad}
+
+    def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """Return what is trained, by the parts of the model."""
+        assert isinstance(model, MicroVLM)
+        return {
+            group: [p for module in modules for p in module.parameters() if p.requires_grad]
+            for group, modules in self._trained(model).items()
+        }
+
+    def stored(self, name: str) -> bool:
+        """Say whether an entry is trained here or was before; what is frozen and lies elsewhere is not stored."""
+        return name not in self._elsewhere
+
+    def samples(self, split: str) -> VlmSamples:
+        """Return the texts of a split with their images."""
+        return VlmSamples(self._shards, self._index, split, self._side, self.asking)
+
+    def source(self, part: str) -> VlmSamples:
+        """Return the samples of a part."""
+        return self.samples(part)
+
+    @staticmethod
+    def collate(samples: Sequence[VlmSample]) -> VlmBatch:
+        """Make episodes of samples."""
+        return collate(samples)
+
+    def weigher(self) -> Weigher:
+        """Return the function that counts what the terms are means over."""
+        return TermCounts(tuple(self._terms))
+
+    def losses(self, model: nn.Module, batch: VlmBatch) -> dict[str, Tensor]:
+        """Return the sums of all terms, in nats."""
+        assert isinstance(model, MicroVLM)
+        if self.settings.quantise:
+            set_strength(model, self.settings.quantise.strength(self.moment.step, self.moment.steps))
+        found: Outcome = model(batch)
+        terms = {term: found.terms[term].sum() for term in self._terms if term != "distil"}
+        if self._teacher is not None:
+            terms["distil"] = self._apart(found.logits, batch)
+        return terms
+
+    def _apart(self, student: TextLogits, batch: VlmBatch) -> Tensor:
+        """Return how far the distributions of a model are from those of the exact one, summed over tokens."""
+        assert self._teacher is not None
+        self._teacher.to(batch.images.device)
+        with torch.no_grad():
+            teacher = self._teacher(batch).logits
+        told = logits_distillation(student.told, teacher.told, batch.told.learned)
+        return told + logits_distillation(student.recalled, teacher.recalled, batch.recalled.learned)
+
+    def remark(self, step: int, means: Mapping[str, float]) -> str:
+        """Say once how many texts are cut."""
+        if step == 0 and (cut := self.samples("train").cut()):
+            return f"{cut} of the texts that were looked at have more than {self.settings.longest} tokens and are cut"
+        return ""
+
+    def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
+        """Return nats per token with the true image, another one and none, with the memory and without, and recall
+        of images by texts and back.
+        """
+        assert isinstance(model, MicroVLM)
+        if self.settings.quantise:
+            set_strength(model, 1.0)
+        source = Chosen(self.samples("validation"), self.settings.validation_samples)
+        sums: dict[str, Tensor] = {}
+        images, texts = [], []
+        batches = ordered_batches(share, source, collate, batch_size=EPISODES * self.settings.episode)
+        for batch in batches:
+            if not batch.episodes:
+                continue
+            scores = score_batch(model, batch)
+            for name, value in scores.sums.items():
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double().sum().cpu()
+            images.append(scores.images)
+            texts.append(scores.texts)
+        names = sorted(sums)
+        total = dict(zip(names, share.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
+        found = recall_at(share.gather(torch.cat(images)).cpu(), share.gather(torch.cat(texts)).cpu(), (1,))
+        return {**_means(total), **found, "uniform_nll": math.log(len(self.tokens))}
+
+    def release_config(self) -> dict[str, Any]:
+        """Return the design, and where the language model is."""
+        return vlm_config(self._parts, self.settings.quantise)
+
+
+class TermCounts:
+    """Counts what chosen terms are means over; it is sent to loader processes."""
+
+    def __init__(self, terms: tuple[str, ...]) -> None:
+        self._terms = terms
+
+    def __call__(self, batch: VlmBatch) -> dict[str, float]:
+        """Return a batch's counts by term."""
+        counts = count_terms(batch)
+        return {term: counts[term] for term in self._terms}
+
+
+def last_layers(language: nn.Module, count: int) -> list[nn.Module]:
+    """Return the last transformer blocks of a language model; `ValueError` where it has fewer."""
+    stacks = [module for module in language.modules() if isinstance(module, nn.ModuleList)]
+    layers = max((list(stack) for stack in stacks), key=len, default=[])
+    if len(layers) < count:
+        raise ValueError(f"language_layers is {count}, and the language model has {len(layers)} layers; lower it")
+    return layers[-count:]
+
+
+def _means(total: Mapping[str, float]) -> dict[str, float]:
+    """Return means of what was added up, and gaps between them."""
+    tokens, recalled = total["tokens"], total["recalled_tokens"]
+    found = {name: total[name] / tokens for name in ("nll", "nll_shuffled", "nll_blind")}
+    found |= {name: total[name] / recalled for name in ("recall", "recall_without", "recall_other")}
+    found["vision_gap"] = found["nll_shuffled"] - found["nll"]
+    found["recall_gap"] = found["recall_without"] - found["recall"]
+    found["cue_right"] = total["cue_right"] / total["questions"]
+    found["scope_right"] = total["scope_right"] / total["scopes"]
+    return found

@@ -1,0 +1,91 @@
+"""Pictures of vision-language models: captions under their images, what prefixes and memories look at, scores."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.vision_language.batch import VlmBatch
+from models.vision_language.microvlm import MicroVLM
+from tasks.figures import subplots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 3
+Row = tuple[Tensor, str, str]
+"""Image (3, side, side), what a model says, and what people say."""
+
+
+def draw_captions(rows: Sequence[Row]) -> Figure:
+    """Draw images with what a model says of them above what people say."""
+    columns = min(COLUMNS, len(rows))
+    lines = -(-len(rows) // columns)
+    figure, axes = subplots(lines, columns, figsize=(4 * columns, 4.4 * lines), layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (image, said, true) in zip(axes.flat, rows, strict=False):
+        axis.imshow(image.permute(1, 2, 0).numpy())
+        axis.set_title(_wrapped(f"model: {said}") + "\n" + _wrapped(f"list: {true}"), fontsize=7, loc="left")
+    return figure
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 60)[:4]).replace("$", r"\$")
+
+
+@torch.no_grad()
+def draw_attention(model: MicroVLM, batch: VlmBatch, names: Sequence[str] = ()) -> Figure:
+    """Draw where each prefix token of an image looks, and which slots an episode's codes and questions address."""
+    seen = model.see(batch.images[:1])
+    maps = model.adapter.looked_at(seen.patches)[0, :, 1:].cpu()
+    side = int(maps.shape[1] ** 0.5)
+    episodes, steps = batch.written.shape
+    pooled = model.see(batch.images).pooled.unflatten(0, (episodes, steps))
+    state = model.remember(pooled, batch.written)
+    address, _ = model.recall.memory.complete(model.recall.codes(pooled), state)
+    shown = min(len(maps), 24)
+    figure, axes = subplots(2, 1, figsize=(9, 5.5), layout="constrained", gridspec_kw={"height_ratios": [1, 1]})
+    tiled = np.concatenate([maps[k].view(side, side).numpy() for k in range(shown)], 1)
+    axes[0].imshow(tiled, cmap="magma")
+    axes[0].set_title(f"what the first {shown} prefix tokens look at", fontsize=9)
+    axes[0].set_axis_off()
+    largest = float(address[0].abs().max()) or 1.0
+    drawn = axes[1].imshow(
+        address[0].cpu().numpy(), aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest"
+    )
+    axes[1].set(xlabel="slot of the memory", ylabel="image of the episode", yticks=range(steps))
+    axes[1].set_title("weights by which each image of an episode is addressed", fontsize=9)
+    figure.colorbar(drawn, ax=axes[1])
+    return figure
+
+
+def draw_text_attention(weights: Tensor, words: Sequence[str]) -> Figure:
+    """Draw how much each word of a text attends to each prefix token, (L, K)."""
+    figure, axis = subplots(figsize=(7, 0.22 * len(words) + 1.5), layout="constrained")
+    drawn = axis.imshow(weights.numpy(), aspect="auto", cmap="magma", interpolation="nearest")
+    axis.set(xlabel="prefix token of the image", yticks=range(len(words)))
+    axis.set_yticklabels([word.replace("$", r"\$") for word in words], fontsize=7)
+    axis.set_title("attention of words to the image, mean over layers and heads", fontsize=9)
+    figure.colorbar(drawn, ax=axis)
+    return figure
+
+
+def draw_scores(tables: Mapping[str, Any]) -> Figure:
+    """Draw nats per token of every model with the true image, another one and none; and recalled with and without."""
+    figure, axes = subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    kinds = (("nll", "nll_shuffled", "nll_blind"), ("recall", "recall_other", "recall_without"))
+    labels = (("its image", "another image", "no image"), ("its memory", "another memory", "no memory"))
+    for axis, metrics, named in zip(axes, kinds, labels, strict=True):
+        for at, (metric, label) in enumerate(zip(metrics, named, strict=True)):
+            places = np.arange(len(tables)) + 0.26 * (at - 1)
+            axis.bar(places, [table["nats"][metric] for table in tables.values()], 0.24, label=label)
+        axis.set_xticks(range(len(tables)), list(tables))
+        axis.set_ylabel("nats per token")
+        axis.legend(fontsize=8)
+    return figure

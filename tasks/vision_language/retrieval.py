@@ -1,0 +1,28 @@
+"""Images found by texts, and texts by images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def ranks(images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rank, from 0, of each image's own text among all texts, and of each text's own image.
+
+    `images` and `texts` are (N, D) unit vectors, of which row i belongs to row i. What scores as high as the right one
+    counts as before it, so that equal vectors win nothing.
+    """
+    scores = images @ texts.t()
+    own = scores.diagonal()
+    return (scores >= own[:, None]).sum(1) - 1, (scores >= own[None]).sum(0) - 1
+
+
+def recall_at(images: Tensor, texts: Tensor, depths: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """Return the share of images whose own text is among the first, and of texts likewise, and chance at 1."""
+    to_text, to_image = ranks(images, texts)
+    found = {}
+    for depth in depths:
+        found[f"text_at_{depth}"] = float((to_text < depth).double().mean())
+        found[f"image_at_{depth}"] = float((to_image < depth).double().mean())
+    return {**found, "chance_at_1": 1 / max(len(images), 1)}

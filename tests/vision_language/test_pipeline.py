@@ -1,0 +1,144 @@
+"""The whole way from scenes to captions, at the smallest sizes that have every part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from storage.assets import AssetStore
+from tasks.training.release import CONFIG, WEIGHTS
+from tasks.vision_language.conversation import Conversation
+from tasks.vision_language.describe import Writing
+from tasks.vision_language.released import VlmRelease
+from tasks.vision_language.samples import Asking, VlmSamples, collate
+from tests.command import millrace
+from tests.once import only
+
+
+def of_stage(store: AssetStore, name: str):
+    kind = "microvlm_packed" if name in ("few_bits", "untrained") else "microvlm_model"
+    (asset,) = (a for a in store.assets(kind) if name in labels(store, a))
+    return asset
+
+
+def labels(store: AssetStore, asset) -> set[str]:
+    records = [json.loads(text) for text in store.notes(".runs").values()]
+    return {s["stage"].split()[-1] for r in records for s in r["stages"] if s["asset"] == asset.name}
+
+
+def samples_of(store: AssetStore, release: VlmRelease, split: str = "test") -> VlmSamples:
+    shards, index = (only(store, kind).folder for kind in ("image_text_shards", "image_text_index"))
+    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=24)
+    return VlmSamples(shards, index, split, release.network.vision.side, asking)
+
+
+def test_the_report_has_every_model_with_its_controls(vlm):
+    tables = json.loads((only(vlm, "microvlm_report").folder / "scores.json").read_text())
+    assert list(tables) == ["stage1", "stage2", "ternary", "few_bits", "untrained"]
+    for table in tables.values():
+        assert {"nll", "nll_shuffled", "nll_blind", "recall", "recall_without", "recall_other"} == set(table["nats"])
+        for gap in ("vision_gap", "vision_gap_to_blind", "recall_gap", "recall_gap_to_other"):
+            assert table[gap]["low"] <= table[gap]["value"] <= table[gap]["high"]
+        assert {"true", "shuffled", "BLEU"} <= table["captions"].keys()
+    few, ternary = tables["few_bits"]["nats"], tables["ternary"]["nats"]
+    assert few == pytest.approx(ternary, abs=1e-4), "the packed model says what the one that was trained says"
+
+
+def test_stage_one_leaves_backbones_as_they_were_and_stage_two_trains_the_last_layers_alone(vlm):
+    one, two = (VlmRelease.from_release(of_stage(vlm, name).folder).network for name in ("stage1", "stage2"))
+    language = VlmRelease.from_release(of_stage(vlm, "stage1").folder).network.language.state_dict()
+    for name, tensor in two.state_dict().items():
+        same = torch.equal(tensor, one.state_dict()[name])
+        frozen = name.startswith("language.") and ".layers.1." not in name
+        assert same == (frozen or "when" in name), name
+    with safe_open(of_stage(vlm, "stage1").folder / WEIGHTS, "pt") as file:
+        assert not any(name.startswith("language.") for name in file.keys())  # noqa: SIM118
+    assert all(torch.equal(tensor, language[name]) for name, tensor in one.language.state_dict().items())
+
+
+def test_a_packed_release_stands_alone_and_holds_no_exact_weight(vlm, tmp_path):
+    packed = of_stage(vlm, "few_bits")
+    folder = tmp_path / "copied"
+    shutil.copytree(packed.folder, folder)
+    release = VlmRelease.from_release(folder)
+    samples = samples_of(vlm, release)
+    batch = collate([samples.sample(k, k) for k in range(4)])
+    with torch.no_grad():
+        trained = VlmRelease.from_release(of_stage(vlm, "ternary").folder).network(batch).logits.told
+        found = release.network(batch).logits.told
+    torch.testing.assert_close(found, trained, atol=1e-4, rtol=1e-4)
+    codes = [n for n, t in release.network.state_dict().items() if n.startswith("language.hf.model.layers") and
+             t.dtype == torch.uint8]  # fmt: skip
+    assert len(codes) == 2 * 7, "every linear layer of both blocks"
+    config = json.loads((folder / CONFIG).read_text())
+    assert config["quantization_config"]["layout"] == "trits5"
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(data)
+    with pytest.raises(ValueError, match="are not those that were written"):
+        VlmRelease.from_release(folder)
+
+
+@pytest.mark.parametrize("name", ["stage2", "few_bits"])
+def test_the_memory_changes_what_is_said_and_survives_in_a_file(vlm, name, tmp_path):
+    release = VlmRelease.from_release(of_stage(vlm, name).folder)
+    samples = samples_of(vlm, release)
+    first, second = (samples.sample(k, 0).image for k in (0, 1))
+    talk = Conversation(release, Writing(6))
+    with pytest.raises(ValueError, match="show an image first"):
+        talk.ask("What did image 1 show?")
+    talk.show(first)
+    path = tmp_path / "memory.safetensors"
+    talk.save(path, "m")
+    again = Conversation(release, Writing(6))
+    again.load(path, "m")
+    assert again.seen == 1
+    talk.show(second)
+    again.show(second)
+    assert talk.ask("What did image 1 show?") == again.ask("What did image 1 show?")
+    with pytest.raises(ValueError, match="is the memory of m, not of another"):
+        again.load(path, "another")
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="delete it to begin anew"):
+        again.load(path, "m")
+
+
+def test_logits_depend_on_the_memory_and_not_at_all_where_its_gate_is_shut(vlm):
+    network = VlmRelease.from_release(of_stage(vlm, "stage2").folder).network
+    release = VlmRelease.from_release(of_stage(vlm, "stage2").folder)
+    samples = samples_of(vlm, release)
+    batch = collate([samples.sample(k, k) for k in range(4)])
+    seen = network.see(batch.images)
+    shown = torch.ones(4, dtype=torch.bool)
+    content = torch.randn(4, network.language.width)
+    with torch.no_grad():
+        without = network.logits(batch.told, seen.prefix, shown)
+        open_, shut = (
+            network.logits(batch.told, seen.prefix, shown, content, torch.full((4,), gate))
+            for gate in (20.0, -torch.inf)
+        )
+    assert (open_ - without).abs().max() > 1e-3
+    there = batch.told.attended
+    torch.testing.assert_close(shut[there], without[there], atol=1e-5, rtol=1e-5)
+
+
+def test_images_are_captioned_from_the_command_line_and_what_is_none_is_refused(vlm, tmp_path):
+    site = only(vlm, "image_text_sample").folder / "site"
+    images = [str(path) for path in sorted(site.iterdir())[:2]]
+    model = ("--model", of_stage(vlm, "few_bits").name, "--max-new-tokens", "4")
+    said = millrace("caption", *images, *model, root=vlm.root)
+    assert said.returncode == 0, said.stderr
+    assert all(f"{path}: " in said.stdout for path in images)
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    for path, why in ((text, "cannot be used as an image"), (tmp_path / "gone.png", "there is no image")):
+        refused = millrace("caption", str(path), *model, root=vlm.root)
+        assert refused.returncode == 2
+        assert why in refused.stderr
+    wrong = millrace("caption", *images, "--model", "image_text_index", root=vlm.root)
+    assert wrong.returncode == 2
+    assert "is no vision-language model" in wrong.stderr
