@@ -1,4 +1,4 @@
-"""Captions one image with the edge engine in a fresh process.
+"""Shows one image to the edge engine in a fresh process, which remembers it, and lets it be described.
 
 Arguments: folder, image, tokens. Answers with the peak of its resident memory, and seconds.
 """
@@ -19,11 +19,11 @@ def main(task: dict[str, Any]) -> None:
     began = time.perf_counter()
     engine = EdgeEngine(Path(task["folder"]))
     opened = time.perf_counter()
-    marks = [time.perf_counter() for _ in engine.stream(Path(task["image"]), longest=task["tokens"])]
+    engine.show(Path(task["image"]))
+    marks = [time.perf_counter() for _ in engine.stream(longest=task["tokens"])]
     ended = time.perf_counter()
     position = engine.language.position
     first = marks[0] if marks else ended
-    engine.language.clear()
     answer = {
         "peak_bytes": 1024 * int(status("VmHWM")),
         "file_bytes": 1024 * int(status("RssFile")),

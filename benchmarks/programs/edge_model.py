@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import Qwen2Config, Qwen2ForCausalLM, ViTConfig, ViTModel
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from configs.vision_language import MicroVlmModelConfig, RecallConfig, VitConfig, VitSizes
+from models.language.transformers_lm import TransformersLM
+from models.vision_language.microvlm import MicroVLM
 from tasks.quantise.decoder import Codes, Decoder, Weight
-from tasks.quantise.edge_folder import EdgeSettings, Prompt, write_edge_memory, write_engine
-from tasks.quantise.gguf_file import write_gguf
-from tasks.quantise.onnx_file import write_onnx
+from tasks.quantise.edge_folder import EdgeMemory, EdgeSettings, write_engine
+from tasks.quantise.gguf_file import embeddings_in, write_gguf
+from tasks.vision_language.edge import write_parts
 
-SIDE, PREFIX, SLOTS, SCOPE = 224, 25, 512, 256
 RNG = np.random.default_rng(0)
 BITS = {"int8": 8, "int4": 4, "ternary": 1.58}
 
@@ -55,50 +56,14 @@ def random_weight(name: str, shape: tuple[int, ...], task: dict[str, Any]) -> We
     return Codes(codes, np.full((shape[0], groups), 0.02 / reach, np.float32), bits)
 
 
-class VisionAdapter(nn.Module):
-    """DeiT-Tiny and an adapter that pools its patches to prefix tokens of the decoder, as the model has them."""
-
-    def __init__(self, width: int, quick: bool) -> None:
-        super().__init__()
-        layers = 2 if quick else 12
-        self.encoder = ViTModel(
-            ViTConfig(hidden_size=192, num_hidden_layers=layers, num_attention_heads=3, intermediate_size=768),
-            add_pooling_layer=False,
-        )
-        self.project = nn.Linear(192, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.queries = nn.Parameter(torch.randn(PREFIX, width) * 0.02)
-        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.positions = nn.Parameter(torch.randn(PREFIX, width) * 0.02)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return prefix tokens (1, K, C), and the code of the image for the memory (1, C), of pixels (1, 3, S, S)."""
-        patches = self.encoder((pixels.float() / 255 - 0.5) / 0.25).last_hidden_state[:, 1:]
-        tokens = self.mlp(self.project(patches))
-        pooled, _ = self.attention(self.queries[None], tokens, tokens, need_weights=False)
-        prefix = self.norm(pooled + self.positions) * 0.02
-        return prefix, nn.functional.normalize(prefix.mean(1), dim=-1)
-
-
-def memory_tensors(width: int) -> dict[str, np.ndarray]:
-    """Return an empty memory, ScopeNet, and the layer that makes one vector of a reading."""
-    shapes = {
-        "prior_mean": (SLOTS, width),
-        "prior_variance": (SLOTS,),
-        "vectors.weight": (width, width),
-        "vectors.bias": (width,),
-        "scope.query.weight": (SCOPE, width),
-        "scope.query.bias": (SCOPE,),
-        "scope.statistics.weight": (SCOPE, 3),
-        "scope.statistics.bias": (SCOPE,),
-        "scope.layers.1.weight": (SCOPE, SCOPE),
-        "scope.layers.1.bias": (SCOPE,),
-        "scope.layers.3.weight": (1, SCOPE),
-        "scope.layers.3.bias": (1,),
-    }
-    drawn = {name: (RNG.standard_normal(shape) / width**0.5).astype(np.float32) for name, shape in shapes.items()}
-    return drawn | {"prior_variance": np.ones(SLOTS, np.float32)}
+def network_around(config: Qwen2Config, quick: bool) -> MicroVLM:
+    """Return MicroVLM-V with random weights around a decoder that has none."""
+    with torch.device("meta"):
+        language = TransformersLM(Qwen2ForCausalLM(config))
+    sizes = VitSizes(layers=2) if quick else VitSizes()
+    recall = RecallConfig(injection="prefix")
+    torch.manual_seed(0)
+    return MicroVLM(MicroVlmModelConfig(vision=VitConfig(pretrained=None, sizes=sizes), recall=recall), language).eval()
 
 
 def write_tokenizer(path: Path, vocabulary: int) -> None:
@@ -121,14 +86,11 @@ def write_tokenizer(path: Path, vocabulary: int) -> None:
 
 def write_rest(folder: Path, config: Qwen2Config, quick: bool) -> None:
     """Write what is beside the decoder."""
-    torch.manual_seed(0)
-    vision = VisionAdapter(config.hidden_size, quick).eval()
-    pixels = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
-    write_onnx(folder / "vision.onnx", vision, {"pixels": pixels}, ["prefix", "code"])
-    write_edge_memory(folder / "memory.safetensors", memory_tensors(config.hidden_size))
+    network = network_around(config, quick)
+    write_parts(folder, network)
     write_tokenizer(folder / "tokenizer.json", config.vocab_size)
-    prompt = Prompt(begin=(1,), caption=(2, 3, 4), before=(5,), after=(6,))
-    write_engine(folder, EdgeSettings(side=SIDE, prompt=prompt, end=(), noise=0.03))
+    memory = EdgeMemory(0.01, (2,), network.alignment.longest, *embeddings_in(folder / "model.gguf"))
+    write_engine(folder, EdgeSettings("random", network.vision.side, "Describe this image:", 0, -1, memory))
 
 
 def main(task: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """The edge engine at full dimensions: a vision-language model without torch, on two cores.
 
-DeiT-Tiny and an adapter in int8 (ONNX Runtime), a decoder of Qwen2.5-0.5B's dimensions with ternary linear layers
+MicroVLM-V with DeiT-Tiny, adapter and what surrounds the memory in 8 bits (ONNX Runtime), a decoder of Qwen2.5-0.5B's dimensions with ternary linear layers
 (llama.cpp, TQ1_0, padded from 896 to 1024 units), and an empty episodic memory of 512 slots in int8. All weights are
 random, because sizes and speed do not depend on them. The named recipe `32k-int4` has a vocabulary of 32,768 tokens
 and int4 embeddings (Q4_0); the table in the details has others.
 
-A caption of 64 tokens is made in a fresh process each time: it starts Python, reads the image, and stores it in memory.
-Its peak is what Linux says of the process (VmHWM). For the speed of decoding, a prompt of 64 tokens is read and 64 are
+A description of 64 tokens is made in a fresh process each time: it looks at the image, stores it in the memory, asks the
+memory, and writes. Its peak is what Linux says of the process (VmHWM). For the speed of decoding, a prompt of 64 tokens is read and 64 are
 decoded, in turns with Q4_0 of the same decoder (embeddings in Q8_0, which is what llama.cpp's own quantiser gives them
 at 896 units), with llama.cpp's defaults: repacked weights.
 """
@@ -38,7 +38,7 @@ PEERS: dict[str, dict[str, Any]] = {
     "32k": {"vocabulary": 32_768, "linears": "Q4_0", "embeddings": "Q8_0"},
     "full": {"vocabulary": 151_936, "linears": "Q4_0", "embeddings": "Q8_0"},
 }
-BUNDLE = ("model.gguf", "vision.onnx", "memory.safetensors")
+BUNDLE = ("model.gguf", "vision.onnx", "memory.safetensors", "question.onnx", "answer.onnx")
 TOKENS = 64
 
 

@@ -2,7 +2,8 @@
 
 python run.py picture.jpg                       a caption
 python run.py picture.jpg --ask "How many?"     an answer
-python run.py picture.jpg --chat                a conversation; `image PATH` shows another image, an empty line ends it
+python run.py picture.jpg --chat                questions from the keyboard; `image PATH` shows another image, an empty
+                                                line ends it
 """
 
 from __future__ import annotations
@@ -21,17 +22,10 @@ def main() -> int:
     """Do what the command line says; return 2 for bad input."""
     options = _options()
     try:
-        engine = EdgeEngine(options.model, options.memory)
-        for image, question in _turns(options):
-            if image and len(options.images) > 1:
-                print(f"{image}: ", end="")
-            for piece in engine.stream(
-                image, question, longest=options.longest, temperature=options.temperature, seed=options.seed
-            ):
-                print(piece, end="", flush=True)
-            print()
-            if options.memory and engine.memory:
-                engine.memory.save(options.memory)
+        engine = EdgeEngine(options.model)
+        if options.memory and options.memory.exists():
+            engine.load_memory(options.memory)
+        _talk(engine, options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,17 +34,38 @@ def main() -> int:
     return 0
 
 
-def _turns(options: argparse.Namespace) -> Iterator[tuple[Path | None, str | None]]:
-    """Yield images and questions, one of which may be absent."""
+def _talk(engine: EdgeEngine, options: argparse.Namespace) -> None:
+    choices = {"longest": options.longest, "temperature": options.temperature, "seed": options.seed}
     for image in options.images:
-        yield image, options.ask
+        if not (options.chat or options.ask):
+            name = f"{image}: " if len(options.images) > 1 else ""
+            print(f"{name}{engine.caption(image, **choices)}", flush=True)
+        else:
+            _show(engine, image, options.memory)
+    if options.ask:
+        _say(engine.stream(options.ask, **choices))
     while options.chat and (line := input("> ").strip()):
-        yield (Path(line.removeprefix("image ")), None) if line.startswith("image ") else (None, line)
+        if line.startswith("image "):
+            _show(engine, Path(line.removeprefix("image ")), options.memory)
+        else:
+            _say(engine.stream(line, **choices))
+
+
+def _show(engine: EdgeEngine, image: Path, memory: Path | None) -> None:
+    engine.show(image)
+    if memory:
+        engine.save_memory(memory)
+
+
+def _say(pieces: Iterator[str]) -> None:
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="JPEG or PNG files")
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="JPEG or PNG files")
     parser.add_argument("--ask", metavar="QUESTION", help="answer this instead of describing the image")
     parser.add_argument("--chat", action="store_true", help="go on with questions from the keyboard")
     parser.add_argument("--memory", type=Path, metavar="FILE", help="remember in this file what was seen")

@@ -1,7 +1,8 @@
 """A model's folder for a small board: the engine's own files beside those of the model.
 
-`model.gguf` (`gguf_file.py`), `vision.onnx` (`onnx_file.py`), `tokenizer.json`, `config.json`, `memory.safetensors`,
-and the engine: `run.py`, its package `edge/`, `requirements.txt` and `README.md`. Nothing in there imports torch.
+`model.gguf` (`gguf_file.py`), `vision.onnx` (`onnx_file.py`), `tokenizer.json` and `config.json`; `memory.safetensors`,
+`question.onnx` and `answer.onnx` with a memory; and the engine: `run.py`, its package `edge/`, `requirements.txt` and
+`README.md`. Nothing in there imports torch.
 """
 
 from __future__ import annotations
@@ -19,49 +20,52 @@ from storage.files import write_atomic
 
 ENGINE = Path(__file__).parent.parent / "edge"
 TEXTS = ("run.py", "requirements.txt", "README.md")
-PACKAGE = ("__init__.py", "engine.py", "language.py", "memory.py", "picture.py", "vision.py")
+PACKAGE = ("__init__.py", "engine.py", "language.py", "memory.py", "onnx.py", "picture.py", "rows.py")
 FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """Token ids around what the decoder is given."""
+class EdgeMemory:
+    """What the engine has to know of an episodic memory."""
 
-    begin: tuple[int, ...]
-    """Before the vectors of memory and image, which begin a conversation."""
-    caption: tuple[int, ...]
-    """After them where the image is to be described."""
-    before: tuple[int, ...]
-    """Before a question."""
+    noise: float
     after: tuple[int, ...]
-    """After a question; an answer follows."""
+    """Token ids behind those of a question."""
+    longest: int
+    """Tokens of a question that are looked at."""
+    rows: str
+    """What the embeddings in `model.gguf` are stored as."""
+    offset: int
+    """Where they begin there, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
     """What the engine has to know of a model."""
 
+    model: str
+    """Its name; a memory's file belongs to it."""
     side: int
     """Pixels of an image's side."""
-    prompt: Prompt
-    end: tuple[int, ...]
-    """Token ids that end an answer."""
+    describe: str
+    """What it is asked for a caption."""
+    begin: int
+    """Token id before every prompt."""
+    end: int
+    """Token id that ends an answer."""
+    memory: EdgeMemory | None = None
     longest: int = 64
     """Tokens of an answer, at most."""
     context: int = 512
-    """Positions of a conversation, at most."""
+    """Positions of prefix, prompt and answer, at most."""
     threads: int = 2
     """Cores that compute."""
-    noise: float | None = None
-    """Of the episodic memory, in `memory.safetensors`; absent, the model has none."""
 
 
 def write_engine(folder: Path, settings: EdgeSettings) -> None:
     """Write the engine and its `config.json` into the folder of a model."""
-    fields = asdict(settings)
-    noise = fields.pop("noise")
-    memory = {} if noise is None else {"memory": {"noise": noise}}
-    write_atomic(folder / "config.json", json.dumps({"format": FORMAT, **fields, **memory}, indent=1) + "\n")
+    fields = {name: value for name, value in asdict(settings).items() if value is not None}
+    write_atomic(folder / "config.json", json.dumps({"format": FORMAT, **fields}, indent=1) + "\n")
     for name in TEXTS:
         write_atomic(folder / name, _moved((ENGINE / name).read_text()))
     for name in PACKAGE:
@@ -74,11 +78,7 @@ def _moved(text: str) -> str:
 
 
 def write_edge_memory(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-    """Write an episodic memory's tensors as the engine reads them, matrices as int8 with a scale for each row.
-
-    `prior_mean` (K, C), `prior_variance` (K,), ScopeNet's weights below `scope.`, and `vectors.weight` (V * H, C) and
-    `vectors.bias` (V * H,) of the layer that turns a reading into V vectors of the decoder's H channels.
-    """
+    """Write `prior_mean` (K, C), `prior_variance` (K,), `when` (T, C): matrices as int8 with a scale for each row."""
     kept: dict[str, NDArray[np.generic]] = {}
     for name, values in tensors.items():
         if values.ndim < 2:

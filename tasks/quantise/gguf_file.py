@@ -54,8 +54,8 @@ def write_gguf(
     become 16-bit floats. Matrices of floats are rounded: embeddings and head to `embeddings`, others to `linears`.
     `ValueError` for scales that 16 bits cannot hold, and for weights that are missing.
     """
-    if any(isinstance(weight, Codes) and weight.bits == 1.58 for weight in decoder.weights.values()):
-        decoder = padded(decoder, TERNARY_BLOCK)
+    is_ternary = any(isinstance(weight, Codes) and weight.bits == 1.58 for weight in decoder.weights.values())
+    decoder = padded(decoder, TERNARY_BLOCK if is_ternary else BLOCK)
     writer = _header(path, decoder)
     for name in _names(decoder):
         if name not in decoder.weights:
@@ -70,6 +70,14 @@ def write_gguf(
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+
+
+def embeddings_in(path: Path) -> tuple[str, int]:
+    """Return what the embeddings of a GGUF file are stored as, and where in it they begin, in bytes."""
+    from gguf import GGUFReader
+
+    (table,) = (tensor for tensor in GGUFReader(path).tensors if tensor.name == "token_embd.weight")
+    return table.tensor_type.name, int(table.data_offset)
 
 
 def gguf_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Vision encoder and adapter in an ONNX file, run by ONNX Runtime."""
+"""ONNX files, run by ONNX Runtime: all of a model but its decoder."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def _give_back() -> None:
         trim(0)
 
 
-class Vision:
-    """From pixels to vectors; weights are in memory only while it computes."""
+class OnnxFile:
+    """What an ONNX file computes; its weights are in memory only while it does."""
 
     def __init__(self, path: Path, threads: int = 2) -> None:
         if not path.is_file():
-            raise ValueError(f"there is no vision encoder at {path}; copy the whole folder that was exported")
+            raise ValueError(f"{path} is missing; copy the whole folder that was exported")
         self._path, self._threads = path, threads
 
-    def see(self, pixels: NDArray[np.uint8]) -> dict[str, Floats]:
-        """Return what the file computes of RGB pixels (3, side, side), by name, e.g. `prefix` (K, C)."""
+    def __call__(self, *inputs: NDArray[Any]) -> list[Floats]:
+        """Return the outputs of single inputs, all without a batch's axis."""
         session = self._session()
-        names = [output.name for output in session.get_outputs()]
-        values = session.run(names, {session.get_inputs()[0].name: pixels[None]})
-        found = {name: np.array(value[0]) for name, value in zip(names, values, strict=True)}
-        del session, values
+        names = [entry.name for entry in session.get_inputs()]
+        found = session.run(None, {name: value[None] for name, value in zip(names, inputs, strict=True)})
+        outputs = [np.array(value[0]) for value in found]
+        del session, found
         _give_back()
-        return found
+        return outputs
 
     def _session(self) -> Any:
         options = onnxruntime.SessionOptions()
