@@ -1,11 +1,14 @@
 # make demo: set up and run every pipeline on generated data.   make test: set up and test.   make gpu: on a GPU.
+# make edge: set up and test the engine without torch.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= assets
 READY := $(VENV)/.ready
+EDGE ?= .venv-edge
+export MILLRACE_EDGE ?= $(abspath $(EDGE))
 
-.PHONY: demo test gpu mutants kills lint bench setup lock clean
+.PHONY: demo test edge gpu mutants kills lint bench setup lock clean
 
 demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the reports
 	$(BIN)/millrace run all --profile demo --root $(ROOT)
@@ -13,6 +16,9 @@ demo: setup  ## Run every pipeline with its demo profile on data it generates, t
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+edge: setup $(VENV)/.ready-export $(EDGE)/.ready  ## Set up the engine without torch (compiles llama.cpp: minutes), and test it
+	$(BIN)/python -m pytest tests/edge tests/quantise
 
 gpu: setup  ## On a machine with a GPU: run the tests that need one, and measure how busy trainings keep it
 	$(BIN)/python -m pytest -m gpu
@@ -41,9 +47,18 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.ready-export: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export]'
+	@touch $@
+
+$(EDGE)/.ready: tasks/edge/requirements.txt
+	test -x $(EDGE)/bin/python || $(PYTHON) -m venv $(EDGE)
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF SKBUILD_BUILD_TARGETS=llama $(EDGE)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 lock: setup  ## Pin what is installed now
 	{ echo "# A tested set for Python 3.11; the Makefile installs from it. Refresh: make lock"; \
 		$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
 
 clean:  ## Remove the environment; assets stay
-	rm -rf $(VENV) .venv-bench bench-work .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(EDGE) .venv-bench bench-work .mypy_cache .ruff_cache .pytest_cache

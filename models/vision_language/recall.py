@@ -65,9 +65,13 @@ class Recall(nn.Module):
 
     def codes(self, pooled: Tensor, first: int = 0) -> Tensor:
         """Return codes (B, E, C) of E images in a row, given their pooled prefixes (B, E, K, C)."""
-        content = F.normalize(self.content(pooled.mean(2)), dim=-1)
+        content = self.contents(pooled)
         places = torch.arange(first, first + pooled.shape[1], device=pooled.device) % self.steps
         return (content + self.when[places]) / 2**0.5
+
+    def contents(self, pooled: Tensor) -> Tensor:
+        """Return what images with pooled prefixes (..., K, C) put into their codes, unit vectors (..., C)."""
+        return F.normalize(self.content(pooled.mean(-2)), dim=-1)
 
     def cues(self, features: Tensor, seen: Tensor) -> Tensor:
         """Return queries (..., C) of questions with features (..., D), asked after `seen` (...) images."""

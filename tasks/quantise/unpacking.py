@@ -1,0 +1,80 @@
+"""Packed models for engines without torch: their integers as arrays, and the same model with plain layers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from torch import nn
+from transformers import PreTrainedModel
+
+from models.packed import (
+    BYTES,
+    NIBBLES,
+    PackedEmbedding,
+    PackedHead,
+    PackedInt8Linear,
+    PackedLinear,
+    PackedRows,
+    decode,
+)
+from models.ternary import Quantised, replace_layers
+from tasks.quantise.decoder import Codes, Decoder, Weight
+
+
+def decoder_of(model: PreTrainedModel) -> Decoder:
+    """Return a packed or an exact decoder of transformers as arrays.
+
+    `ValueError` for another architecture than Qwen2's or Llama's.
+    """
+    model.config.tie_word_embeddings = _is_tied(model)
+    weights: dict[str, Weight] = {}
+    for name, module in model.named_modules():
+        assert not isinstance(module, Quantised), "a model that trains is packed first"
+        if isinstance(module, PackedLinear):
+            weights[f"{name}.weight"] = linear_codes(module)
+        elif isinstance(module, PackedEmbedding | PackedHead):
+            weights[f"{name}.weight"] = row_codes(module.rows)
+        bias = getattr(module, "bias", None)
+        if isinstance(module, PackedLinear) and bias is not None:
+            weights[f"{name}.bias"] = bias.detach().float().numpy()
+    exact = {name: value.detach().float().numpy() for name, value in model.named_parameters()}
+    return Decoder.of(model.config.to_dict(), exact | weights)
+
+
+def _is_tied(model: Any) -> bool:
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(table, PackedEmbedding):
+        return isinstance(head, PackedHead) and head.rows is table.rows
+    return head.weight is table.weight
+
+
+def linear_codes(layer: PackedLinear) -> Codes:
+    """Return the integers of a packed linear layer."""
+    codes = decode(layer.codes, layer.digits, layer.in_features).numpy().astype(np.int8)
+    scales = layer.scale.detach().float().numpy().reshape(-1, 1)
+    return Codes(codes, scales, 8 if isinstance(layer, PackedInt8Linear) else 1.58)
+
+
+def row_codes(rows: PackedRows) -> Codes:
+    """Return the integers of packed rows."""
+    codes = decode(rows.codes, rows.digits, rows.columns).numpy().astype(np.int8)
+    bits = {NIBBLES: 4, BYTES: 8}.get(rows.digits, 1.58)
+    return Codes(codes, rows.scale.float().numpy(), bits)
+
+
+def unpacked(module: nn.Module) -> nn.Module:
+    """Return a copy of a packed module with ordinary linear layers of the same weights."""
+    plain = copy.deepcopy(module)
+    replace_layers(plain, {layer: _plain(layer) for layer in plain.modules() if isinstance(layer, PackedLinear)})
+    return plain.eval().requires_grad_(False)
+
+
+def _plain(layer: PackedLinear) -> nn.Linear:
+    linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    weight = decode(layer.codes, layer.digits, layer.in_features)
+    linear.weight.data = weight * layer.scale.reshape(-1, 1)
+    if layer.bias is not None:
+        linear.bias.data = layer.bias.detach().clone()
+    return linear
