@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from configs.image_text_sample import SampleScenes
-from configs.microvlm import MicroVlmConfig, VlmRecipe
+from configs.microvlm import MicroVlmConfig, VlmEvaluation, VlmRecipe
+from flows.evaluation import Given
 from flows.image_text import raw_lists, shards_and_index
 from flows.pipelines import Pipeline
 from tasks.stage import Label
@@ -67,9 +70,23 @@ def _language(config: MicroVlmConfig, recipe: VlmRecipe, shards: Any, index: Any
     )
 
 
+def judge_vlm(given: Given) -> Callable[[], Any]:
+    """Judge a model on the test split of another index."""
+    name, settings = given.in_report(vlm_report.kind, "evaluation") or ("model", {})
+    return partial(
+        vlm_report,
+        shards=given.asset("image_text_shards"),
+        index=given.asset("image_text_index"),
+        sample=None,
+        evaluation=VlmEvaluation.model_validate(settings),
+        **{name: given.model},
+    )
+
+
 PIPELINE = Pipeline(
     "microvlm",
     "Image URLs with captions to verified WebDataset shards, and to a small model that sees and recalls",
     MicroVlmConfig,
     microvlm,
+    judges={vlm_training.kind: judge_vlm, vlm_packing.kind: judge_vlm},
 )

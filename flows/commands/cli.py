@@ -16,7 +16,7 @@ from flows.commands.making import new
 from flows.commands.options import errors
 from flows.commands.pulling import models
 from flows.commands.running import plan, run, sweep
-from flows.commands.seeing import caption, chat
+from flows.commands.seeing import caption, chat, export
 from flows.commands.showing import report, serve
 from storage.files import OUT_OF_SPACE
 
@@ -33,8 +33,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = (
-    run, plan, sweep, status, show, verify, pin, gc, reap, serve, predict_fire, narrate, caption, chat, evaluate,
-    report, new,
+    run, plan, sweep, status, show, verify, pin, gc, reap, serve, predict_fire, narrate, caption, chat, export,
+    evaluate, report, new,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)

@@ -33,7 +33,7 @@ def caption_images(
     """Say what is in each image."""
     from tasks.vision_language.describe import describe
 
-    release, asset = _opened(console, store, model)
+    release, asset = opened(console, store, model)
     asked = {"model": asset.name, "images": len(images)}
     with recorded(Session(store, Terminal(console)), RunRecord.begin("caption", "", asked, "")):
         prompt = prompt or release.design.phrases.describe
@@ -58,7 +58,7 @@ def chat(
     """Talk about images, one after another; what was seen stays in the memory file."""
     from tasks.vision_language.conversation import Conversation
 
-    release, asset = _opened(console, store, model)
+    release, asset = opened(console, store, model)
     talk = Conversation(release, writing)
     if memory and memory.exists():
         talk.load(memory, asset.name)
@@ -113,7 +113,7 @@ def _stacked(pixels: list[Tensor]) -> Any:
     return torch.stack(pixels)
 
 
-def _opened(console: Console, store: AssetStore, model: str | None) -> tuple[VlmRelease, Asset]:
+def opened(console: Console, store: AssetStore, model: str | None) -> tuple[VlmRelease, Asset]:
     """Return a model, by default the one that says what lists say of validation images likeliest."""
     from tasks.vision_language.released import VlmRelease
 

@@ -1,4 +1,4 @@
-"""Verbs that show images to vision-language models: `caption` and `chat`."""
+"""Verbs that show images to vision-language models: `caption` and `chat`; and `export`, for engines without torch."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ def chat(
         lines=iter(sys.stdin),
         writing=_writing(max_new_tokens, temperature, seed),
     )
+
+
+def export(
+    to: Annotated[Path, typer.Option(help="New folder, to be copied to the board.", show_default=False)],
+    model: Model = None,
+    root: Root = None,
+) -> None:
+    """Write a model as a folder that runs without torch: llama.cpp, ONNX Runtime, and a program of its own.
+
+    For example: millrace export --model microvlm_packed --to board, then in that folder: python run.py photo.jpg
+    """
+    from flows.commands.export import export_model
+
+    export_model(console, store_of(root), model=model, to=to)
 
 
 def _writing(max_new_tokens: int, temperature: float, seed: int) -> Writing:
