@@ -22,6 +22,8 @@ class Wanted:
     version: int
     code: str
     config: Mapping[str, Any]
+    config_in_key: Mapping[str, Any]
+    """Without younger fields that change nothing."""
     inputs: Mapping[str, InputRecord]
 
 
@@ -44,11 +46,11 @@ def explain(wanted: Wanted, assets: Iterable[Asset]) -> str:
 
 
 def _differences(wanted: Wanted, manifest: Manifest) -> list[str]:
-    old, new = leaves(manifest.config), leaves(wanted.config)
+    old, new, counts = leaves(manifest.config), leaves(wanted.config), leaves(wanted.config_in_key)
     differences = [
         f"config {name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        if old.get(name) != new.get(name) and (name in old or name in counts)
     ]
     before = {record.name: record for record in manifest.inputs}
     for name, record in wanted.inputs.items():

@@ -155,6 +155,7 @@ class Request:
     """One stage call, resolved: its config, its inputs and the key that they make."""
 
     config: dict[str, Any]
+    config_in_key: dict[str, Any]
     inputs: dict[str, Input]
     builds: tuple[str, ...]
     code: str
@@ -201,14 +202,15 @@ class Stage(Generic[P]):
                 builds |= set(value.manifest.builds)
         run = {self.objective, *builds} - {""}
         code = session.code.digest(self.function.__module__, *(name.partition(":")[0] for name in run))
+        in_key = {name: config_in_key(arguments[name]) for name in config}
         parts = {
             "stage": self.name,
             "version": self.version,
             "code": code,
-            "config": {name: config_in_key(arguments[name]) for name in config},
+            "config": in_key,
             "inputs": {name: value.fingerprint for name, value in inputs.items()},
         }
-        return Request(config, inputs, tuple(sorted(builds)), code, digest(parts)[:KEY_LENGTH])
+        return Request(config, in_key, inputs, tuple(sorted(builds)), code, digest(parts)[:KEY_LENGTH])
 
     def title(self, arguments: Mapping[str, Any]) -> str:
         """Return the stage's name, with the label that a call gave."""
@@ -249,7 +251,7 @@ class Stage(Generic[P]):
 
     def _explain(self, session: Session, request: Request) -> str:
         inputs = {name: _input_record(name, value) for name, value in request.inputs.items()}
-        wanted = Wanted(self.name, self.version, request.code, request.config, inputs)
+        wanted = Wanted(self.name, self.version, request.code, request.config, request.config_in_key, inputs)
         return explain(wanted, session.store.assets(self.kind))
 
     def execute(self, session: Session, arguments: Mapping[str, Any]) -> Outcome:

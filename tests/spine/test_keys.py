@@ -12,8 +12,10 @@ from storage.hashing import digest
 from tasks import code
 from tasks.keys import config_in_key, named
 from tasks.progress import Silent
+from tasks.reasons import Wanted, explain
 from tasks.session import Session
 from tasks.stage import StageResult, stage
+from tests.spine.toy_pipeline import run_toy
 
 
 class Pine(Config):
@@ -135,3 +137,14 @@ def test_infrastructure_says_so_itself(package):
     (package / "oak.py").write_text("IN_KEY = False\nx = 1\n")
     (package / "pine.py").write_text("from named.oak import x\n")
     assert set(code.Code().reached("named.pine")) == {"named.pine"}
+
+
+def test_a_younger_field_that_changes_nothing_is_no_reason(store):
+    (made,) = (stage for stage in run_toy(store.root).stages if stage.stage == "label")
+    asset = store.asset(*made.asset.split("/"))
+    manifest = asset.manifest
+    inputs = {record.name: record for record in manifest.inputs}
+    younger = {**manifest.config, "moss": 0}
+    for counts, expected in ((manifest.config, "code changed"), (younger, "config moss absent -> 0; code changed")):
+        wanted = Wanted(manifest.stage, manifest.version, "other", younger, counts, inputs)
+        assert explain(wanted, [asset]) == expected
