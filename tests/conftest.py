@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: test processes share the cores
 
+import hypothesis
 import pytest
 
 from storage.assets import AssetStore
@@ -19,6 +20,8 @@ from tests.spine.s3_server import BUCKET, s3_server
 
 REPOSITORY = Path(__file__).parent.parent
 warm.forget_power_cuts()
+hypothesis.settings.register_profile("millrace", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("millrace")
 
 
 def shared_data(name: str) -> Path:

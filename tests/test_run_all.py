@@ -26,7 +26,8 @@ SMALL = [
     "stride_height: 8, stride_width: 8, max_nan_share: 1.0}", "weather.splits.cycles=1",
     "wildfire.source={kind: sample, fires: 16, rows: 200, columns: 220, largest_crop: 64, max_frames: 5}",
     "wildfire.models={}",
-    "microvlm.source.images=24", "microvlm.images_per_shard=24", "microvlm.fetching.deadline_seconds=1",
+    "microvlm.vlm=null", "microvlm.source.images=24",
+    "microvlm.images_per_shard=24", "microvlm.fetching.deadline_seconds=1",
     "trm_vlm.source.images=24", "trm_vlm.images_per_shard=24", "trm_vlm.fetching.deadline_seconds=1",
 ]  # fmt: skip
 PIPELINES = {"weather", "wildfire", "microvlm", "trm_vlm"}

@@ -23,7 +23,7 @@ from tasks.vision_language.describe import Writing, describe
 from tasks.vision_language.gaussianity import sliced_epps_pulley
 from tasks.vision_language.released import VlmRelease
 from tasks.vision_language.retrieval import recall_at
-from tasks.vision_language.samples import Chosen, VlmSample, VlmSamples, collate
+from tasks.vision_language.samples import Chosen, Episodes, VlmSample, VlmSamples, collate_episodes
 from tasks.vision_language.scoring import score_batch
 
 EPISODES = 8
@@ -75,17 +75,12 @@ def _likelihoods(
     release: VlmRelease, samples: VlmSamples, evaluation: VlmEvaluation, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, NDArray[np.float64]], Tensor, Tensor, dict[str, float]]:
     """Score texts in episodes; return sums by name, unit vectors of images and texts, and attention statistics."""
-    chosen = Chosen(samples, evaluation.samples)
-    if len(chosen) < evaluation.episode:
-        raise ValueError(f"the split has {len(chosen)} texts, too few for an episode of {evaluation.episode}")
+    episodes = Episodes(samples, evaluation.samples)
     sums: dict[str, list[Tensor]] = defaultdict(list)
     images, texts = [], []
     attention: dict[str, float] = {}
-    size = EPISODES * evaluation.episode
     with torch.no_grad():
-        for done, batch in enumerate(ordered_batches(Share(), chosen, collate, size, evaluation.seed)):
-            if not batch.episodes:
-                continue
+        for done, batch in enumerate(ordered_batches(Share(), episodes, collate_episodes, EPISODES, evaluation.seed)):
             scores = score_batch(release.network, batch)
             for name, value in scores.sums.items():
                 sums[name].append(value.double())
@@ -93,7 +88,7 @@ def _likelihoods(
             texts.append(scores.texts)
             if not attention and (weights := text_attention(release.network, batch)) is not None:
                 attention = attention_statistics(weights, batch.told.learned)
-            progress(done * size, len(chosen))
+            progress(done * EPISODES, len(episodes))
     return (
         {name: torch.cat(parts).numpy() for name, parts in sums.items()},
         torch.cat(images),

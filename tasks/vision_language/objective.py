@@ -25,7 +25,15 @@ from tasks.training.release import CONFIG
 from tasks.training.share import Share
 from tasks.vision_language.released import VlmParts, VlmRelease, assemble, vlm_config
 from tasks.vision_language.retrieval import recall_at
-from tasks.vision_language.samples import Asking, Chosen, VlmSample, VlmSamples, collate, count_terms
+from tasks.vision_language.samples import (
+    Asking,
+    Episodes,
+    VlmSample,
+    VlmSamples,
+    collate,
+    collate_episodes,
+    count_terms,
+)
 from tasks.vision_language.scoring import score_batch
 
 EPISODES = 8
@@ -67,6 +75,7 @@ class VlmObjective(Objective):
                 module.requires_grad_(True)
         self._elsewhere = self._kept_elsewhere(model)
         self._side = model.vision.side
+        self._validation()  # tells now what an evaluation would lack after an epoch
         return model
 
     def _trained(self, model: MicroVLM) -> dict[str, list[nn.Module]]:
@@ -153,13 +162,10 @@ class VlmObjective(Objective):
         assert isinstance(model, MicroVLM)
         if self.settings.quantise:
             set_strength(model, 1.0)
-        source = Chosen(self.samples("validation"), self.settings.validation_samples)
+        source = self._validation()
         sums: dict[str, Tensor] = {}
         images, texts = [], []
-        batches = ordered_batches(share, source, collate, batch_size=EPISODES * self.settings.episode)
-        for batch in batches:
-            if not batch.episodes:
-                continue
+        for batch in ordered_batches(share, source, collate_episodes, batch_size=EPISODES):
             scores = score_batch(model, batch)
             for name, value in scores.sums.items():
                 sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double().sum().cpu()
@@ -169,6 +175,9 @@ class VlmObjective(Objective):
         total = dict(zip(names, share.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
         found = recall_at(share.gather(torch.cat(images)).cpu(), share.gather(torch.cat(texts)).cpu(), (1,))
         return {**_means(total), **found, "uniform_nll": math.log(len(self.tokens))}
+
+    def _validation(self) -> Episodes:
+        return Episodes(self.samples("validation"), self.settings.validation_samples)
 
     def release_config(self) -> dict[str, Any]:
         """Return the design, and where the language model is."""

@@ -58,6 +58,7 @@ class VlmSamples:
     """The texts of one split with their images; `VlmBatch` comes of lists of them by `collate`."""
 
     def __init__(self, shards: Path, index: Path, split: str, side: int, asking: Asking) -> None:
+        self.split = split
         self.images = ImageTextDataset(shards, index, split, side=side)
         self._asking = asking
 
@@ -95,6 +96,32 @@ class Chosen:
     def sample(self, index: int, seed: int) -> VlmSample:
         """Return a sample of the source."""
         return self._source.sample(self.chosen[index], seed)
+
+
+class Episodes:
+    """Whole episodes of evenly spaced samples, for evaluations."""
+
+    def __init__(self, source: VlmSamples, most: int) -> None:
+        """Choose at most so many samples; `ValueError` where they do not fill one episode."""
+        self._samples, self._steps = Chosen(source, most), source.episode
+        if not len(self):
+            raise ValueError(
+                f"the {source.split} split has {len(source)} texts, too few for an episode of {self._steps}; raise its "
+                "share in splits, or give more images"
+            )
+
+    def __len__(self) -> int:
+        return len(self._samples) // self._steps
+
+    def sample(self, index: int, seed: int) -> list[VlmSample]:
+        """Return the samples of an episode; the seed says what is asked about it."""
+        places = range(index * self._steps, (index + 1) * self._steps)
+        return [self._samples.sample(place, seed) for place in places]
+
+
+def collate_episodes(episodes: Sequence[Sequence[VlmSample]]) -> VlmBatch:
+    """Make a batch of whole episodes."""
+    return collate([sample for episode in episodes for sample in episode])
 
 
 def text_of(found: dict[str, Any]) -> str:

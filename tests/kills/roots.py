@@ -14,6 +14,7 @@ from storage.assets import AssetStore, verify
 from storage.files import is_temporary
 from tests.command import millrace
 from tests.fire.test_pipeline import PROFILE as FIRE
+from tests.vision_language.tiny import CONFIG as VLM
 from tests.weather_lm.tiny import CONFIG as WEATHER
 
 LLAMA = WEATHER["languages"]["small"]["model"]
@@ -41,7 +42,7 @@ IMAGES: dict[str, Any] = {
 PROFILES: dict[str, tuple[str, dict[str, Any]]] = {
     "weather": ("weather", WEATHER_OF_TWO_MONTHS),
     "wildfire": ("wildfire", FIRE_IN_SHORT),
-    "microvlm": ("microvlm", IMAGES),
+    "microvlm": ("microvlm", IMAGES | {part: VLM[part] for part in ("vlm", "evaluation", "execution")}),
     "trm_vlm": ("trm_vlm", IMAGES | {"source": IMAGES["source"] | {"layout": "pixmo_qa", "images": 30}}),
 }
 DATA = {name: value for name, value in WEATHER_OF_TWO_MONTHS.items() if name not in MODELS} | {"mae": None}

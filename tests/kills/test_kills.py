@@ -30,8 +30,8 @@ FEW: dict[tuple[str, str, Process], int] = {
     ("fires", "fire_split", "main"): 3,
 }
 """Kills of a stage."""
-FROM_ELSEWHERE = {"era5_cds", "era5_arco", "language_report"}
-"""Stages that read the network (`test_cds.py` kills a download), and one that `millrace evaluate` alone runs."""
+FROM_ELSEWHERE = {"era5_cds", "era5_arco", "language_report", "pretrained_from_hub", "pretrained_from_files"}
+"""Stages that read the network (`test_cds.py` and `test_pull.py` kill downloads) or are run by verbs alone."""
 
 
 def calm(factory: pytest.TempPathFactory, name: str) -> Calm:
