@@ -170,6 +170,23 @@ class VlmRecipe(Config):
     """Packed models by name."""
 
     @model_validator(mode="after")
+    def _order(self) -> Self:
+        names = list(self.stages)
+        for at, (name, stage) in enumerate(self.stages.items()):
+            if stage.quantise and (at == 0 or at + 1 < len(names)):
+                raise ValueError(
+                    f"stages.{name} trains quantised, so it is the last of several: the one before it is its teacher, "
+                    "and no stage can train exact after it"
+                )
+            trained = [other for other in names[:at] if self.stages[other].language_layers]
+            if stage.four_bit and trained:
+                raise ValueError(
+                    f"stages.{name} holds the language model in 4 bits after {trained[0]} trained layers of it; put it "
+                    "before, or set four_bit to false"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _packed(self) -> Self:
         for name, packed in self.packed.items():
             if name in self.stages or packed.stage not in self.stages:

@@ -8,9 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from flows.commands.see import opened
+from flows.commands.see import opened, vlm_asset
+from flows.runs import RunRecord, recorded
 from storage.assets import AssetStore, describe_size
 from storage.files import walk_files
+from tasks.progress import Terminal
+from tasks.session import Session
 
 NEEDED = ("gguf", "onnx", "onnxruntime", "onnxscript")
 
@@ -28,7 +31,10 @@ def export_model(console: Console, store: AssetStore, *, model: str | None, to: 
         raise ValueError(f"{', '.join(missing)} is missing; install the extra: pip install 'millrace[export]'")
     from tasks.vision_language.edge import write_edge
 
-    release, asset = opened(console, store, model)
+    session = Session(store, Terminal(console))
+    asset = vlm_asset(store, model)
+    with recorded(session, RunRecord.begin("export", "", {"model": asset.name}, session.engine)):
+        release = opened(console, session, asset)
     to.mkdir(parents=True, exist_ok=True)
     write_edge(to, release, asset.name)
     size = sum((to / name).stat().st_size for name in walk_files(to))

@@ -14,6 +14,7 @@ from flows.commands.tables import print_table, table
 from storage.assets import Asset, describe_size
 from storage.weights import StoredTensor, read_tensors
 from tasks.quantise.sizes import BITS, by_part, bytes_at
+from tasks.training.release import PACKED
 
 CONFIG, WEIGHTS = "config.json", ".safetensors"
 DIMENSIONS = (
@@ -40,6 +41,10 @@ def print_model(console: Console, asset: Asset) -> None:
         facts.add_row(name, escape(str(value)))
     print_table(console, facts)
     tensors = {name: tensor for file in weights for name, tensor in read_tensors(asset.folder / file).items()}
+    if PACKED in config:
+        console.print("[bold]packed[/]: several weights in a byte; the stage's counts tell how many", highlight=False)
+        _print_files(console, {name: files[name] for name in weights}, {}, sum(files.values()))
+        return
     console.print("[bold]arithmetic[/]: parameters, and their bytes at so many bits each", highlight=False)
     _print_sizes(console, tensors)
     console.print("[bold]measured[/]: bytes of the files as they lie there", highlight=False)

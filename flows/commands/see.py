@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,17 +31,21 @@ def caption_images(
     console: Console, store: AssetStore, *, model: str | None, images: list[Path], prompt: str, writing: Writing
 ) -> None:
     """Say what is in each image."""
+    import torch
+
     from tasks.vision_language.describe import describe
 
-    release, asset = opened(console, store, model)
+    session = Session(store, Terminal(console))
+    asset = vlm_asset(store, model)
     asked = {"model": asset.name, "images": len(images)}
-    with recorded(Session(store, Terminal(console)), RunRecord.begin("caption", "", asked, "")):
+    with recorded(session, RunRecord.begin("caption", "", asked, session.engine)):
+        release = opened(console, session, asset)
         prompt = prompt or release.design.phrases.describe
         for first in range(0, len(images), AT_ONCE):
             part = images[first : first + AT_ONCE]
-            pixels = [read_image(path, release.network.vision.side) for path in part]
-            for path, text in zip(part, describe(release.network, _stacked(pixels), release.tokens, prompt, writing),
-                                  strict=True):  # fmt: skip
+            pixels = torch.stack([read_image(path, release.network.vision.side) for path in part])
+            texts = describe(release.network, pixels, release.tokens, prompt, writing)
+            for path, text in zip(part, texts, strict=True):
                 console.print(f"[bold]{escape(str(path))}[/]: {escape(text)}", highlight=False, soft_wrap=True)
 
 
@@ -58,7 +62,10 @@ def chat(
     """Talk about images, one after another; what was seen stays in the memory file."""
     from tasks.vision_language.conversation import Conversation
 
-    release, asset = opened(console, store, model)
+    session = Session(store, Terminal(console))
+    asset = vlm_asset(store, model)
+    with recorded(session, RunRecord.begin("chat", "", {"model": asset.name}, session.engine)):
+        release = opened(console, session, asset)
     talk = Conversation(release, writing)
     if memory and memory.exists():
         talk.load(memory, asset.name)
@@ -107,21 +114,21 @@ def read_image(path: Path, side: int) -> Tensor:
     return torch.from_numpy(decode_square(picture.jpeg, side, "crop")).permute(2, 0, 1)
 
 
-def _stacked(pixels: list[Tensor]) -> Any:
-    import torch
-
-    return torch.stack(pixels)
-
-
-def opened(console: Console, store: AssetStore, model: str | None) -> tuple[VlmRelease, Asset]:
+def vlm_asset(store: AssetStore, model: str | None) -> Asset:
     """Return a model, by default the one that says what lists say of validation images likeliest."""
-    from tasks.vision_language.released import VlmRelease
-
     asset = store.find(model) if model else best(store, KINDS[0], "nll", least=True, alike=("image_text_index",))
     if asset.manifest.kind not in KINDS:
         raise ValueError(f"{short_name(asset)} is no vision-language model; name one of kind {' or '.join(KINDS)}")
-    for part in (asset, made_from(store, asset, "microvlm_language")):
+    return asset
+
+
+def opened(console: Console, session: Session, asset: Asset) -> VlmRelease:
+    """Return a model of a session that a run is recorded of, which then leads to all of it."""
+    from tasks.vision_language.released import VlmRelease
+
+    for part in (asset, made_from(session.store, asset, "microvlm_language")):
         if part is not None:
+            session.hold(part)
             part.fetch()
     console.print(f"model {short_name(asset)}", highlight=False)
-    return VlmRelease.from_release(asset.folder), asset
+    return VlmRelease.from_release(asset.folder)

@@ -9,7 +9,7 @@ from torch import nn
 
 from configs.quantise import QuantiseRecipe
 from models.packed import pack
-from models.ternary import Quantised, quantise, set_strength
+from models.ternary import Quantised, quantise
 from storage.packed_weights import load_packed, save_packed
 
 
@@ -20,11 +20,10 @@ def without_memory() -> AbstractContextManager[None]:
     return init_empty_weights(include_buffers=False)
 
 
-def quantised_in_place(network: nn.Module, recipe: QuantiseRecipe) -> None:
-    """Let the layers that a recipe names compute quantised, unless they were trained so."""
+def quantise_once(network: nn.Module, recipe: QuantiseRecipe) -> None:
+    """Let the layers that a recipe names compute quantised, in place, unless they were trained so."""
     if not any(isinstance(module, Quantised) for module in network.modules()):
         quantise(network, recipe)
-    set_strength(network, 1.0)
 
 
 def pack_into(path: Path, network: nn.Module, recipe: QuantiseRecipe) -> None:
@@ -39,7 +38,6 @@ def read_packed(path: Path, network: nn.Module, recipe: QuantiseRecipe) -> None:
     Raises:
         ValueError: the file holds other weights than these, or not what was written.
     """
-    if not any(isinstance(module, Quantised) for module in network.modules()):
-        quantise(network, recipe)
+    quantise_once(network, recipe)
     pack(network, recipe.layout)
     load_packed(path, network, recipe.layout)

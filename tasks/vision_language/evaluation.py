@@ -23,10 +23,10 @@ from tasks.vision_language.describe import Writing, describe
 from tasks.vision_language.gaussianity import sliced_epps_pulley
 from tasks.vision_language.released import VlmRelease
 from tasks.vision_language.retrieval import recall_at
-from tasks.vision_language.samples import Chosen, Episodes, VlmSample, VlmSamples, collate_episodes
+from tasks.vision_language.samples import Chosen, EpisodePairs, VlmSample, VlmSamples, collate_pairs
 from tasks.vision_language.scoring import score_batch
 
-EPISODES = 8
+PAIRS = 4
 CAPTIONED_AT_ONCE = 16
 
 
@@ -75,12 +75,12 @@ def _likelihoods(
     release: VlmRelease, samples: VlmSamples, evaluation: VlmEvaluation, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, NDArray[np.float64]], Tensor, Tensor, dict[str, float]]:
     """Score texts in episodes; return sums by name, unit vectors of images and texts, and attention statistics."""
-    episodes = Episodes(samples, evaluation.samples)
+    pairs = EpisodePairs(samples, evaluation.samples)
     sums: dict[str, list[Tensor]] = defaultdict(list)
     images, texts = [], []
     attention: dict[str, float] = {}
     with torch.no_grad():
-        for done, batch in enumerate(ordered_batches(Share(), episodes, collate_episodes, EPISODES, evaluation.seed)):
+        for done, batch in enumerate(ordered_batches(Share(), pairs, collate_pairs, PAIRS, evaluation.seed)):
             scores = score_batch(release.network, batch)
             for name, value in scores.sums.items():
                 sums[name].append(value.double())
@@ -88,7 +88,7 @@ def _likelihoods(
             texts.append(scores.texts)
             if not attention and (weights := text_attention(release.network, batch)) is not None:
                 attention = attention_statistics(weights, batch.told.learned)
-            progress(done * EPISODES, len(episodes))
+            progress(min((done + 1) * PAIRS, len(pairs)), len(pairs))
     return (
         {name: torch.cat(parts).numpy() for name, parts in sums.items()},
         torch.cat(images),

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.language import Adaptation
 from configs.microvlm import ALWAYS, VlmDesign, VlmStage
 from models.language.adaptation import adapt
 from models.ternary import quantise, set_strength
@@ -23,21 +22,24 @@ from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective
 from tasks.training.release import CONFIG
 from tasks.training.share import Share
-from tasks.vision_language.released import VlmParts, VlmRelease, assemble, vlm_config
+from tasks.vision_language.released import FOUR_BIT, VlmParts, VlmRelease, assemble, vlm_config
 from tasks.vision_language.retrieval import recall_at
 from tasks.vision_language.samples import (
     Asking,
-    Episodes,
+    EpisodePairs,
     VlmSample,
     VlmSamples,
     collate,
-    collate_episodes,
+    collate_pairs,
     count_terms,
 )
 from tasks.vision_language.scoring import score_batch
+from tasks.vision_language.texts import read_texts
 
-EPISODES = 8
-"""Episodes of one forward pass of an evaluation."""
+PAIRS = 4
+"""Pairs of episodes of one forward pass of an evaluation."""
+LOOKED_AT = 2000
+"""Texts whose length is looked at."""
 
 
 class VlmObjective(Objective):
@@ -63,20 +65,31 @@ class VlmObjective(Objective):
 
     def build(self) -> nn.Module:
         """Return the model, new or as the stage before released it, with what this stage trains unfrozen."""
-        model = VlmRelease.from_release(self._start).network if self._start else assemble(self._parts, self.tokens)
+        model = self._begun()
         model.requires_grad_(False)
+        self._elsewhere = self._kept_elsewhere(model)
         if self.settings.quantise:
             self._teacher = copy.deepcopy(model).eval()
             quantise(model, self.settings.quantise)
         if self.settings.four_bit:
-            adapt(model.language, Adaptation(four_bit=True))
+            adapt(model.language, FOUR_BIT)
+            self._elsewhere |= {name for name in model.state_dict() if name.startswith("language.")}
         for part in self._trained(model).values():
             for module in part:
                 module.requires_grad_(True)
-        self._elsewhere = self._kept_elsewhere(model)
+        self._elsewhere -= {name for name, p in model.named_parameters() if p.requires_grad}
         self._side = model.vision.side
         self._validation()  # tells now what an evaluation would lack after an epoch
         return model
+
+    def _begun(self) -> MicroVLM:
+        """Return a new model, or that of the stage before with its language model as exact as it was."""
+        if not self._start:
+            return assemble(self._parts, self.tokens)
+        release = VlmRelease.from_release(self._start)
+        if release.four_bit:
+            release.network.language = self._parts.language_model(self.tokens)
+        return release.network
 
     def _trained(self, model: MicroVLM) -> dict[str, list[nn.Module]]:
         """Return the modules that this stage trains, by parameter group."""
@@ -92,13 +105,13 @@ class VlmObjective(Objective):
         return found
 
     def _kept_elsewhere(self, model: MicroVLM) -> frozenset[str]:
-        """Return the entries that are frozen and come from the language model's asset, or from pretrained weights."""
+        """Return the entries that the language model's asset or pretrained weights have as they are here."""
         frozen = {name for name in model.state_dict() if name.startswith("language.")}
         if self.design.model.vision.pretrained:
             frozen |= {name for name in model.state_dict() if name.startswith("vision.")}
         if self._start:
             frozen &= set(json.loads((self._start / CONFIG).read_text())["left_out"])
-        return frozenset(frozen) - {name for name, p in model.named_parameters() if p.requires_grad}
+        return frozenset(frozen)
 
     def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Return what is trained, by the parts of the model."""
@@ -151,9 +164,12 @@ class VlmObjective(Objective):
 
     def remark(self, step: int, means: Mapping[str, float]) -> str:
         """Say once how many texts are cut."""
-        if step == 0 and (cut := self.samples("train").cut()):
-            return f"{cut} of the texts that were looked at have more than {self.settings.longest} tokens and are cut"
-        return ""
+        if step:
+            return ""
+        texts = read_texts(self._shards, self._index, "train", LOOKED_AT)
+        cut = sum(len(self.tokens.ids(f" {text}")) + 1 > self.settings.longest for _, text in texts)
+        longest = self.settings.longest
+        return f"{cut} of {len(texts)} texts have more than {longest} tokens and are cut" if cut else ""
 
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return nats per token with the true image, another one and none, with the memory and without, and recall
@@ -165,7 +181,7 @@ class VlmObjective(Objective):
         source = self._validation()
         sums: dict[str, Tensor] = {}
         images, texts = [], []
-        for batch in ordered_batches(share, source, collate_episodes, batch_size=EPISODES):
+        for batch in ordered_batches(share, source, collate_pairs, batch_size=PAIRS):
             scores = score_batch(model, batch)
             for name, value in scores.sums.items():
                 sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double().sum().cpu()
@@ -176,12 +192,12 @@ class VlmObjective(Objective):
         found = recall_at(share.gather(torch.cat(images)).cpu(), share.gather(torch.cat(texts)).cpu(), (1,))
         return {**_means(total), **found, "uniform_nll": math.log(len(self.tokens))}
 
-    def _validation(self) -> Episodes:
-        return Episodes(self.samples("validation"), self.settings.validation_samples)
+    def _validation(self) -> EpisodePairs:
+        return EpisodePairs(self.samples("validation"), self.settings.validation_samples)
 
     def release_config(self) -> dict[str, Any]:
         """Return the design, and where the language model is."""
-        return vlm_config(self._parts, self.settings.quantise)
+        return vlm_config(self._parts, self.settings)
 
 
 class TermCounts:

@@ -21,7 +21,7 @@ def vlm_packing(
     """Pack a model; compare its logits, read back from the file, with those of the model that it was made from."""
     import torch
 
-    from tasks.quantise.packing import pack_into, quantised_in_place
+    from tasks.quantise.packing import pack_into, quantise_once
     from tasks.text.tokens import FOLDER
     from tasks.training.release import CONFIG, WEIGHTS, write_config
     from tasks.vision_language.released import VlmRelease, self_contained_config
@@ -31,7 +31,8 @@ def vlm_packing(
     how = recipe or release.quantised
     assert how is not None, "the recipe of a model that trained exact is given"
     network = release.network
-    quantised_in_place(network, how)
+    values = sum(p.numel() for p in network.parameters())
+    quantise_once(network, how)
     asking = Asking(release.tokens, release.design.phrases, episode=2, longest=64)
     samples = VlmSamples(shards.folder, index.folder, "validation", network.vision.side, asking)
     batch = collate([samples.sample(k % len(samples), k) for k in range(CHECKED)])
@@ -48,7 +49,6 @@ def vlm_packing(
     if not apart <= TOLERANCE:
         raise ChildProcessError(f"the packed model's logits are off by {apart:.2g}, more than {TOLERANCE:g}")
     size = (job.folder / WEIGHTS).stat().st_size
-    values = sum(p.numel() for p in VlmRelease.from_release(model.folder).network.parameters())
     return StageResult(
         counts={"bytes": size, "parameters": values},
         metrics={"bits_per_parameter": 8 * size / values, "logits_apart": apart},

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from configs.microvlm import VlmDesign
+from configs.language import Adaptation
+from configs.microvlm import VlmDesign, VlmStage
 from configs.quantise import QuantiseRecipe
 from configs.vision_language import VitSizes
 from models.build import build
+from models.language.adaptation import adapt
 from models.language.build import build_language_model
 from models.language.interface import LanguageModel
 from models.language.transformers_lm import TransformersLM
@@ -20,6 +22,8 @@ from tasks.text.tokens import FOLDER, Tokens
 from tasks.training.release import Release, reference, referred
 from tasks.vision_language.language_released import CaptionLanguageRelease
 
+FOUR_BIT = Adaptation(four_bit=True)
+
 
 @dataclass(frozen=True)
 class VlmParts:
@@ -28,6 +32,8 @@ class VlmParts:
     language: Path | None
     """Folder of a language model that was trained here; none where the design says where it is."""
     design: VlmDesign
+    decoder: Mapping[str, Any] | None = None
+    """What transformers builds the language model from, where a release holds all of its weights."""
 
     def tokens(self) -> Tokens:
         """Return the tokenizer."""
@@ -35,13 +41,10 @@ class VlmParts:
         assert source, "a design without a tokenizer has a language model that was trained here"
         return Tokens.load(source)
 
-    decoder: Mapping[str, Any] | None = None
-    """What transformers builds the language model from, where a release holds all of its weights."""
-
     def language_model(self, tokens: Tokens) -> LanguageModel:
         """Return the language model."""
         if self.decoder is not None:
-            return decoder_without_weights(self.decoder)
+            return random_decoder(self.decoder)
         if self.language is None:
             return build_language_model(self.design.model.language, len(tokens))
         return CaptionLanguageRelease.from_release(self.language).network
@@ -53,15 +56,13 @@ def assemble(parts: VlmParts, tokens: Tokens) -> MicroVLM:
     return model
 
 
-def vlm_config(parts: VlmParts, quantised: QuantiseRecipe | None = None) -> dict[str, Any]:
-    """Return what a model needs, as JSON, to be put together again; its language model is referred to.
-
-    `quantised` says how it trained, if it trained quantised.
-    """
+def vlm_config(parts: VlmParts, settings: VlmStage) -> dict[str, Any]:
+    """Return what a model of a stage needs, as JSON, to be put together again; its language model is referred to."""
     return {
         "design": parts.design.model_dump(mode="json"),
         "language": reference(parts.language) if parts.language else None,
-        "quantised": quantised.model_dump(mode="json") if quantised else None,
+        "four_bit": settings.four_bit,
+        "quantised": settings.quantise.model_dump(mode="json") if settings.quantise else None,
     }
 
 
@@ -72,6 +73,8 @@ class VlmRelease(Release):
     network: MicroVLM
     tokens: Tokens
     design: VlmDesign
+    four_bit: bool
+    """Whether the language model is held as NF4."""
     quantised: QuantiseRecipe | None
     """How its layers are quantised, exact weights kept; none: they are not."""
 
@@ -93,10 +96,12 @@ class VlmRelease(Release):
         quantised = QuantiseRecipe.model_validate(model["quantised"]) if model["quantised"] else None
         if quantised:
             quantise(network, quantised)
-        return cls(network, tokens, parts.design, quantised)
+        if model["four_bit"]:
+            adapt(network.language, FOUR_BIT)
+        return cls(network, tokens, parts.design, model["four_bit"], quantised)
 
 
-def decoder_without_weights(config: Mapping[str, Any]) -> LanguageModel:
+def random_decoder(config: Mapping[str, Any]) -> LanguageModel:
     """Return a decoder of transformers of an architecture, with random weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -127,5 +132,6 @@ def self_contained_config(release: VlmRelease, recipe: QuantiseRecipe) -> dict[s
         "design": whole.model_dump(mode="json"),
         "language": None,
         "decoder": kept,
+        "four_bit": False,
         "quantised": recipe.model_dump(mode="json"),
     }

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.microvlm import Phrases
 from models.vision_language.batch import Texts, VlmBatch
 from storage.image_text_dataset import ImageTextDataset
+from storage.sampling import sample_seed
 from tasks.text.tokens import Tokens, padded
 
 
@@ -70,25 +72,24 @@ class VlmSamples:
         found = self.images[index]
         return VlmSample(found["image"], found["question"], text_of(found), seed, found["row"], self._asking)
 
+    def first_texts(self) -> NDArray[np.int64]:
+        """Return the places of the first texts of all images."""
+        return first_of_each_image(self.images.index.entries)
+
     @property
     def episode(self) -> int:
         """Images of an episode."""
         return self._asking.episode
 
-    def cut(self, most: int = 2000) -> int:
-        """Return how many of up to `most` texts are longer than the longest that is used."""
-        tokens, longest = self._asking.tokens, self._asking.longest
-        chosen = range(0, len(self), max(1, len(self) // most))
-        return sum(len(tokens.ids(f" {text_of(self.images[k])}")) + 1 > longest for k in chosen)
-
 
 class Chosen:
-    """Some samples of a source, evenly spaced."""
+    """The first texts of some images, evenly spaced: no two of them are of one image."""
 
     def __init__(self, source: VlmSamples, most: int) -> None:
         self._source = source
-        count = min(len(source), most)
-        self.chosen = (np.arange(count) * len(source) // max(count, 1)).tolist()
+        images = source.first_texts()
+        count = min(len(images), most)
+        self.chosen: list[int] = images[np.arange(count) * len(images) // max(count, 1)].tolist()
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -98,30 +99,37 @@ class Chosen:
         return self._source.sample(self.chosen[index], seed)
 
 
-class Episodes:
-    """Whole episodes of evenly spaced samples, for evaluations."""
+class EpisodePairs:
+    """Whole episodes of images that are all different, for evaluations; in pairs, so that each has another beside it
+    for a control.
+    """
 
     def __init__(self, source: VlmSamples, most: int) -> None:
-        """Choose at most so many samples; `ValueError` where they do not fill one episode."""
-        self._samples, self._steps = Chosen(source, most), source.episode
+        """Choose at most so many samples; `ValueError` where they do not fill one pair."""
+        self._samples, self._size = Chosen(source, most), 2 * source.episode
         if not len(self):
             raise ValueError(
-                f"the {source.split} split has {len(source)} texts, too few for an episode of {self._steps}; raise its "
-                "share in splits, or give more images"
+                f"the {source.split} split has {len(self._samples)} images, too few for two episodes of "
+                f"{source.episode}; raise its share in splits, or give more images"
             )
 
     def __len__(self) -> int:
-        return len(self._samples) // self._steps
+        return len(self._samples) // self._size
 
     def sample(self, index: int, seed: int) -> list[VlmSample]:
-        """Return the samples of an episode; the seed says what is asked about it."""
-        places = range(index * self._steps, (index + 1) * self._steps)
-        return [self._samples.sample(place, seed) for place in places]
+        """Return the samples of two episodes; what is asked about them comes from the seed."""
+        places = range(index * self._size, (index + 1) * self._size)
+        return [self._samples.sample(place, sample_seed(seed, 0, place)) for place in places]
 
 
-def collate_episodes(episodes: Sequence[Sequence[VlmSample]]) -> VlmBatch:
-    """Make a batch of whole episodes."""
-    return collate([sample for episode in episodes for sample in episode])
+def collate_pairs(pairs: Sequence[Sequence[VlmSample]]) -> VlmBatch:
+    """Make a batch of pairs of episodes."""
+    return collate([sample for pair in pairs for sample in pair])
+
+
+def first_of_each_image(entries: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return where in an index (`storage.shard_index.ENTRY`) the first text of each image stands."""
+    return np.sort(np.unique(entries[["shard", "jpg_offset"]], return_index=True)[1])
 
 
 def text_of(found: dict[str, Any]) -> str:

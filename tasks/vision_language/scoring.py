@@ -26,11 +26,12 @@ class BatchScores:
 def score_batch(model: MicroVLM, batch: VlmBatch) -> BatchScores:
     """Score a batch of a model in evaluation mode.
 
-    The control of an image is the one of the next row, the control of a memory that of the next episode. Without a
-    memory its gate is shut.
+    The control of an image is the one of the next row, the control of a memory that of the next episode: there are two
+    episodes or more, and no two images are the same. Without a memory its gate is shut.
     """
-    seen = model.see(batch.images)
     episodes, steps = batch.written.shape
+    assert episodes > 1, "a single episode has no other one for a control"
+    seen = model.see(batch.images)
     everything = torch.ones(len(batch.images), dtype=torch.bool, device=batch.images.device)
     captions = batch.captions
     embeddings = model.language.embed_tokens(captions.tokens)

@@ -12,14 +12,15 @@ Text = tuple[str, str]
 """Question, empty for a caption, and text."""
 
 
-def read_texts(shards: Path, index: Path, split: str) -> list[Text]:
-    """Return the texts of a split in the order of the index."""
+def read_texts(shards: Path, index: Path, split: str, most: int | None = None) -> list[Text]:
+    """Return the texts of a split in the order of the index; of more than `most` some, evenly spaced."""
     from storage.shard_index import LocalBytes, SplitIndex
 
     entries, source = SplitIndex(index, split), LocalBytes(shards)
     entries.check_sizes(source)
     found = []
-    for position in range(len(entries)):
+    count = min(len(entries), most or len(entries))
+    for position in (k * len(entries) // count for k in range(count)):
         entry = entries[position]
         facts = json.loads(source.read(entries.shards[entry.shard], entry.json_offset, entry.json_size))
         row = facts["rows"][entry.text]

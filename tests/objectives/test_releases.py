@@ -14,7 +14,7 @@ from tests.once import only
 
 NAMES = (
     "fire: front", "fire: sam", "mae", "language: llama", "language: qwen2", "language: hrm_act", "narrator: lora",
-    "narrator: 4 bits",
+    "narrator: 4 bits", "captions", "vlm: stage 1", "vlm: stage 2, by words, prefix", "vlm: 4 bits", "vlm: ternary",
 )  # fmt: skip
 
 
@@ -26,6 +26,11 @@ def test_a_release_gives_the_model_and_what_it_was_described_by(name, data: Data
         for kind in ("weather_mae", "weather_language"):
             part = only(data.weather, kind).folder
             shutil.copytree(part, folder.parent.parent / kind / part.name)
+    if name.startswith("vlm"):
+        part = only(data.vlm, "microvlm_language").folder
+        shutil.copytree(part, folder.parent.parent / "microvlm_language" / part.name)
+    if name == "captions":
+        shutil.copytree(only(data.vlm, "microvlm_language").folder / "tokenizer", folder / "tokenizer")
     if name.startswith("language"):
         shutil.copytree(only(data.weather, "weather_language").folder / "tokenizer", folder / "tokenizer")
     objective = CASES[name].objective(data)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from configs.microvlm import Phrases
+from configs.microvlm import MicroVlmConfig, Phrases
+from storage.shard_index import ENTRY
 from tasks.text.tokens import FOLDER, Tokens
-from tasks.vision_language.samples import Asking, VlmSample, collate, count_terms
+from tasks.vision_language.samples import (
+    Asking,
+    EpisodePairs,
+    VlmSample,
+    collate,
+    collate_pairs,
+    count_terms,
+    first_of_each_image,
+)  # fmt: skip
 from tests.once import only
+from tests.vision_language.tiny import CONFIG, FEW_BITS, stage
 
 
 def episode_samples(tokens: Tokens, count: int, episode: int, first: int = 0) -> list[VlmSample]:
@@ -53,3 +65,49 @@ def test_counts_are_what_terms_are_means_over(vlm):
     assert counts["nll"] == batch.told.learned.sum()
     assert counts["scope"] == 8 + 2 * 2
     assert counts["distil"] == counts["nll"] + counts["recall"]
+
+
+class Questions:
+    """Three texts of each image, one after another."""
+
+    split, episode = "validation", 2
+
+    def __init__(self, tokens: Tokens, images: int) -> None:
+        self.entries = np.zeros(3 * images, ENTRY)
+        self.entries["jpg_offset"] = 512 + np.arange(3 * images) // 3 * 4096
+        self._tokens = tokens
+
+    def first_texts(self):
+        return first_of_each_image(self.entries)
+
+    def sample(self, index: int, seed: int) -> VlmSample:
+        (made,) = episode_samples(self._tokens, 1, self.episode)
+        return VlmSample(torch.full((3, 8, 8), index // 3, dtype=torch.uint8), "", made.text, seed, index, made.asking)
+
+
+def test_an_evaluation_sees_no_image_twice_and_every_episode_has_another_beside_it(vlm):
+    tokens = Tokens.load(only(vlm, "microvlm_language").folder / FOLDER)
+    for images in (4, 9, 23):
+        pairs = EpisodePairs(Questions(tokens, images), most=12)
+        batch = collate_pairs([pairs.sample(k, 5) for k in range(len(pairs))])
+        assert batch.episodes % 2 == 0
+        shown = batch.images[:, 0, 0, 0].tolist()
+        assert len(shown) == len(set(shown)) == min(images, 12) // 4 * 4
+    with pytest.raises(ValueError, match="the validation split has 3 images, too few for two episodes of 2"):
+        EpisodePairs(Questions(tokens, 3), most=12)
+
+
+@pytest.mark.parametrize(
+    ("stages", "why"),
+    [
+        ({"a": stage(language_layers=1, quantise=FEW_BITS, rates=("language",))}, "the last of several"),
+        (
+            {"a": stage(), "b": stage(language_layers=1, quantise=FEW_BITS, rates=("language",)), "c": stage()},
+            "the last",
+        ),
+        ({"a": stage(language_layers=1, rates=("language",)), "b": stage(four_bit=True)}, "put it before"),
+    ],
+)
+def test_stages_in_an_order_that_cannot_be_are_refused(stages, why):
+    with pytest.raises(ValueError, match=why):
+        MicroVlmConfig.model_validate({**CONFIG, "vlm": {**CONFIG["vlm"], "stages": stages, "packed": {}}})
