@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from configs.load import load_config, profile_path
+from configs.microvlm import MicroVlmConfig
 from storage.assets import AssetStore
 from tasks.training.release import CONFIG, WEIGHTS
 from tasks.vision_language.conversation import Conversation
@@ -142,3 +144,9 @@ def test_images_are_captioned_from_the_command_line_and_what_is_none_is_refused(
     wrong = millrace("caption", *images, "--model", "image_text_index", root=vlm.root)
     assert wrong.returncode == 2
     assert "is no vision-language model" in wrong.stderr
+
+
+def test_what_the_profile_of_scenes_makes_is_packed_and_can_be_exported():
+    config = load_config(MicroVlmConfig, profile_path("microvlm", "scenes"), [])
+    assert config.vlm.packed
+    assert config.vlm.design.model.recall.injection == "prefix"
