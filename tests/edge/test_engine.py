@@ -22,7 +22,7 @@ from tasks.text.tokens import Tokens, train_tokenizer
 from tasks.vision_language.conversation import Conversation
 from tasks.vision_language.describe import question_reading
 from tasks.vision_language.edge import write_edge
-from tasks.vision_language.released import VlmRelease, decoder_without_weights
+from tasks.vision_language.released import VlmRelease, random_decoder
 
 LONGEST = 6
 RIGHT, WRONG = 0.3, 0.5
@@ -48,7 +48,7 @@ def packed_release(folder) -> VlmRelease:
     train_tokenizer(["what is in this picture", "which one did you see before"] * 3, 290, folder)
     tokens, design = Tokens.load(folder), VlmDesign.model_validate(DESIGN)
     torch.manual_seed(0)
-    language = decoder_without_weights(DECODER | {"vocab_size": len(tokens)})
+    language = random_decoder(DECODER | {"vocab_size": len(tokens)})
     for name, value in language.named_parameters():
         torch.nn.init.normal_(value, 1.0 if "norm" in name else 0.0, 0.2 if "proj.weight" in name else 0.1)
     network = MicroVLM(design.model, language).eval()
@@ -204,6 +204,6 @@ def test_a_memory_of_keys_and_values_is_refused(exported, tmp_path):
     release = exported.release
     by_layers = release.design.model.recall.model_copy(update={"injection": "key_value"})
     design = release.design.model.model_copy(update={"recall": by_layers})
-    network = MicroVLM(design, decoder_without_weights(DECODER | {"vocab_size": len(release.tokens)}))
+    network = MicroVLM(design, random_decoder(DECODER | {"vocab_size": len(release.tokens)}))
     with pytest.raises(ValueError, match=r"train with recall\.injection prefix"):
         write_edge(tmp_path, dataclasses.replace(release, network=network), "tiny")
