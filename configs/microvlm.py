@@ -34,6 +34,22 @@ class CaptionTraining(Config):
         return self
 
 
+class PrunedLanguage(Config):
+    """A pretrained language model is made smaller before anything is trained."""
+
+    vocabulary: int | None = Field(None, ge=300)
+    """Most tokens that are left: those of bytes and marks, then those that training texts use most. Texts are written
+    with fewer tokens to choose from, and stay the same."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Layers that are left, from 0, in their order. What the others did is to be learned again."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.vocabulary is None and self.layers is None:
+            raise ValueError("nothing would be pruned; set vocabulary or layers")
+        return self
+
+
 class Phrases(Config):
     """What the model is asked."""
 
@@ -164,6 +180,8 @@ class VlmRecipe(Config):
     """The model."""
     text: CaptionTraining | None = None
     """Train tokenizer and language model here, from random weights."""
+    prune: PrunedLanguage | None = None
+    """Make the pretrained language model smaller."""
     stages: Annotated[dict[str, VlmStage], Field(min_length=1)]
     """In their order; each one goes on from the one before."""
     packed: dict[str, PackedModel] = Field(default_factory=dict)
@@ -205,6 +223,8 @@ class VlmRecipe(Config):
                 "the language model comes from design.model.language.pretrained (or at least a tokenizer from "
                 "design.tokenizer), or both are trained here by text: give one of the two"
             )
+        if self.prune and self.text:
+            raise ValueError("prune makes a pretrained language model smaller; lower text.vocabulary instead")
         return self
 
 

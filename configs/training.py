@@ -100,13 +100,24 @@ class WandbConfig(Config):
     entity: str | None = None
     """User or team; empty: the account's default."""
     name: str | None = None
-    """Name of the run; empty: the stage and the start of its key."""
+    """Name of the run; empty: the stage and the start of its key. `{stage}` stands for what is trained, `{counter}` for
+    the number of the training in its root, `{time}` for when it began: `run_{counter}_{stage}_{time}`."""
     tags: tuple[str, ...] = ()
     """Tags of the run."""
     group: str | None = None
     """Group of runs that belong together, for example seeds."""
     watch: bool = False
     """Log histograms of the gradients."""
+
+    @model_validator(mode="after")
+    def _name(self) -> Self:
+        try:
+            (self.name or "").format(stage="", counter=1, time="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"name {self.name!r} may hold {{stage}}, {{counter}} and {{time}}, and no other brace"
+            ) from error
+        return self
 
 
 class Execution(Config):

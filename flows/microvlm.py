@@ -14,6 +14,7 @@ from flows.pipelines import Pipeline
 from tasks.stage import Label
 from tasks.vision_language.language import caption_language_training
 from tasks.vision_language.packed import vlm_packing
+from tasks.vision_language.pruning import language_pruning
 from tasks.vision_language.report import vlm_report
 from tasks.vision_language.training import vlm_training
 
@@ -57,14 +58,25 @@ def _knows_scenes(config: MicroVlmConfig) -> bool:
 
 
 def _language(config: MicroVlmConfig, recipe: VlmRecipe, shards: Any, index: Any) -> Any:
-    """Train the language model, where it is trained here."""
+    """Train the language model, or prune it, where that is done here."""
+    design = recipe.design
+    if recipe.prune:
+        assert design.tokenizer_source, "only a pretrained language model is pruned"
+        return language_pruning(
+            shards=shards,
+            index=index,
+            language=design.model.language,
+            tokenizer=design.tokenizer_source,
+            phrases=design.phrases,
+            recipe=recipe.prune,
+        )
     if recipe.text is None:
         return None
     return caption_language_training(
         shards=shards,
         index=index,
-        language=recipe.design.model.language,
-        phrases=recipe.design.phrases,
+        language=design.model.language,
+        phrases=design.phrases,
         text=recipe.text,
         execution=config.execution,
     )

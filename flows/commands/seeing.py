@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,13 @@ Model = Annotated[
 ]
 Longest = Annotated[int, typer.Option(help="Most tokens of a text.", min=1)]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)]
+Engine = Annotated[
+    Literal["torch", "edge"],
+    typer.Option(
+        help="torch, or edge: llama.cpp and ONNX Runtime in the environment of `make edge`. There a model is an asset, "
+        "which is exported first, or a folder that `millrace export` wrote."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of tokens that are drawn, where the temperature is above 0.")]
 
 
@@ -29,12 +36,21 @@ def caption(
     max_new_tokens: Longest = 64,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
+    engine: Engine = "torch",
     root: Root = None,
 ) -> None:
     """Say what is in images.
 
     For example: millrace caption photo.jpg --model microvlm_packed
     """
+    if engine == "edge":
+        from flows.commands.on_edge import run_on_edge
+
+        chosen = _choices(max_new_tokens, temperature, seed)
+        if prompt:
+            chosen += ["--prompt", prompt]
+        run_on_edge(console, store_of(root), model, [*map(str, images), *chosen])
+        return
     from flows.commands.see import caption_images
 
     writing = _writing(max_new_tokens, temperature, seed)
@@ -52,12 +68,21 @@ def chat(
     max_new_tokens: Longest = 64,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
+    engine: Engine = "torch",
     root: Root = None,
 ) -> None:
     """Talk about images; earlier ones are remembered: "What did the previous image show?"
 
     For example: millrace chat one.jpg two.jpg --memory talk.safetensors
     """
+    if engine == "edge":
+        from flows.commands.on_edge import run_on_edge
+
+        chosen = ["--chat", *_choices(max_new_tokens, temperature, seed)]
+        if memory:
+            chosen += ["--memory", str(memory)]
+        run_on_edge(console, store_of(root), model, [*map(str, images or []), *chosen])
+        return
     from flows.commands.see import chat as talk
 
     talk(
@@ -83,6 +108,11 @@ def export(
     from flows.commands.export import export_model
 
     export_model(console, store_of(root), model=model, to=to)
+
+
+def _choices(max_new_tokens: int, temperature: float, seed: int) -> list[str]:
+    """Return how texts are written, as the edge engine's program takes it."""
+    return ["--longest", str(max_new_tokens), "--temperature", str(temperature), "--seed", str(seed)]
 
 
 def _writing(max_new_tokens: int, temperature: float, seed: int) -> Writing:

@@ -58,10 +58,10 @@ class EdgeEngine:
             self._opened = Language(self._folder / "model.gguf", config["context"], config["threads"])
         return self._opened
 
-    def caption(self, image: Path | Image.Image, **choices: Any) -> str:
-        """Return the caption of an image, which is not remembered; `choices` as `stream` takes them."""
+    def caption(self, image: Path | Image.Image, prompt: str = "", **choices: Any) -> str:
+        """Return what follows a prompt about an image, which is not remembered; `choices` as `stream` takes them."""
         prefix, _ = self._look(image)
-        return "".join(self._write([prefix], self._ids(""), **choices)).strip()
+        return "".join(self._write([prefix], self._ids(prompt), **choices)).strip()
 
     def show(self, image: Path | Image.Image) -> None:
         """Look at an image and remember it; questions are about it until the next one."""

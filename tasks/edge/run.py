@@ -39,7 +39,7 @@ def _talk(engine: EdgeEngine, options: argparse.Namespace) -> None:
     for image in options.images:
         if not (options.chat or options.ask):
             name = f"{image}: " if len(options.images) > 1 else ""
-            print(f"{name}{engine.caption(image, **choices)}", flush=True)
+            print(f"{name}{engine.caption(image, options.prompt, **choices)}", flush=True)
         else:
             _show(engine, image, options.memory)
     if options.ask:
@@ -66,6 +66,7 @@ def _say(pieces: Iterator[str]) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="JPEG or PNG files")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="what stands before a caption (the model's own)")
     parser.add_argument("--ask", metavar="QUESTION", help="answer this instead of describing the image")
     parser.add_argument("--chat", action="store_true", help="go on with questions from the keyboard")
     parser.add_argument("--memory", type=Path, metavar="FILE", help="remember in this file what was seen")

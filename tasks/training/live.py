@@ -1,11 +1,12 @@
-"""The pictures of a training under way, for those who watch it: they go to W&B and the dashboard, into no asset.
+"""Pictures and figures of a training under way, for those who watch it, in W&B and on the dashboard; in no asset.
 
-A picture that cannot be drawn is said to be missing; no training ends for it.
+What cannot be drawn or computed is said to be missing; no training ends for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from torch import nn
 
@@ -19,21 +20,27 @@ IN_KEY = False
 """The loop imports this module by its name: how things look shapes no weights."""
 
 Say = Callable[[str], None]
+Value = TypeVar("Value")
 
 
 def previews(objective: Objective, model: nn.Module, say: Say) -> Mapping[str, bytes]:
     """Return what the objective's `PREVIEWS` draws, as PNG by name."""
-    return _drawn(lambda: imported(objective.PREVIEWS)(objective, model), say) if objective.PREVIEWS else {}
+    return _tried(lambda: imported(objective.PREVIEWS)(objective, model), say) if objective.PREVIEWS else {}
+
+
+def watched(objective: Objective, model: nn.Module, say: Say) -> Mapping[str, float]:
+    """Return the figures of the objective's `WATCHED`, by section and name."""
+    return _tried(lambda: imported(objective.WATCHED)(objective, model), say) if objective.WATCHED else {}
 
 
 def curves(history: History, say: Say) -> Mapping[str, bytes]:
     """Return the curves so far, as PNG by name."""
-    return _drawn(lambda: {"curves": png_of(draw_curves(history.all_rows()))}, say)
+    return _tried(lambda: {"curves": png_of(draw_curves(history.all_rows()))}, say)
 
 
-def _drawn(draw: Callable[[], Mapping[str, bytes]], say: Say) -> Mapping[str, bytes]:
+def _tried(make: Callable[[], Mapping[str, Value]], say: Say) -> Mapping[str, Value]:
     try:
-        return draw()
+        return make()
     except Exception as error:
-        say(f"a picture could not be drawn ({type(error).__name__}: {error})")
+        say(f"a preview is missing ({type(error).__name__}: {error})")
         return {}

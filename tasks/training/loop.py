@@ -265,7 +265,7 @@ class Trainer:
         with self.released_weights(), torch.no_grad(), self._autocast():
             metrics = self.share.lead_metrics(self.objective.evaluate(self.model, self.share))
             self._keep_best(metrics, epoch)
-            previews = live().previews(self.objective, self.model, self._say) if self.share.leads else {}
+            previews, watched = self._looked_at() if self.share.leads else ({}, {})
         self._say(f"epoch {epoch}/{self.config.epochs}: {self._in_short(metrics)}")
         self._maybe_stop(metrics)
         if cursor.stopped and self.interval.sums:
@@ -274,8 +274,13 @@ class Trainer:
         row = {"step": cursor.step, "epoch": epoch, **shown}
         if self.share.leads:
             self.history.append("evaluation", row)
-            self.tracker.evaluation(row, previews)
+            self.tracker.evaluation({**row, **watched}, previews)
             self._show_pictures(previews)
+
+    def _looked_at(self) -> tuple[Mapping[str, bytes], Mapping[str, float]]:
+        """Return pictures and figures for those who watch."""
+        of = self.objective, self.model, self._say
+        return live().previews(*of), live().watched(*of)
 
     def _show_pictures(self, previews: Mapping[str, bytes]) -> None:
         """Show previews, and the curves now and then."""

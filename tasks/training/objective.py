@@ -46,6 +46,8 @@ class Objective(ABC):
     """`module:function` that returns PNG pictures by name from (objective, model), called by rank 0 after an
     evaluation; none where it is empty. It is a name, for pictures are in no key: the module is one of its own, and says
     `IN_KEY = False`."""
+    WATCHED: ClassVar[str] = ""
+    """`module:function` likewise, that returns figures for W&B alone, named `section/figure`."""
     coefficients: Mapping[str, float] = {}
     """Factor of each loss term, 1 where it is not named; a term with 0 is only reported."""
     moment: Moment = Moment(0, 0, 0, 0, 0)

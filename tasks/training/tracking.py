@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
+import resource
+import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from configs.training import WandbConfig
+from storage.files import write_atomic
+from storage.locks import FileLock
 
 IN_KEY = False
 
@@ -56,25 +63,36 @@ class WandbTracker:
 
     def __init__(self, run: Any, name: str, say: Callable[[str], None]) -> None:
         self._run, self._name, self._say = run, name, say
+        self._sections: set[str] = set()
 
     def training(self, row: Mapping[str, Any]) -> None:
-        """Log `train/...` over the step."""
+        """Log `train/...` over the step, and the most memory that the process has held."""
         values = {"train/loss": row["loss"], "train/gradient_norm": row["gradient_norm"]}
         values |= {f"train/{term}": value for term, value in row["terms"].items()}
         values |= {f"train/lr_{group}": value for group, value in row["learning_rates"].items()}
-        self._try(lambda run: run.log({**values, "step": row["step"], "epoch": row["epoch"]}))
+        values["model/memory_gb"] = _peak_bytes() / 1e9
+        self._log({**values, "step": row["step"], "epoch": row["epoch"]})
 
     def evaluation(self, row: Mapping[str, Any], previews: Mapping[str, bytes]) -> None:
-        """Log `val/...` over the step, and pictures as `preview/...`."""
+        """Log `val/...` over the step, what has a section of its own there, and pictures as `preview/...`."""
+
+        import wandb
+        from PIL import Image
+
+        named = {key: key if key in ("step", "epoch") or "/" in key else f"val/{key}" for key in row}
+        values: dict[str, Any] = {named[key]: value for key, value in row.items()}
+        for name, png in previews.items():
+            values[f"preview/{name}"] = wandb.Image(Image.open(io.BytesIO(png)))
+        self._log(values)
+
+    def _log(self, values: Mapping[str, Any]) -> None:
+        """Log values over the step."""
 
         def log(run: Any) -> None:
-            import wandb
-            from PIL import Image
-
-            values: dict[str, Any] = {k if k in ("step", "epoch") else f"val/{k}": v for k, v in row.items()}
-            for name, png in previews.items():
-                values[f"preview/{name}"] = wandb.Image(Image.open(io.BytesIO(png)))
-            run.log(values)
+            for section in {key.partition("/")[0] for key in values if "/" in key} - self._sections:
+                run.define_metric(f"{section}/*", step_metric="step")
+                self._sections.add(section)
+            run.log(dict(values))
 
         self._try(log)
 
@@ -113,8 +131,8 @@ def start_tracker(
     config: WandbConfig,
     *,
     folder: Path,
-    run_id: str,
-    name: str,
+    stage: str,
+    key: str,
     parameters: Mapping[str, Any],
     model: nn.Module,
     say: Callable[[str], None],
@@ -129,24 +147,24 @@ def start_tracker(
     swept = SWEEP_VARIABLE in os.environ
     try:
         mode = None if swept else config.mode
-        run = _start(config, mode, folder, None if swept else run_id, name, parameters)
+        run = _start(config, mode, folder, stage, None if swept else key, parameters)
     except Exception as error:
         say(f"W&B: {_first_line(error)}; the training goes on and logs offline below {folder}")
         try:
-            run = _start(config, "offline", folder, run_id, name, parameters)
+            run = _start(config, "offline", folder, stage, key, parameters)
         except Exception as second:
             say(f"W&B: {_first_line(second)}; the training goes on without it")
             return NoTracker()
     run.define_metric("step", hidden=True)
-    for pattern in ("train/*", "val/*", "preview/*", "epoch"):
-        run.define_metric(pattern, step_metric="step")
+    run.define_metric("epoch", step_metric="step")
+    run.summary.update(_sizes(model))
     if config.watch:
         run.watch(model, log="gradients", log_freq=100)
-    return WandbTracker(run, re.sub(r"[^A-Za-z0-9_.-]", "-", name), say)
+    return WandbTracker(run, re.sub(r"[^A-Za-z0-9_.-]", "-", _name(stage, key)), say)
 
 
 def _start(
-    config: WandbConfig, mode: Any, folder: Path, run_id: str | None, name: str, parameters: Mapping[str, Any]
+    config: WandbConfig, mode: Any, folder: Path, stage: str, key: str | None, parameters: Mapping[str, Any]
 ) -> Any:
     import wandb
 
@@ -155,16 +173,50 @@ def _start(
     return wandb.init(
         project=config.project,
         entity=config.entity,
-        name=config.name or name,
+        name=_run_name(config.name, folder, stage, key),
         tags=config.tags or None,
         group=config.group,
         config=dict(parameters),
         dir=folder,
-        id=run_id,
-        resume="allow" if run_id else None,
+        id=key,
+        resume="allow" if key else None,
         mode=mode,
         settings=quiet,
     )
+
+
+def _sizes(model: nn.Module) -> dict[str, int]:
+    """Return how many parameters a model has, and how many of them are trained."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {
+        "model/total_params": sum(size for size, _ in sizes),
+        "model/trainable_params": sum(size for size, trained in sizes if trained),
+    }
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has held: of the GPU, where there is one in use."""
+    if torch.cuda.is_available() and (peak := torch.cuda.max_memory_allocated()):
+        return peak
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _name(stage: str, key: str | None) -> str:
+    return f"{stage}-{key[:8]}" if key else stage
+
+
+def _run_name(template: str | None, folder: Path, stage: str, key: str | None) -> str:
+    """Return the name of a run, which stays when it is resumed; every trial of a sweep counts anew."""
+    if template is None or "{" not in template:
+        return template or _name(stage, key)
+    run = key or uuid.uuid4().hex
+    path = folder / "run_names.json"
+    with FileLock(folder / "run_names.lock"):
+        known = json.loads(path.read_bytes()) if path.exists() else {}
+        if run not in known:
+            known[run] = {"counter": len(known) + 1, "time": time.strftime("%Y%m%d_%H%M%S")}
+            write_atomic(path, json.dumps(known, indent=1))
+    return template.format(stage=stage.split()[-1], **known[run])
 
 
 def _first_line(error: BaseException) -> str:

@@ -77,8 +77,8 @@ def run(job: Mapping[str, Any]) -> None:
         trainer.tracker = start_tracker(
             execution.wandb,
             folder=Path(job["wandb_folder"]),
-            run_id=job["key"],
-            name=f"{job['stage']}-{job['key'][:8]}",
+            stage=job["stage"],
+            key=job["key"],
             parameters={"objective": job["objective_config"], "training": job["training"]},
             model=trainer.model,
             say=say,

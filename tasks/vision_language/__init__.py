@@ -3,6 +3,7 @@
 Stages:
 
     caption_language_training  language.py
+    language_pruning           pruning.py
     vlm_training               training.py
     vlm_packing                packed.py
     vlm_report                 report.py

@@ -47,6 +47,7 @@ class VlmObjective(Objective):
 
     RELEASE = VlmRelease
     PREVIEWS = "tasks.vision_language.previews:draw"
+    WATCHED = "tasks.vision_language.previews:watch"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._shards, self._index = Path(config["shards"]), Path(config["index"])

@@ -14,6 +14,7 @@ from configs.vision_language import VitSizes
 from models.build import build
 from models.language.adaptation import adapt
 from models.language.build import build_language_model
+from models.language.decoder import decoder_config, random_decoder
 from models.language.interface import LanguageModel
 from models.language.transformers_lm import TransformersLM
 from models.ternary import quantise
@@ -101,16 +102,6 @@ class VlmRelease(Release):
         return cls(network, tokens, parts.design, model["four_bit"], quantised)
 
 
-def random_decoder(config: Mapping[str, Any]) -> LanguageModel:
-    """Return a decoder of transformers of an architecture, with random weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    settings = dict(config)
-    return TransformersLM(
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
-    )
-
-
 def self_contained_config(release: VlmRelease, recipe: QuantiseRecipe) -> dict[str, Any]:
     """Return what a model needs whose folder holds all of its weights: nothing is referred to, nothing downloaded."""
     network, design = release.network, release.design
@@ -126,12 +117,10 @@ def self_contained_config(release: VlmRelease, recipe: QuantiseRecipe) -> dict[s
     )
     vision = design.model.vision.model_copy(update={"pretrained": None, "sizes": sizes})
     whole = design.model_copy(update={"model": design.model.model_copy(update={"vision": vision})})
-    decoder = network.language.hf.config.to_dict()
-    kept = {name: value for name, value in decoder.items() if value is not None and not name.startswith(("_", "dtype"))}
     return {
         "design": whole.model_dump(mode="json"),
         "language": None,
-        "decoder": kept,
+        "decoder": decoder_config(network.language),
         "four_bit": False,
         "quantised": recipe.model_dump(mode="json"),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from configs.microvlm import VlmDesign
 from configs.quantise import QuantiseRecipe
+from models.language.decoder import random_decoder
 from models.packed import pack
 from models.ternary import quantise, set_strength
 from models.vision_language.batch import Texts
@@ -22,7 +24,9 @@ from tasks.text.tokens import Tokens, train_tokenizer
 from tasks.vision_language.conversation import Conversation
 from tasks.vision_language.describe import question_reading
 from tasks.vision_language.edge import write_edge
-from tasks.vision_language.released import VlmRelease, random_decoder
+from tasks.vision_language.released import VlmRelease
+from tests.command import millrace
+from tests.conftest import REPOSITORY
 
 LONGEST = 6
 RIGHT, WRONG = 0.3, 0.5
@@ -57,7 +61,7 @@ def packed_release(folder) -> VlmRelease:
     quantise(network, RECIPE)
     set_strength(network, 1.0)
     pack(network, RECIPE.layout)
-    return VlmRelease(network, tokens, design, RECIPE)
+    return VlmRelease(network, tokens, design, False, RECIPE)
 
 
 class Exported:
@@ -207,3 +211,21 @@ def test_a_memory_of_keys_and_values_is_refused(exported, tmp_path):
     network = MicroVLM(design, random_decoder(DECODER | {"vocab_size": len(release.tokens)}))
     with pytest.raises(ValueError, match=r"train with recall\.injection prefix"):
         write_edge(tmp_path, dataclasses.replace(release, network=network), "tiny")
+
+
+def test_the_verbs_caption_and_chat_on_an_exported_folder(exported, tmp_path):
+    """The command line hands images, prompts and choices over, and brings back the engine's words and its errors."""
+    model = ("--engine", "edge", "--model", str(exported.folder))
+    image = str(exported.folder / "one.png")
+    said = millrace("caption", image, *model, "--max-new-tokens", "6", root=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip() == exported.run("one.png", "--longest", "6").strip()
+    asked = millrace("caption", image, *model, "--max-new-tokens", "6", "--prompt", "you", root=tmp_path)
+    assert asked.stdout.strip() == exported.run("one.png", "--longest", "6", "--prompt", "you").strip()
+    assert millrace("caption", "absent.png", *model, root=tmp_path).returncode == 2
+    memory = tmp_path / "memory.safetensors"
+    command = [sys.executable, "-m", "flows", "chat", image, *model, "--memory", str(memory), "--root", str(tmp_path)]
+    talk = subprocess.run(command, cwd=REPOSITORY, input="you\n\n", capture_output=True, text=True, check=False)
+    assert talk.returncode == 0, talk.stderr
+    assert talk.stdout.count("> ") == 2
+    assert memory.exists()

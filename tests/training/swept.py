@@ -22,7 +22,7 @@ def main(out: str) -> None:
     (folder / f"{os.environ['WANDB_RUN_ID']}.json").write_text(json.dumps(about))
     os.environ["WANDB_MODE"] = "offline"
     config = WandbConfig(project="another")
-    place = {"folder": folder / "runs", "run_id": "another", "name": "a training"}
+    place = {"folder": folder / "runs", "stage": "a training", "key": "another"}
     tracker = start_tracker(config, **place, parameters={"seed": 1}, model=nn.Identity(), say=print)
     tracker.evaluation({"step": 3, "epoch": 1, "f1": 0.75}, {})
     for name in ("model.safetensors", "config.json"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -193,7 +194,8 @@ def train_here(tmp_path, monkeypatch):
 
 
 def test_the_stage_reports_progress_and_facts_and_logs_to_wandb_offline(tmp_path, train_here):
-    names = {"mode": "offline", "project": "toys", "tags": ["toy", "test"], "group": "tests", "name": "a toy"}
+    names = {"mode": "offline", "project": "toys", "tags": ["toy", "test"], "group": "tests"}
+    names["name"] = "run_{counter}_{stage}_{time}"
     asset, listener = train_here(execution={"wandb": names})
     assert listener.steps[-1] == (12, 12)
     assert any(text.startswith("epoch 2/2: accuracy") for text in listener.messages)
@@ -205,7 +207,8 @@ def test_the_stage_reports_progress_and_facts_and_logs_to_wandb_offline(tmp_path
     assert folder.name.endswith(asset.key)
     records = wandb_records(next(folder.glob("*.wandb")))
     run = next(r.run for r in records if r.WhichOneof("record_type") == "run")
-    assert (run.project, run.display_name, run.run_group, list(run.tags)) == ("toys", "a toy", "tests", ["toy", "test"])
+    assert (run.project, run.run_group, list(run.tags)) == ("toys", "tests", ["toy", "test"])
+    assert re.fullmatch(r"run_1_toy_training_20\d{6}_\d{6}", run.display_name)
     rows = [
         {(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in r.history.item}
         for r in records
@@ -216,11 +219,17 @@ def test_the_stage_reports_progress_and_facts_and_logs_to_wandb_offline(tmp_path
         row["accuracy"] for row in history["evaluation"]
     ]
     assert [row["train/loss"] for row in rows if "train/loss" in row] == [row["loss"] for row in history["training"]]
+    assert all(row["model/memory_gb"] > 0.01 for row in rows if "train/loss" in row)
+    assert [row["biases/largest"] >= 0 for row in rows if "val/accuracy" in row] == [True, True]
+    summary = {
+        u.key: u.value_json for r in records if r.WhichOneof("record_type") == "summary" for u in r.summary.update
+    }
+    assert (summary["model/total_params"], summary["model/trainable_params"]) == ("49", "49")
     assert any("preview/square" in row or "preview/square/_type" in row for row in rows)
     metrics = {
         r.metric.name or r.metric.glob_name: r.metric for r in records if r.WhichOneof("record_type") == "metric"
     }
-    assert metrics["val/*"].step_metric == metrics["train/*"].step_metric == "step"
+    assert metrics["val/*"].step_metric == metrics["train/*"].step_metric == metrics["biases/*"].step_metric == "step"
     kinds = [r.request.log_artifact.artifact.type for r in records if r.request.HasField("log_artifact")]
     artifacts = [r.artifact.type for r in records if r.WhichOneof("record_type") == "artifact"]
     assert "model" in kinds + artifacts

@@ -273,7 +273,7 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_changes_nothing(tmp_path):
     one, other = (trainer(tmp_path / kind.__name__, kind({})) for kind in (Toy, Undrawable))
     one.fit()
     other.fit()
-    assert "a picture could not be drawn (RuntimeError: no ink)" in other.said
+    assert "a preview is missing (RuntimeError: no ink)" in other.said
     assert same(weights_of(one), weights_of(other))
 
 

@@ -60,6 +60,7 @@ class Toy(Objective):
 
     RELEASE = ToyRelease
     PREVIEWS = "tests.training.toy:square"
+    WATCHED = "tests.training.toy:biases"
     coefficients = MappingProxyType({"decay": 0.1})
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -119,3 +120,8 @@ def square(objective: Toy, model: nn.Module) -> dict[str, bytes]:
     buffer = io.BytesIO()
     Image.new("L", (8, 8), int(objective.calls) % 256).save(buffer, "png")
     return {"square": buffer.getvalue()}
+
+
+def biases(objective: Toy, model: nn.Module) -> dict[str, float]:
+    """Return the largest bias of the head."""
+    return {"biases/largest": float(model[3].bias.abs().max())}

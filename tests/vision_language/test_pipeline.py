@@ -15,10 +15,13 @@ from storage.assets import AssetStore
 from tasks.training.release import CONFIG, WEIGHTS
 from tasks.vision_language.conversation import Conversation
 from tasks.vision_language.describe import Writing
+from tasks.vision_language.objective import VlmObjective
+from tasks.vision_language.previews import watch
 from tasks.vision_language.released import VlmRelease
 from tasks.vision_language.samples import Asking, VlmSamples, collate
 from tests.command import millrace
 from tests.once import only
+from tests.vision_language.tiny import stage
 
 
 def of_stage(store: AssetStore, name: str):
@@ -150,3 +153,33 @@ def test_what_the_profile_of_scenes_makes_is_packed_and_can_be_exported():
     config = load_config(MicroVlmConfig, profile_path("microvlm", "scenes"), [])
     assert config.vlm.packed
     assert config.vlm.design.model.recall.injection == "prefix"
+
+
+def test_what_a_training_watches_has_sections_of_its_own_and_moves_with_the_model(vlm):
+    design = VlmRelease.from_release(of_stage(vlm, "stage1").folder).design
+    shards, index, language = (
+        str(only(vlm, kind).folder) for kind in ("image_text_shards", "image_text_index", "microvlm_language")
+    )
+    objective = VlmObjective(
+        {
+            "shards": shards,
+            "index": index,
+            "language": language,
+            "start": None,
+            "design": design.model_dump(mode="json"),
+            "stage": stage(),
+        }
+    )
+    model = objective.build().eval()
+    before = watch(objective, model)
+    sections = {name.partition("/")[0] for name in before}
+    assert sections == {"attention", "memory"}
+    assert 0 < before["memory/utilization"] < 1
+    assert before["attention/divergence"] > 0
+    assert 0 <= before["attention/mean"] <= before["attention/max"] <= 1
+    assert 0 <= before["attention/sparsity"] <= 1
+    with torch.no_grad():
+        model.recall.memory.prior_logvar.fill_(-4)
+    assert watch(objective, model)["memory/utilization"] < before["memory/utilization"], (
+        "a prior that is sure learns less"
+    )
