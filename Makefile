@@ -17,7 +17,7 @@ demo: setup  ## Run every pipeline with its demo profile on data it generates, t
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-edge: setup $(VENV)/.ready-export $(EDGE)/.ready  ## Set up the engine without torch (compiles llama.cpp: minutes), and test it
+edge: setup $(EDGE)/.ready  ## Set up the engine without torch (compiles llama.cpp: minutes), and test it
 	$(BIN)/python -m pytest tests/edge tests/quantise
 
 gpu: setup  ## On a machine with a GPU: run the tests that need one, and measure how busy trainings keep it
@@ -45,10 +45,6 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "Millrace needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@
-
-$(VENV)/.ready-export: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export]'
 	@touch $@
 
 $(EDGE)/.ready: tasks/edge/requirements.txt

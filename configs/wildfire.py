@@ -66,6 +66,15 @@ class FireRecipe(Config):
         return frozenset({"training.learning_rates.spatial", "training.freeze.spatial"})
 
 
+class Int8Model(Config):
+    """A trained model in 8-bit integers, for ONNX Runtime; it is judged beside the one that it was made from."""
+
+    model: str
+    """Name of the model, an `emberformer`; one for each of its seeds is made."""
+    calibration: int = Field(48, ge=1)
+    """Training samples by which the range of every activation is set."""
+
+
 class WildfireConfig(Config):
     """Raw fire archives to trained and judged spread models."""
 
@@ -81,6 +90,8 @@ class WildfireConfig(Config):
     """Models to train and compare, by a name of your own; none stops after the data."""
     ablations: dict[str, Ablation] = Field({})
     """Further models, each a variation of one in `models`."""
+    quantised: dict[str, Int8Model] = Field({})
+    """Models in 8 bits, by a name of your own."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     """Every model is trained once with each seed."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -91,7 +102,10 @@ class WildfireConfig(Config):
     @model_validator(mode="after")
     def _resolvable(self) -> Self:
         check_names(self.models, self.ablations)
-        self.trainings()
+        names = {name for name, _, _ in self.trainings()}
+        for name, wanted in self.quantised.items():
+            if name in names or wanted.model not in names:
+                raise ValueError(f"quantised.{name} must have a name of its own, and name one of {', '.join(names)}")
         return self
 
     def idle(self) -> frozenset[str]:

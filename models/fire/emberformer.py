@@ -42,9 +42,13 @@ class EmberFormer(nn.Module):
 
     def forward(self, batch: FireBatch) -> FireOutput:
         """Return logits (B, H, W); with an edge head also `auxiliary["edge"]`."""
-        features = self.decoder(self.pixels(batch), self.tokens(batch))
+        features = self.features(batch)
         auxiliary = {} if self.edge is None else {"edge": self.edge(features).squeeze(1).float()}
         return FireOutput(self.head(features, batch), auxiliary)
+
+    def features(self, batch: FireBatch) -> Tensor:
+        """Return (B, F, H, W), what the heads read."""
+        return self.decoder(self.pixels(batch), self.tokens(batch))
 
     def tokens(self, batch: FireBatch) -> Tensor:
         """Return (B, d, Gy, Gx): the state of each patch, zero where it is invalid."""
@@ -54,8 +58,9 @@ class EmberFormer(nn.Module):
             packed = self.temporal(*self.embedder(batch, sample, token))
             x = packed.new_zeros(*keep.shape, packed.shape[-1]).index_put((sample, token), packed)
         else:
-            place = torch.arange(keep.numel(), device=keep.device)
-            x = self.temporal(*self.embedder(batch, place // keep.shape[1], place % keep.shape[1]))
+            places = torch.meshgrid(*(torch.arange(size, device=keep.device) for size in keep.shape), indexing="ij")
+            sample, token = (place.flatten() for place in places)
+            x = self.temporal(*self.embedder(batch, sample, token))
             x = x.view(*keep.shape, -1).masked_fill(~keep.unsqueeze(-1), 0.0)
         if self.spatial is not None:
             x = self.spatial(x, keep, batch.grid)

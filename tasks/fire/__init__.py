@@ -7,6 +7,7 @@ Stages:
     fire_split              split.py
     fire_data_report        report.py
     fire_training           training.py
+    fire_quantising         quantised.py
     fire_evaluation_report  evaluate.py
 
 `predict.py` predicts one fire for `millrace predict-fire`.

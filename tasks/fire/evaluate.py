@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tasks.fire.evaluation import Contender
 
 
+TRAINED = "fire_model"
+
+
 @dataclass(frozen=True)
 class Fires:
     """The fires that models are judged on."""
@@ -61,7 +64,8 @@ def fire_evaluation_report(
         judged.append(judge(contender, evaluation))
         job.progress(len(judged), len(contenders))
     for label, model in models.items():
-        save_figure(draw_curves(read_history(model.folder)), job.folder / f"curves_{label}.png")
+        if model.kind == TRAINED:
+            save_figure(draw_curves(read_history(model.folder)), job.folder / f"curves_{label}.png")
     names = TokenCache.open(fires.on or fires.cache).names
     scored = write_evaluation(judged, evaluation, job.folder, baseline=DILATION, names=names)
     metrics = {f"{model.name} growth_f1": model.scores["growth_f1"].value for model in scored}
@@ -78,6 +82,6 @@ def _contender(fires: Fires, label: str, asset: Asset) -> Contender:
     if fires.on is not None:
         model.samples(fires.on)  # refuses other bands
     attention = getattr(model.network, "attention", None)  # of networks that attend to the history
-    seed = asset.manifest.config["seed"]
+    name, _, seed = label.rpartition("-")
     samples = partial(fires.samples, model.recipe.inputs)
-    return Contender(label.removesuffix(f"-{seed}"), model.predict, samples, seed=seed, attention=attention)
+    return Contender(name, model.predict, samples, seed=int(seed), attention=attention)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ def convert(files: Mapping[str, Path], scratch: Path, target: Path) -> None:
     PyTorch's format are read without executing what they hold.
 
     Raises:
-        ValueError: a library is missing, or the files cannot be read.
+        ValueError: the files cannot be read.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -29,7 +28,6 @@ def convert(files: Mapping[str, Path], scratch: Path, target: Path) -> None:
         if gguf is None:
             model = _architecture(folder).from_pretrained(folder)
         else:
-            _require_gguf(gguf)
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, dtype="float32")
             # These say how the file was packed; the weights no longer are.
             del model.config.quantization_config
@@ -46,13 +44,6 @@ def _linked(files: Mapping[str, Path], scratch: Path) -> Path:
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(path)
     return folder
-
-
-def _require_gguf(name: str) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise ValueError(
-            f"{name} is read by the package gguf, which is not installed; pip install 'millrace[pretrained]'"
-        )
 
 
 def _architecture(folder: Path) -> Any:

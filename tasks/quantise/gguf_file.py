@@ -93,10 +93,8 @@ def gguf_name(name: str) -> str:
 
 
 def _header(path: Path, decoder: Decoder) -> GGUFWriter:
-    try:
-        from gguf import GGUFWriter
-    except ImportError as error:
-        raise ValueError("the package gguf is needed to write GGUF files; pip install 'millrace[edge]'") from error
+    from gguf import GGUFWriter
+
     writer = GGUFWriter(path, "qwen2")
     writer.add_block_count(decoder.layers)
     writer.add_context_length(decoder.positions)

@@ -1,20 +1,24 @@
-"""Modules of torch as ONNX files for ONNX Runtime, their matrices of weights as 8-bit integers."""
+"""Modules of torch as ONNX files for ONNX Runtime, in floats and in 8-bit integers."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from storage.files import atomic_path
 
-OPERATORS = ("MatMul", "Gemm")
-"""What is computed with integers: their weights are most of a transformer, and nearly all of its time."""
+MATRICES = ("MatMul", "Gemm")
+"""What is computed with integers where activations become integers as they come: nearly all of a transformer's time."""
+CONVOLUTIONS = ("Conv", *MATRICES)
+"""What is computed with integers where the range of activations was looked at before."""
 
 
 def write_onnx(path: Path, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
@@ -28,36 +32,86 @@ def write_onnx(path: Path, module: nn.Module, inputs: Mapping[str, Tensor], outp
         module: in evaluation mode; it takes the inputs in their order.
         inputs: examples by name; their shapes and dtypes are those of the file.
         outputs: names of the tensors that the module returns.
-
-    Raises:
-        ValueError: the packages that write ONNX are not installed.
     """
-    try:
-        import onnxscript  # noqa: F401  (torch asks for it later, in words of its own)
-        from onnxruntime import quantization
-    except ImportError as error:
-        raise ValueError(f"{error.name} is needed to write ONNX files; pip install 'millrace[edge]'") from error
+    from onnxruntime import quantization
+
+    with atomic_path(path) as partial, tempfile.TemporaryDirectory(dir=path.parent) as work:
+        plain = Path(work) / "float.onnx"
+        write_float_onnx(plain, module, inputs, outputs)
+        with _quietly():
+            quantization.quantize_dynamic(
+                plain,
+                partial,
+                op_types_to_quantize=list(MATRICES),
+                per_channel=True,
+                weight_type=quantization.QuantType.QUInt8,
+            )
+
+
+def write_float_onnx(
+    path: Path,
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    variable: Mapping[str, Sequence[int]] | None = None,
+) -> None:
+    """Write what a module computes, in floats; what depends on weights alone is computed once.
+
+    Args:
+        path: the file.
+        module: in evaluation mode; it takes the inputs in their order.
+        inputs: examples by name.
+        outputs: names of the tensors that the module returns.
+        variable: axes whose length may be another than in the examples, by input.
+    """
+    from onnxruntime import quantization
+
     assert not module.training, "a module is exported as it evaluates"
     with atomic_path(path) as partial, tempfile.TemporaryDirectory(dir=path.parent) as work, _quietly():
-        plain, folded = Path(work) / "float.onnx", Path(work) / "folded.onnx"
+        raw = Path(work) / "raw.onnx"
+        shapes = tuple(dict.fromkeys((variable or {}).get(name, ()), torch.export.Dim.AUTO) or None for name in inputs)
         with torch.no_grad():
             torch.onnx.export(
                 module,
                 tuple(inputs.values()),
-                plain,
+                raw,
                 dynamo=True,
                 input_names=list(inputs),
                 output_names=list(outputs),
+                dynamic_shapes=shapes if variable else None,
+                optimize=not variable,  # onnxscript 0.7 cannot fold the split of an axis whose length it does not know
                 external_data=False,
                 verbose=False,
             )
-        quantization.quant_pre_process(plain, folded, skip_symbolic_shape=True)  # weights that are cut up are computed
-        quantization.quantize_dynamic(
-            folded,
+        quantization.quant_pre_process(raw, partial, skip_symbolic_shape=True)
+
+
+def quantise_onnx(path: Path, target: Path, examples: Iterable[Mapping[str, Tensor]]) -> None:
+    """Turn a file in floats into one whose convolutions and products of matrices are of 8-bit integers.
+
+    The range of every activation is that which it takes for examples of the inputs ("static quantisation"); weights
+    have a scale for each output.
+    """
+    from onnxruntime import quantization
+
+    class Examples(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left = iter(examples)
+
+        def get_next(self) -> Mapping[str, Any] | None:
+            found = next(self._left, None)
+            return None if found is None else {name: value.numpy() for name, value in found.items()}
+
+    with atomic_path(target) as partial, _quietly():
+        quantization.quantize_static(
+            path,
             partial,
-            op_types_to_quantize=list(OPERATORS),
+            Examples(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(CONVOLUTIONS),
             per_channel=True,
-            weight_type=quantization.QuantType.QUInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
         )
 
 
@@ -67,6 +121,8 @@ def _quietly() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)

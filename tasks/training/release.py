@@ -6,6 +6,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,10 @@ from storage.files import write_atomic
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PACKED = "packed"
 """Entry of `config.json` that says how weights are packed, and that they are."""
+COMPUTED_BY = "computed_by"
+"""Entry of `config.json` that names what computes in place of the network, `module:class`, and needs `ONNX`."""
+ONNX = "model.onnx"
+"""A network, or the most of it, for ONNX Runtime."""
 FAMILIES = ("tasks",)
 """Packages in which `config.json` may name a family's `Release`."""
 
@@ -62,6 +67,8 @@ class Release(ABC):
         else:
             release = family.restore(config["model"], config["weights"], folder)
             load_weights(folder / WEIGHTS, release.network, frozenset(config["left_out"]))
+        if config.get(COMPUTED_BY):
+            release = replace(release, network=imported(config[COMPUTED_BY])(release.network, folder / ONNX))
         release.network.eval()
         return release
 
@@ -111,6 +118,7 @@ def write_config(
     weights: Mapping[str, Any],
     left_out: list[str],
     packed: QuantiseRecipe | None = None,
+    computed_by: str | None = None,
 ) -> None:
     """Write `config.json`.
 
@@ -121,9 +129,12 @@ def write_config(
         weights: where in the training the weights are from.
         left_out: entries of the model's state that are not in the weights, as the model has them from elsewhere.
         packed: how the weights are packed, if they are.
+        computed_by: `module:class`, made from the network and the path of `ONNX`, that computes in its place.
     """
     path = f"{family.__module__}:{family.__qualname__}"
     content = {"release": path, "model": config, "weights": weights, "left_out": sorted(left_out)}
     if packed:
         content |= {PACKED: packed.model_dump(mode="json"), "quantization_config": packed.quantization_config()}
+    if computed_by:
+        content[COMPUTED_BY] = computed_by
     write_atomic(folder / CONFIG, json.dumps(content, indent=1, sort_keys=True) + "\n")

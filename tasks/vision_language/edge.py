@@ -38,8 +38,7 @@ def write_edge(
         embeddings: what embeddings become that are not packed.
 
     Raises:
-        ValueError: a decoder that is neither Qwen2 nor Llama, a memory that is told by keys and values, or packages
-            that are missing.
+        ValueError: a decoder that is neither Qwen2 nor Llama, or a memory that is told by keys and values.
     """
     network, tokens = release.network, release.tokens
     if network.recall.scale is None:

@@ -18,7 +18,6 @@ VOCABULARY = 300
 @pytest.fixture(scope="session")
 def edge() -> Path:
     """The interpreter that has llama.cpp, with gguf in this one; else the test is skipped."""
-    pytest.importorskip("gguf", reason="the extra `export` is not installed; make edge does that")
     try:
         return edge_python()
     except ValueError as error:

@@ -128,7 +128,6 @@ class Exported:
 
 @pytest.fixture(scope="module")
 def exported(edge, tmp_path_factory):
-    pytest.importorskip("onnxscript", reason="the extra `export` is not installed; make edge does that")
     return Exported(tmp_path_factory.mktemp("board"), edge, tmp_path_factory.mktemp("work"))
 
 

@@ -16,7 +16,6 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize(("bits", "low", "high"), [(8, -127, 128), (4, -8, 8), (1.58, -1, 2)])
 @pytest.mark.parametrize("ternary", ["TQ1_0", "TQ2_0"])
 def test_rows_of_integers(tmp_path, bits, low, high, ternary):
-    pytest.importorskip("gguf", reason="the extra `export` is not installed; make edge does that")
     _, decoder = ternary_qwen2(224, 14, 2**-4)
     scales = RNG.uniform(0.01, 0.02, (VOCABULARY, 7 if bits == 4 else 1)).astype(np.float16).astype(np.float32)
     table = Codes(RNG.integers(low, high, (VOCABULARY, 224), np.int8), scales, bits)

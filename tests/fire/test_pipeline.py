@@ -180,6 +180,31 @@ def test_an_ablation_in_the_config_trains_a_second_model(finished, profile, tmp_
     assert {"emberformer", "calm"} < scores["models"].keys()
 
 
+def test_a_model_in_8_bits_is_judged_beside_its_own_and_taken_by_name(finished, profile, tmp_path):
+    root = copy_of(finished, tmp_path / "root", "fire_evaluation_report")
+    result = run(profile, root, "--set", "quantised={small: {model: emberformer, calibration: 6}}")
+    assert "fire_quantising small-0" in result.stdout
+    assert "8 stages: 2 worked, 6 cached" in result.stdout
+    scores = json.loads((only(root, "fire_evaluation_report").folder / "scores.json").read_text())
+    exact, small = (scores["models"][name]["runs"][0]["validation"]["growth_f1"] for name in ("emberformer", "small"))
+    assert small == pytest.approx(exact, abs=0.1)
+    asset = only(root, "fire_model_int8")
+    assert asset.manifest.metrics["logits_apart"] < 1e-3
+    assert asset.manifest.metrics["growth_f1"] == pytest.approx(asset.manifest.metrics["growth_f1_exact"], abs=0.1)
+    assert asset.manifest.counts["bytes"] == (asset.folder / "model.onnx").stat().st_size
+    predicted = millrace("predict-fire", FIRE, "--model", asset.name, "--output", str(tmp_path / "out"), root=root)
+    assert predicted.returncode == 0, predicted.stderr
+    assert [*(tmp_path / "out").glob("*.tif")]
+    judged = millrace("evaluate", asset.name, root=root)
+    assert judged.returncode == 0, judged.stderr
+
+
+def test_what_is_quantised_must_be_a_model_of_the_pipeline(profile, monkeypatch, capsys, tmp_path):
+    for setting in ("quantised={emberformer: {model: emberformer}}", "quantised={small: {model: other}}"):
+        told = refused(monkeypatch, capsys, tmp_path, "plan", "wildfire", "-p", profile, "--set", setting)
+        assert "must have a name of its own, and name one of emberformer" in told
+
+
 # -- a killed run -------------------------------------------------------------------------------------------------
 
 

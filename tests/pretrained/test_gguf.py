@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gguf
 import numpy as np
-import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
@@ -16,7 +16,6 @@ from flows.commands.pull import pull_checkpoint
 from storage.assets import AssetStore
 from tasks.text.tokens import Tokens
 
-gguf = pytest.importorskip("gguf", reason="the extra `pretrained` is not installed")
 HIDDEN, HEADS, KV_HEADS, INNER = 64, 4, 2, 96
 LAYER = {
     "attn_q": ("self_attn.q_proj", HIDDEN, HIDDEN), "attn_k": ("self_attn.k_proj", HIDDEN // 2, HIDDEN),

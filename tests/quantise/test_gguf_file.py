@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -93,7 +94,6 @@ def ternary_decoder(hidden: int = 56, heads: int = 14, **replaced) -> Decoder:
 
 
 def read_back(path) -> dict[str, np.ndarray]:
-    gguf = pytest.importorskip("gguf", reason="the extra `edge` is not installed; make edge does that")
     return {
         tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type) for tensor in gguf.GGUFReader(path).tensors
     }
@@ -101,7 +101,6 @@ def read_back(path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
 def test_ternary_weights_come_back_bit_for_bit(tmp_path, kind):
-    pytest.importorskip("gguf", reason="the extra `edge` is not installed; make edge does that")
     decoder = ternary_decoder()
     write_gguf(tmp_path / "model.gguf", decoder, ternary=kind, embeddings="F32")
     found, wide = read_back(tmp_path / "model.gguf"), padded(decoder)
@@ -115,7 +114,6 @@ def test_ternary_weights_come_back_bit_for_bit(tmp_path, kind):
 
 
 def test_embeddings_of_four_and_eight_bits_and_ternary_rows_come_back_bit_for_bit(tmp_path):
-    pytest.importorskip("gguf", reason="the extra `edge` is not installed; make edge does that")
     scales = RNG.uniform(0.01, 0.02, (50, 2)).astype(np.float16).astype(np.float32)
     for bits, low, high, groups in ((4, -8, 8, 2), (8, -127, 128, 1), (1.58, -1, 2, 1)):
         table = Codes(RNG.integers(low, high, (50, 64), np.int8), scales[:, :groups], bits)
@@ -127,7 +125,6 @@ def test_embeddings_of_four_and_eight_bits_and_ternary_rows_come_back_bit_for_bi
 
 
 def test_plain_floats_need_no_padding(tmp_path):
-    pytest.importorskip("gguf", reason="the extra `edge` is not installed; make edge does that")
     decoder = decoder_of(qwen2(64, 16, 96, tie_word_embeddings=True))
     write_gguf(tmp_path / "model.gguf", decoder, embeddings="Q8_0", linears="Q4_0")
     found = read_back(tmp_path / "model.gguf")
@@ -136,7 +133,6 @@ def test_plain_floats_need_no_padding(tmp_path):
 
 
 def test_what_16_bits_cannot_hold_and_what_is_missing_is_refused(tmp_path):
-    pytest.importorskip("gguf", reason="the extra `edge` is not installed; make edge does that")
     name = "model.layers.1.mlp.up_proj.weight"
     tiny = ternary_codes(np.zeros((40, 56)), scale=1e-6)
     with pytest.raises(ValueError, match=rf"{name}: 16-bit floats cannot hold its scale 1e-06"):
