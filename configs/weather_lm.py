@@ -89,6 +89,13 @@ class MaeRecipe(Config):
         return self
 
 
+class Int8Vision(Config):
+    """The vision model in 8-bit integers, for ONNX Runtime."""
+
+    windows: int = Field(32, ge=1)
+    """Validation windows on which it is compared with the exact one, evenly spaced."""
+
+
 # -- language -----------------------------------------------------------------------------------------------------
 
 

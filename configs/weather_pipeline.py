@@ -12,6 +12,7 @@ from configs.training import Execution
 from configs.weather import Recipe, SampleSource, Source, SplitConfig, StoreLayout, WindowConfig
 from configs.weather_lm import (
     CaptionConfig,
+    Int8Vision,
     LanguageRecipe,
     MaeRecipe,
     NarrationEvaluation,
@@ -39,6 +40,8 @@ class WeatherConfig(Config):
     """Texts by date and region; none stops after the vision model."""
     mae: MaeRecipe | None = None
     """The masked autoencoder; none stops after the data."""
+    mae_int8: Int8Vision | None = None
+    """The same in 8 bits."""
     languages: dict[str, LanguageRecipe] = Field({})
     """Language models, by a name of your own."""
     narrators: dict[str, NarratorRecipe] = Field({})
@@ -55,6 +58,8 @@ class WeatherConfig(Config):
     @model_validator(mode="after")
     def _resolvable(self) -> Self:
         check_names(self.narrators, self.ablations)
+        if self.mae_int8 and self.mae is None:
+            raise ValueError("mae_int8 needs mae; add it, or leave mae_int8 out")
         trainings = self.trainings()
         for name, _, recipe in trainings:
             if self.captions is None or self.mae is None:

@@ -31,6 +31,7 @@ from tasks.era5.inputs import may_be_netcdf
 from tasks.era5.prepare import era5_training_set
 from tasks.era5.report import era5_report
 from tasks.era5.scan import era5_catalog
+from tasks.mae.quantised import mae_quantising
 from tasks.mae.report import mae_report
 from tasks.mae.training import mae_training
 from tasks.narration.language import language_training
@@ -67,10 +68,12 @@ def weather(config: WeatherConfig) -> Any:
 
 
 def _vision(config: WeatherConfig, store: Any, training_set: Any) -> Any:
-    """Pretrain the vision model and compare it with its baselines."""
+    """Pretrain the vision model, compare it with its baselines, and turn it into 8 bits where that is asked for."""
     assert config.mae is not None
     mae = mae_training(store=store, training_set=training_set, recipe=config.mae, execution=config.execution)
     mae_report(store=store, training_set=training_set, model=mae, windows=config.mae.report_windows)
+    if config.mae_int8 is not None:
+        mae_quantising(model=mae, store=store, training_set=training_set, recipe=config.mae_int8)
     return mae
 
 
@@ -159,7 +162,8 @@ def raw_files(config: WeatherConfig, today: date) -> Any:
 
 def judge_vision(given: Given) -> Callable[[], Any]:
     """Judge a vision model on the test period of another training set."""
-    recipe = MaeRecipe.model_validate(given.model.manifest.config["recipe"])
+    trained = given.model if given.model.kind == mae_training.kind else given.of_model(mae_training.kind)
+    recipe = MaeRecipe.model_validate(trained.manifest.config["recipe"])
     store, training_set = _windows(given)
     return partial(mae_report, store=store, training_set=training_set, model=given.model, windows=recipe.report_windows)
 
@@ -205,6 +209,7 @@ PIPELINE = Pipeline(
     weather,
     judges={
         mae_training.kind: judge_vision,
+        mae_quantising.kind: judge_vision,
         language_training.kind: judge_language,
         narrator_training.kind: judge_narrator,
     },

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.wildfire import Int8Model
 from storage.assets import Asset
@@ -35,10 +33,10 @@ def fire_quantising(
     """
     from models.fire.emberformer import EmberFormer
     from tasks.fire.onnx import HEADS, VARIABLE, FeatureGraph, OnnxEmberFormer, inputs_of
-    from tasks.fire.released import FireRelease, open_part, release_config
+    from tasks.fire.released import FireRelease, open_part
     from tasks.quantise.onnx_file import quantise_onnx, write_float_onnx
     from tasks.quantise.onnx_run import cost
-    from tasks.training.release import CONFIG, ONNX, WEIGHTS, write_config, write_weights
+    from tasks.training.release import ONNX, WEIGHTS, write_computed_release
 
     release = FireRelease.from_release(model.folder)
     network = release.network
@@ -58,11 +56,7 @@ def fire_quantising(
     job.progress(1, 4, "quantising")
     quantise_onnx(plain, small, map(inputs_of, examples))
     job.progress(2, 4, "comparing")
-    write_weights(job.folder / WEIGHTS, network, lambda name: name.startswith(HEADS))
-    left_out = [name for name in network.state_dict() if not name.startswith(HEADS)]
-    by = f"{OnnxEmberFormer.__module__}:{OnnxEmberFormer.__qualname__}"
-    weights = _weights(model.folder / CONFIG)
-    write_config(job.folder, FireRelease, release_config(release.recipe, training), weights, left_out, computed_by=by)
+    write_computed_release(job.folder, model.folder, network, OnnxEmberFormer, lambda name: name.startswith(HEADS))
     before, after = (_growth_f1(FireRelease.from_release(place), validation) for place in (model.folder, job.folder))
     job.progress(4, 4)
     exact, found = cost(plain, inputs_of(largest)), cost(small, inputs_of(largest))
@@ -118,9 +112,3 @@ def _growth_f1(release: FireRelease, samples: FireDataset) -> float:
             scorer.add_batch(release.predict(batch), batch)
     found = measures(scorer.histograms(), release.threshold, CALIBRATION_BINS)
     return float(found["growth_f1"][0])
-
-
-def _weights(config: Path) -> dict[str, Any]:
-    """Return where in the training a release's weights are from."""
-    found: dict[str, Any] = json.loads(config.read_text())["weights"]
-    return found

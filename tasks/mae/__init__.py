@@ -2,6 +2,7 @@
 
 Stages:
 
-    mae_training  training.py
-    mae_report    report.py
+    mae_training    training.py
+    mae_quantising  quantised.py
+    mae_report      report.py
 """

@@ -8,6 +8,8 @@ from storage.assets import Asset
 from storage.files import write_atomic
 from tasks.stage import Job, StageResult, stage
 
+TRAINED = "weather_mae"
+
 
 @stage("weather_mae_report")
 def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, windows: int) -> StageResult:
@@ -43,7 +45,9 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     save_figure(draw_errors(by_channel, by_ratio), job.folder / "errors.png")
     shown = reconstruct(release, dataset, release.recipe.mask_ratio)
     save_figure(draw_reconstructions(dataset, *shown), job.folder / "reconstructions.png")
-    save_figure(draw_curves(read_history(model.folder)), job.folder / "curves.png")
+    trained = model.kind == TRAINED
+    if trained:
+        save_figure(draw_curves(read_history(model.folder)), job.folder / "curves.png")
     return StageResult(
         counts={"windows": len(at_training.steps), "mask_ratio": release.recipe.mask_ratio},
         metrics={
@@ -52,5 +56,5 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
             "vs_interpolation_low": gain.low,
             "vs_interpolation_high": gain.high,
         },
-        pictures=["reconstructions.png", "errors.png", "curves.png"],
+        pictures=["reconstructions.png", "errors.png", *(["curves.png"] if trained else [])],
     )

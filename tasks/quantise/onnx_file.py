@@ -22,10 +22,7 @@ CONVOLUTIONS = ("Conv", *MATRICES)
 
 
 def write_onnx(path: Path, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
-    """Write what a module computes of inputs of these shapes, with 8-bit weights (one scale for each output).
-
-    Activations become integers while it runs, with scales of what they are then ("dynamic quantisation"). Integers have
-    no sign: products of signed ones saturate on x86 processors without VNNI, which costs a quarter of the outputs.
+    """Write what a module computes of inputs of these shapes, products of matrices in 8 bits: `quantise_matrices`.
 
     Args:
         path: the file.
@@ -33,19 +30,10 @@ def write_onnx(path: Path, module: nn.Module, inputs: Mapping[str, Tensor], outp
         inputs: examples by name; their shapes and dtypes are those of the file.
         outputs: names of the tensors that the module returns.
     """
-    from onnxruntime import quantization
-
-    with atomic_path(path) as partial, tempfile.TemporaryDirectory(dir=path.parent) as work:
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
         plain = Path(work) / "float.onnx"
         write_float_onnx(plain, module, inputs, outputs)
-        with _quietly():
-            quantization.quantize_dynamic(
-                plain,
-                partial,
-                op_types_to_quantize=list(MATRICES),
-                per_channel=True,
-                weight_type=quantization.QuantType.QUInt8,
-            )
+        quantise_matrices(plain, path)
 
 
 def write_float_onnx(
@@ -84,6 +72,24 @@ def write_float_onnx(
                 verbose=False,
             )
         quantization.quant_pre_process(raw, partial, skip_symbolic_shape=True)
+
+
+def quantise_matrices(path: Path, target: Path) -> None:
+    """Turn a file in floats into one whose products of matrices are of 8-bit integers, a scale for each output.
+
+    Activations become integers while it runs, with scales of what they are then ("dynamic quantisation"). Integers have
+    no sign: products of signed ones saturate on x86 processors without VNNI, which costs a quarter of the outputs.
+    """
+    from onnxruntime import quantization
+
+    with atomic_path(target) as partial, _quietly():
+        quantization.quantize_dynamic(
+            path,
+            partial,
+            op_types_to_quantize=list(MATRICES),
+            per_channel=True,
+            weight_type=quantization.QuantType.QUInt8,
+        )
 
 
 def quantise_onnx(path: Path, target: Path, examples: Iterable[Mapping[str, Tensor]]) -> None:

@@ -138,3 +138,24 @@ def write_config(
     if computed_by:
         content[COMPUTED_BY] = computed_by
     write_atomic(folder / CONFIG, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def write_computed_release(
+    folder: Path, exact: Path, network: nn.Module, by: type[nn.Module], stored: Callable[[str], bool]
+) -> None:
+    """Write the release of a model whose file for ONNX Runtime lies in a folder already.
+
+    Args:
+        folder: of the new release.
+        exact: folder of the release that the file was made from, of which all is taken over but the weights.
+        network: of that release.
+        by: what computes in its place, made from it and the path of the file.
+        stored: says of an entry of the network's state whether `by` needs it.
+    """
+    content = json.loads((exact / CONFIG).read_text())
+    write_weights(folder / WEIGHTS, network, stored)
+    left_out = [name for name in network.state_dict() if not stored(name)]
+    computed_by = f"{by.__module__}:{by.__qualname__}"
+    write_config(
+        folder, imported(content["release"]), content["model"], content["weights"], left_out, computed_by=computed_by
+    )

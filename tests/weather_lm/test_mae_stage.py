@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from configs.weather_pipeline import WeatherConfig
+from flows.runner import run
+from flows.weather import PIPELINE
 from models.weather.sat_swin_mae import SatSwinMAE
 from storage.window_dataset import WindowDataset
 from tasks.mae.objective import CONTEXT, MaeObjective, MaskedWindows, collate
 from tasks.mae.released import MaeRelease
+from tasks.progress import Silent
 from tasks.training.loader import ordered_batches
 from tasks.training.share import Share
+from tests.command import millrace
 from tests.once import only
 from tests.weather_lm.tiny import CONFIG, folders
 
@@ -96,3 +102,19 @@ def test_the_report_judges_the_model_beside_its_baselines(built):
     assert errors["by_channel"].keys() == errors["by_ratio"].keys() == who
     assert all(len(by_ratio) == 4 for by_ratio in errors["by_ratio"].values())
     assert {"errors.png", "reconstructions.png", "curves.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_model_in_8_bits_rebuilds_nearly_the_same_and_is_judged_by_name(built, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(built[0].root, root, ignore=shutil.ignore_patterns(".locks"))
+    config = WeatherConfig.model_validate(CONFIG | {"captions": None, "narrators": {}, "ablations": {}, "mae_int8": {}})
+    run(PIPELINE, config, root, Silent(), workers="inline")
+    small = only(root, "weather_mae_int8")
+    metrics = small.manifest.metrics
+    assert metrics["apart"] < 1e-3
+    assert metrics["error"] == pytest.approx(metrics["error_exact"], rel=0.05)
+    network = MaeRelease.from_release(small.folder).network
+    assert not [*network.parameters()], "all of it is in the file"
+    assert {file.name for file in small.folder.iterdir()} >= {"model.onnx", "config.json"}
+    judged = millrace("evaluate", small.name, root=root)
+    assert judged.returncode == 0, judged.stderr
