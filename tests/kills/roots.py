@@ -25,12 +25,14 @@ WEATHER_OF_TWO_MONTHS = WEATHER | {
     "languages": WEATHER["languages"]
     | {"other": {"model": LLAMA, "text": WEATHER["languages"]["small"]["text"] | {"text": TEXTS}}},
     "ablations": {"other": {"of": "adapter", "set": {"language": "other"}}},
+    "mae_int8": {"windows": 2},
 }
-MODELS = ("captions", "mae", "languages", "narrators", "ablations", "evaluation")
+MODELS = ("captions", "mae", "mae_int8", "languages", "narrators", "ablations", "evaluation")
 FIRE_IN_SHORT: dict[str, Any] = FIRE | {
     "source": FIRE["source"] | {"fires": 12, "max_frames": 4},
     "models": {"emberformer": FIRE["models"]["emberformer"] | {
         "training": FIRE["models"]["emberformer"]["training"] | {"epochs": 1, "steps_per_epoch": 3}}},
+    "quantised": {"small": {"model": "emberformer", "calibration": 2}},
 }  # fmt: skip
 IMAGES: dict[str, Any] = {
     "source": {"kind": "sample", "images": 60, "side": 64, "misbehaving_share": 0.05},
@@ -48,7 +50,7 @@ PROFILES: dict[str, tuple[str, dict[str, Any]]] = {
 DATA = {name: value for name, value in WEATHER_OF_TWO_MONTHS.items() if name not in MODELS} | {"mae": None}
 SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "windows": ("weather", DATA | {"source": DATA["source"] | {"start": "2024-01-27", "days": 10}}),
-    "fires": ("wildfire", FIRE_IN_SHORT | {"models": {}}),
+    "fires": ("wildfire", FIRE_IN_SHORT | {"models": {}, "quantised": {}}),
 }
 """Data stages alone, for a look that takes seconds."""
 

@@ -30,8 +30,11 @@ FEW: dict[tuple[str, str, Process], int] = {
     ("fires", "fire_split", "main"): 3,
 }
 """Kills of a stage."""
-FROM_ELSEWHERE = {"era5_cds", "era5_arco", "language_report", "pretrained_from_hub", "pretrained_from_files"}
-"""Stages that read the network (`test_cds.py` and `test_pull.py` kill downloads) or are run by verbs alone."""
+FROM_ELSEWHERE = {
+    "era5_cds", "era5_arco", "language_report", "pretrained_from_hub", "pretrained_from_files", "language_pruning",
+}  # fmt: skip
+"""Stages that read the network or what came from it (`test_cds.py` and `test_pull.py` kill downloads), or are run by
+verbs alone."""
 
 
 def calm(factory: pytest.TempPathFactory, name: str) -> Calm:
