@@ -8,13 +8,14 @@ Prints the median milliseconds of a round on one core, and the most memory that 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
 
 import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
+
+from tasks.peak_memory import peak_bytes
 
 
 def main(path: str, inputs: str, rounds: int) -> None:
@@ -29,8 +30,7 @@ def main(path: str, inputs: str, rounds: int) -> None:
         began = time.perf_counter()
         session.run(None, fed)
         seconds.append(time.perf_counter() - began)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"milliseconds": 1e3 * statistics.median(seconds), "peak_mb": peak / 1e6}))
+    print(json.dumps({"milliseconds": 1e3 * statistics.median(seconds), "peak_mb": peak_bytes() / 1e6}))
 
 
 if __name__ == "__main__":

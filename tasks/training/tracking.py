@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import resource
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from torch import nn
 from configs.training import WandbConfig
 from storage.files import write_atomic
 from storage.locks import FileLock
+from tasks.peak_memory import peak_bytes
 
 IN_KEY = False
 
@@ -195,10 +195,10 @@ def _sizes(model: nn.Module) -> dict[str, int]:
 
 
 def _peak_bytes() -> int:
-    """Return the most memory that this process has held: of the GPU, where there is one in use."""
+    """Return the most memory that this process has held: of the GPU, where one is in use."""
     if torch.cuda.is_available() and (peak := torch.cuda.max_memory_allocated()):
         return peak
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_bytes()
 
 
 def _name(stage: str, key: str | None) -> str:

@@ -113,6 +113,7 @@ def test_a_model_in_8_bits_rebuilds_nearly_the_same_and_is_judged_by_name(built,
     metrics = small.manifest.metrics
     assert metrics["apart"] < 1e-3
     assert metrics["error"] == pytest.approx(metrics["error_exact"], rel=0.05)
+    assert metrics["peak_mb"] < 250, "a process that does not import torch"
     network = MaeRelease.from_release(small.folder).network
     assert not [*network.parameters()], "all of it is in the file"
     assert {file.name for file in small.folder.iterdir()} >= {"model.onnx", "config.json"}
