@@ -35,7 +35,7 @@ CLAIMS = ("count", "colour", "shape", "relation")
 def run(bench: Bench) -> list[Figure]:
     """Run the pipeline, or find what it made, and read its scores."""
     _, folders = run_pipeline(bench, "microvlm", _config(bench.quick), asset_root(bench, ROOT), PROFILE)
-    scores = json.loads((folders["microvlm_report"] / "scores.json").read_bytes())
+    scores = json.loads((folders["vlm_report"] / "scores.json").read_bytes())
     return [_gap(bench, scores), _retrieval(bench, scores), _recall(bench, scores), _few_bits(bench, scores)]
 
 

@@ -45,7 +45,8 @@ def vlm_packing(
     release.tokens.tokenizer.save_pretrained(str(job.folder / FOLDER))
     with torch.no_grad():
         found = VlmRelease.from_release(job.folder).network(batch).logits.told
-    apart = float((found - expected).abs().max())
+    # At padding, which nobody reads, attention has nothing to look at, and its forms differ.
+    apart = float((found - expected)[batch.told.attended].abs().max())
     if not apart <= TOLERANCE:
         raise ChildProcessError(f"the packed model's logits are off by {apart:.2g}, more than {TOLERANCE:g}")
     size = (job.folder / WEIGHTS).stat().st_size

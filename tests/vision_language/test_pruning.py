@@ -24,7 +24,7 @@ from tasks.vision_language.language_released import CaptionLanguageRelease
 from tasks.vision_language.released import VlmRelease
 from tasks.vision_language.texts import read_texts
 from tests.once import only
-from tests.vision_language.tiny import CONFIG, stage
+from tests.vision_language.tiny import CONFIG, FEW_BITS, stage
 
 WORDS = "the a of red blue green circle square triangle left right above below and with three two one four big small"
 
@@ -52,7 +52,9 @@ def pruned(vlm: AssetStore, root: Path, pretrained: Path, prune: dict[str, objec
     vlm_section = config["vlm"]
     vlm_section["design"]["model"]["language"] = {"kind": "qwen2", "pretrained": str(pretrained)}
     vlm_section["design"]["tokenizer"] = str(pretrained / "tokenizer")
-    vlm_section |= {"text": None, "prune": prune, "stages": {"stage1": stage()}, "packed": {}}
+    vlm_section["design"]["model"]["recall"]["injection"] = "prefix"
+    packed = {"few_bits": {"stage": "stage1", "recipe": FEW_BITS}}
+    vlm_section |= {"text": None, "prune": prune, "stages": {"stage1": stage()}, "packed": packed}
     run(PIPELINE, MicroVlmConfig.model_validate(config), root, Silent(), workers="inline")
     return AssetStore(root)
 
