@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from types import SimpleNamespace
 
-UNWATCHED = SimpleNamespace(previews=lambda *of: {}, curves=lambda *of: {})
+UNWATCHED = SimpleNamespace(previews=lambda *of: {}, watched=lambda *of: {}, curves=lambda *of: {})
 """In place of what draws: pictures are in no key, and nothing that is kept comes from them."""
 LIBRARIES = ("torch", "torch.distributed.checkpoint", "transformers", "peft", "bitsandbytes", "zarr", "scipy.ndimage")
 
