@@ -105,7 +105,8 @@ class WildfireConfig(Config):
         names = {name for name, _, _ in self.trainings()}
         for name, wanted in self.quantised.items():
             if name in names or wanted.model not in names:
-                raise ValueError(f"quantised.{name} must have a name of its own, and name one of {', '.join(names)}")
+                known = ", ".join(sorted(names)) or "none"
+                raise ValueError(f"quantised.{name} must have a name of its own, and name one of the models: {known}")
         return self
 
     def idle(self) -> frozenset[str]:

@@ -67,7 +67,7 @@ def _measure(bench: Bench, subject: Subject) -> Figure:
     steps, rounds = (2, 1) if bench.quick else (60, 7)
     device = {"device": "cpu", "loader_workers": 0} if bench.quick else {"device": "cuda", "loader_workers": WORKERS}
     scratch = str(bench.work / subject.name)
-    with Program("gpu_trainer", {**subject.task, **device, "scratch": scratch}) as program:
+    with Program("loop_trainer", {**subject.task, **device, "scratch": scratch}) as program:
         facts = program.answer()
         bench.say(f"{subject.name}: {rounds} rounds of {steps} steps each way, {facts['parameters']:,} parameters")
         loops = {loop: lambda loop=loop: program.ask({"loop": loop, "steps": steps}) for loop in ("ours", "bare")}

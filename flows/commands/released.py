@@ -14,7 +14,7 @@ from flows.commands.tables import print_table, table
 from storage.assets import Asset, describe_size
 from storage.weights import StoredTensor, read_tensors
 from tasks.quantise.sizes import BITS, by_part, bytes_at
-from tasks.training.release import PACKED
+from tasks.training.release import COMPUTED_BY, ONNX, PACKED
 
 CONFIG, WEIGHTS = "config.json", ".safetensors"
 DIMENSIONS = (
@@ -41,9 +41,11 @@ def print_model(console: Console, asset: Asset) -> None:
         facts.add_row(name, escape(str(value)))
     print_table(console, facts)
     tensors = {name: tensor for file in weights for name, tensor in read_tensors(asset.folder / file).items()}
-    if PACKED in config:
-        console.print("[bold]packed[/]: several weights in a byte; the stage's counts tell how many", highlight=False)
-        _print_files(console, {name: files[name] for name in weights}, {}, sum(files.values()))
+    if PACKED in config or COMPUTED_BY in config:
+        told = "several weights in a byte" if PACKED in config else f"weights of 8 bits in {ONNX}"
+        console.print(f"[bold]packed[/]: {told}; the stage's counts tell how many bytes", highlight=False)
+        kept = {name: size for name, size in files.items() if name in (*weights, ONNX)}
+        _print_files(console, kept, {}, sum(files.values()))
         return
     console.print("[bold]arithmetic[/]: parameters, and their bytes at so many bits each", highlight=False)
     _print_sizes(console, tensors)

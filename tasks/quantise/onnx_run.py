@@ -20,7 +20,7 @@ ROUNDS = 10
 
 
 class OnnxRunner:
-    """A file that computes; it is opened when it is first used, in every process anew."""
+    """A file that computes; it is opened when it is first used."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,9 +42,6 @@ class OnnxRunner:
             except Exception as error:  # onnxruntime raises kinds of its own
                 raise ValueError(f"{self._path} cannot be read as an ONNX model ({error})") from None
         return self._session
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_path": self._path, "_session": None}
 
 
 def cost(path: Path, inputs: Mapping[str, Tensor]) -> dict[str, float]:

@@ -25,7 +25,7 @@ COMPUTED_BY = "computed_by"
 ONNX = "model.onnx"
 """A network, or the most of it, for ONNX Runtime."""
 FAMILIES = ("tasks",)
-"""Packages in which `config.json` may name a family's `Release`."""
+"""Packages in which `config.json` may name a family's `Release`, and what computes in place of its network."""
 
 
 class Release(ABC):
@@ -68,7 +68,7 @@ class Release(ABC):
             release = family.restore(config["model"], config["weights"], folder)
             load_weights(folder / WEIGHTS, release.network, frozenset(config["left_out"]))
         if config.get(COMPUTED_BY):
-            release = replace(release, network=imported(config[COMPUTED_BY])(release.network, folder / ONNX))
+            release = replace(release, network=_computed(folder, config[COMPUTED_BY], release.network))
         release.network.eval()
         return release
 
@@ -84,13 +84,27 @@ def _packed(family: type[Any], config: Mapping[str, Any], folder: Path) -> Any:
 
 
 def _family(folder: Path, path: str) -> type[Any]:
-    family: Any = None
-    if path.split(".")[0] in FAMILIES:
-        with contextlib.suppress(ImportError, AttributeError):
-            family = imported(path)
+    family = _named(path)
     if not (isinstance(family, type) and issubclass(family, Release)):
         raise ValueError(f"{folder / CONFIG} does not say of what family the model is; train it again")
     return family
+
+
+def _computed(folder: Path, path: str, network: nn.Module) -> nn.Module:
+    """Return what computes in place of a network."""
+    by = _named(path)
+    if by is None:
+        raise ValueError(f"{folder / CONFIG} says that {path!r} computes, which does not exist here; make it again")
+    found: nn.Module = by(network, folder / ONNX)
+    return found
+
+
+def _named(path: str) -> Any:
+    """Return what `config.json` names, none where that is not in the packages that it may name."""
+    if path.split(".")[0] in FAMILIES:
+        with contextlib.suppress(ImportError, AttributeError):
+            return imported(path)
+    return None
 
 
 def referred(folder: Path, name: str) -> Path:

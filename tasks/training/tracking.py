@@ -8,7 +8,6 @@ import json
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,30 +70,29 @@ class WandbTracker:
         values |= {f"train/{term}": value for term, value in row["terms"].items()}
         values |= {f"train/lr_{group}": value for group, value in row["learning_rates"].items()}
         values["model/memory_gb"] = _peak_bytes() / 1e9
-        self._log({**values, "step": row["step"], "epoch": row["epoch"]})
+        self._try(lambda run: self._write(run, {**values, "step": row["step"], "epoch": row["epoch"]}))
 
     def evaluation(self, row: Mapping[str, Any], previews: Mapping[str, bytes]) -> None:
         """Log `val/...` over the step, what has a section of its own there, and pictures as `preview/...`."""
 
-        import wandb
-        from PIL import Image
-
-        named = {key: key if key in ("step", "epoch") or "/" in key else f"val/{key}" for key in row}
-        values: dict[str, Any] = {named[key]: value for key, value in row.items()}
-        for name, png in previews.items():
-            values[f"preview/{name}"] = wandb.Image(Image.open(io.BytesIO(png)))
-        self._log(values)
-
-    def _log(self, values: Mapping[str, Any]) -> None:
-        """Log values over the step."""
-
         def log(run: Any) -> None:
-            for section in {key.partition("/")[0] for key in values if "/" in key} - self._sections:
-                run.define_metric(f"{section}/*", step_metric="step")
-                self._sections.add(section)
-            run.log(dict(values))
+            import wandb
+            from PIL import Image
+
+            named = {key: key if key in ("step", "epoch") or "/" in key else f"val/{key}" for key in row}
+            values: dict[str, Any] = {named[key]: value for key, value in row.items()}
+            for name, png in previews.items():
+                values[f"preview/{name}"] = wandb.Image(Image.open(io.BytesIO(png)))
+            self._write(run, values)
 
         self._try(log)
+
+    def _write(self, run: Any, values: Mapping[str, Any]) -> None:
+        """Log values over the step."""
+        for section in {key.partition("/")[0] for key in values if "/" in key} - self._sections:
+            run.define_metric(f"{section}/*", step_metric="step")
+            self._sections.add(section)
+        run.log(dict(values))
 
     def finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
         """Log the model as an artifact, the summary, and end the run."""
@@ -147,11 +145,11 @@ def start_tracker(
     swept = SWEEP_VARIABLE in os.environ
     try:
         mode = None if swept else config.mode
-        run = _start(config, mode, folder, stage, None if swept else key, parameters)
+        run = _start(config, mode, folder, stage, key, parameters, own_id=not swept)
     except Exception as error:
         say(f"W&B: {_first_line(error)}; the training goes on and logs offline below {folder}")
         try:
-            run = _start(config, "offline", folder, stage, key, parameters)
+            run = _start(config, "offline", folder, stage, key, parameters, own_id=True)
         except Exception as second:
             say(f"W&B: {_first_line(second)}; the training goes on without it")
             return NoTracker()
@@ -160,11 +158,18 @@ def start_tracker(
     run.summary.update(_sizes(model))
     if config.watch:
         run.watch(model, log="gradients", log_freq=100)
-    return WandbTracker(run, re.sub(r"[^A-Za-z0-9_.-]", "-", _name(stage, key)), say)
+    return WandbTracker(run, re.sub(r"[^A-Za-z0-9_.-]", "-", run_name(None, folder, stage, key)), say)
 
 
 def _start(
-    config: WandbConfig, mode: Any, folder: Path, stage: str, key: str | None, parameters: Mapping[str, Any]
+    config: WandbConfig,
+    mode: Any,
+    folder: Path,
+    stage: str,
+    key: str,
+    parameters: Mapping[str, Any],
+    *,
+    own_id: bool,
 ) -> Any:
     import wandb
 
@@ -173,13 +178,13 @@ def _start(
     return wandb.init(
         project=config.project,
         entity=config.entity,
-        name=_run_name(config.name, folder, stage, key),
+        name=run_name(config.name, folder, stage, key),
         tags=config.tags or None,
         group=config.group,
         config=dict(parameters),
         dir=folder,
-        id=key,
-        resume="allow" if key else None,
+        id=key if own_id else None,
+        resume="allow" if own_id else None,
         mode=mode,
         settings=quiet,
     )
@@ -201,22 +206,19 @@ def _peak_bytes() -> int:
     return peak_bytes()
 
 
-def _name(stage: str, key: str | None) -> str:
-    return f"{stage}-{key[:8]}" if key else stage
-
-
-def _run_name(template: str | None, folder: Path, stage: str, key: str | None) -> str:
-    """Return the name of a run, which stays when it is resumed; every trial of a sweep counts anew."""
-    if template is None or "{" not in template:
-        return template or _name(stage, key)
-    run = key or uuid.uuid4().hex
+def run_name(template: str | None, folder: Path, stage: str, key: str) -> str:
+    """Return the name of the run of a training; it stays when the training is resumed."""
+    if template is None:
+        return f"{stage}-{key[:8]}"
+    if "{" not in template:
+        return template
     path = folder / "run_names.json"
     with FileLock(folder / "run_names.lock"):
         known = json.loads(path.read_bytes()) if path.exists() else {}
-        if run not in known:
-            known[run] = {"counter": len(known) + 1, "time": time.strftime("%Y%m%d_%H%M%S")}
+        if key not in known:
+            known[key] = {"counter": len(known) + 1, "time": time.strftime("%Y%m%d_%H%M%S")}
             write_atomic(path, json.dumps(known, indent=1))
-    return template.format(stage=stage.split()[-1], **known[run])
+    return template.format(stage=stage.split()[-1], **known[key])
 
 
 def _first_line(error: BaseException) -> str:

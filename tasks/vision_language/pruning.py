@@ -42,7 +42,8 @@ def language_pruning(
         tokens, kept = prune_vocabulary(tokens, corpus, recipe.vocabulary)
         head = network.hf.get_output_embeddings()
         prune_embedding(network.hf.get_input_embeddings(), head, kept)
-        _set(network.hf.config, vocab_size=len(kept), **_marks(tokens))
+        marks = {"bos_token_id": tokens.begin, "eos_token_id": tokens.end, "pad_token_id": None}
+        network.hf.config.update({"vocab_size": len(kept), **marks})
     if recipe.layers is not None:
         _keep_layers(network.hf, recipe.layers)
     write_weights(job.folder / WEIGHTS, network, lambda name: True)
@@ -62,13 +63,5 @@ def _keep_layers(hf: Any, keep: tuple[int, ...]) -> None:
         raise ValueError(f"the layers of a {type(hf).__name__} have another name; only Llama-like decoders are pruned")
     decoder.layers = prune_layers(decoder.layers, keep)
     kinds = getattr(hf.config, "layer_types", None)
-    _set(hf.config, num_hidden_layers=len(keep), **({"layer_types": [kinds[k] for k in keep]} if kinds else {}))
-
-
-def _marks(tokens: Any) -> dict[str, int | None]:
-    return {"bos_token_id": tokens.begin, "eos_token_id": tokens.end, "pad_token_id": None}
-
-
-def _set(config: Any, **values: Any) -> None:
-    for name, value in values.items():
-        setattr(config, name, value)
+    left = {"layer_types": [kinds[k] for k in keep]} if kinds else {}
+    hf.config.update({"num_hidden_layers": len(keep), **left})

@@ -202,7 +202,7 @@ def test_a_model_in_8_bits_is_judged_beside_its_own_and_taken_by_name(finished, 
 def test_what_is_quantised_must_be_a_model_of_the_pipeline(profile, monkeypatch, capsys, tmp_path):
     for setting in ("quantised={emberformer: {model: emberformer}}", "quantised={small: {model: other}}"):
         told = refused(monkeypatch, capsys, tmp_path, "plan", "wildfire", "-p", profile, "--set", setting)
-        assert "must have a name of its own, and name one of emberformer" in told
+        assert "must have a name of its own, and name one of the models: emberformer" in told
 
 
 # -- a killed run -------------------------------------------------------------------------------------------------

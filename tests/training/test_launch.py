@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,11 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from configs.training import TrainingConfig
+from configs.training import TrainingConfig, WandbConfig
 from storage.assets import Asset, AssetStore
 from tasks.progress import Silent
 from tasks.session import Session
 from tasks.training.events import emit, parse
+from tasks.training.tracking import WandbTracker, run_name
 from tests import warm
 from tests.conftest import REPOSITORY
 from tests.training import toy_stage
@@ -233,6 +235,29 @@ def test_the_stage_reports_progress_and_facts_and_logs_to_wandb_offline(tmp_path
     kinds = [r.request.log_artifact.artifact.type for r in records if r.request.HasField("log_artifact")]
     artifacts = [r.artifact.type for r in records if r.WhichOneof("record_type") == "artifact"]
     assert "model" in kinds + artifacts
+
+
+def test_a_counted_name_stays_with_its_training_and_goes_on_with_the_next(tmp_path):
+    template = "run_{counter}_{stage}_{time}"
+    first = run_name(template, tmp_path, "microvlm_model stage1", "a" * 24)
+    assert first.startswith("run_1_stage1_")
+    assert run_name(template, tmp_path, "microvlm_model stage2", "b" * 24).startswith("run_2_stage2_")
+    assert run_name(template, tmp_path, "microvlm_model stage1", "a" * 24) == first
+    assert run_name(None, tmp_path, "toy", "c" * 24) == "toy-cccccccc"
+    with pytest.raises(ValueError, match=r"may hold \{stage\}, \{counter\} and \{time\}"):
+        WandbConfig(name="run_{number}")
+
+
+def test_a_picture_that_wandb_cannot_take_ends_the_logging_and_nothing_else():
+    told: list[str] = []
+    ended = SimpleNamespace(finish=lambda **how: told.append("finished"))
+    tracker = WandbTracker(ended, "toy", told.append)
+    tracker.evaluation({"step": 1, "epoch": 1}, {"broken": b"no picture"})
+    assert told[0].startswith("W&B: ")
+    assert told[0].endswith("the training goes on without it")
+    assert told[1:] == ["finished"]
+    tracker.training({"loss": 1.0, "gradient_norm": 1.0, "terms": {}, "learning_rates": {}, "step": 2, "epoch": 1})
+    assert len(told) == 2, "nothing is logged any more, and nothing told again"
 
 
 def test_pictures_are_shown_while_it_trains_and_none_is_in_the_asset(train_here):

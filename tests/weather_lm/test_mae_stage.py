@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -14,8 +15,10 @@ from configs.weather_pipeline import WeatherConfig
 from flows.runner import run
 from flows.weather import PIPELINE
 from models.weather.sat_swin_mae import SatSwinMAE
+from storage.assets import AssetStore
 from storage.window_dataset import WindowDataset
 from tasks.mae.objective import CONTEXT, MaeObjective, MaskedWindows, collate
+from tasks.mae.onnx import ReconstructionGraph
 from tasks.mae.released import MaeRelease
 from tasks.progress import Silent
 from tasks.training.loader import ordered_batches
@@ -23,6 +26,8 @@ from tasks.training.share import Share
 from tests.command import millrace
 from tests.once import only
 from tests.weather_lm.tiny import CONFIG, folders
+
+INT8 = WeatherConfig.model_validate(CONFIG | {"captions": None, "narrators": {}, "ablations": {}, "mae_int8": {}})
 
 
 @pytest.fixture
@@ -107,8 +112,7 @@ def test_the_report_judges_the_model_beside_its_baselines(built):
 def test_a_model_in_8_bits_rebuilds_nearly_the_same_and_is_judged_by_name(built, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(built[0].root, root, ignore=shutil.ignore_patterns(".locks"))
-    config = WeatherConfig.model_validate(CONFIG | {"captions": None, "narrators": {}, "ablations": {}, "mae_int8": {}})
-    run(PIPELINE, config, root, Silent(), workers="inline")
+    run(PIPELINE, INT8, root, Silent(), workers="inline")
     small = only(root, "weather_mae_int8")
     metrics = small.manifest.metrics
     assert metrics["apart"] < 1e-3
@@ -117,5 +121,30 @@ def test_a_model_in_8_bits_rebuilds_nearly_the_same_and_is_judged_by_name(built,
     network = MaeRelease.from_release(small.folder).network
     assert not [*network.parameters()], "all of it is in the file"
     assert {file.name for file in small.folder.iterdir()} >= {"model.onnx", "config.json"}
+    shown = millrace("show", small.name, root=root).stdout
+    assert re.search(rf"model.onnx +{(small.folder / 'model.onnx').stat().st_size:,}", shown)
     judged = millrace("evaluate", small.name, root=root)
     assert judged.returncode == 0, judged.stderr
+
+
+def test_a_file_that_computes_something_else_is_not_released(built, tmp_path, monkeypatch):
+    class Other(ReconstructionGraph):
+        def forward(self, *inputs):
+            return 1.01 * super().forward(*inputs)
+
+    monkeypatch.setattr("tasks.mae.onnx.ReconstructionGraph", Other)
+    root = tmp_path / "root"
+    shutil.copytree(built[0].root, root, ignore=shutil.ignore_patterns(".locks"))
+    with pytest.raises(ChildProcessError, match=r"reconstructions of the ONNX file are off by"):
+        run(PIPELINE, INT8, root, Silent(), workers="inline")
+    assert not AssetStore(root).assets("weather_mae_int8")
+
+
+def test_what_stands_in_for_a_network_is_code_of_this_project(built, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(only(built[0], "weather_mae").folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").chmod(0o644)
+    (folder / "config.json").write_text(json.dumps(config | {"computed_by": "subprocess:run"}))
+    with pytest.raises(ValueError, match="says that 'subprocess:run' computes, which does not exist here"):
+        MaeRelease.from_release(folder)

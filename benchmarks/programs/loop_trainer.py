@@ -1,8 +1,9 @@
 """Trains an objective for rounds of steps: by the project's loop, or by a bare one over batches on the device already.
 
-Arguments: objective, config, training, device, loader_workers, scratch. A request is {"loop": "ours" | "bare",
-"steps": n}; the answer is the seconds of those steps, until the device has done them. The first answer tells
-parameters, samples of a step, and the device; the answer to {"loop": "memory"} the most memory of the device so far.
+Arguments: objective, config, training, device, loader_workers, scratch, and threads where it is a CPU. A request is
+{"loop": "ours" | "bare", "steps": n}; the answer is the seconds of those steps, until the device has done them. The
+first answer tells parameters, samples of a step, and the device; that to {"loop": "memory"} the most memory of the
+device so far.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Training:
 
     def __init__(self, task: dict[str, Any]) -> None:
         training = TrainingConfig.model_validate(task["training"])
-        execution = Execution.model_validate({"device": task["device"], "loader_workers": task["loader_workers"]})
+        names = ("device", "loader_workers", "threads")
+        execution = Execution.model_validate({name: task[name] for name in names if name in task})
         self._share = Share.join(execution)
         objective = make_objective(task["objective"], task["config"])
         self.trainer = Trainer(objective, training, execution, self._share, Path(task["scratch"]))
