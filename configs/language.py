@@ -15,7 +15,8 @@ Cycles = Annotated[int, Field(ge=1, le=16)]
 Positions = Annotated[int, Field(ge=8, le=131_072)]
 
 
-def _check_heads(hidden: int, heads: int) -> None:
+def check_heads(hidden: int, heads: int) -> None:
+    """Refuse heads that rotary positions cannot turn."""
     if hidden % (2 * heads):
         raise ValueError(f"hidden ({hidden}) must be a multiple of twice the heads ({heads}): RoPE turns pairs")
 
@@ -52,7 +53,7 @@ class LlamaSizes(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_heads(self.hidden, self.heads)
+        check_heads(self.hidden, self.heads)
         _check_groups(self.heads, self.kv_heads)
         return self
 
@@ -77,7 +78,7 @@ class Qwen2Sizes(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_heads(self.hidden, self.heads)
+        check_heads(self.hidden, self.heads)
         _check_groups(self.heads, self.kv_heads)
         return self
 
@@ -141,7 +142,7 @@ class HrmTextSizes(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_heads(self.hidden, self.heads)
+        check_heads(self.hidden, self.heads)
         return self
 
 
@@ -190,7 +191,7 @@ class HrmActV1Config(LanguageConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_heads(self.hidden, self.heads)
+        check_heads(self.hidden, self.heads)
         return self
 
 

@@ -7,19 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from configs.language import HrmActV1Config
 from models.language.masks import visible_keys
+from models.language.recurrent import Level, cut_normal, rotation_table
 
-NORM_EPS = 1e-5
-ROPE_THETA = 10_000.0
 EXPLORATION = 0.1
 """Probability that a sequence must think for a random number of steps before it may halt."""
 IGNORED = -100
 """Label of a position that is not scored."""
-_STD_OF_CUT_NORMAL = 0.8796256610342398
-"""Standard deviation of a standard normal that is cut at -2 and 2."""
 
 
 @dataclass(frozen=True)
@@ -50,71 +46,6 @@ class ActStep:
     """Sequences whose scored tokens are all right (B,), bool."""
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions (arXiv 2104.09864) and without biases."""
-
-    def __init__(self, hidden: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv_proj = nn.Linear(hidden, 3 * hidden, bias=False)
-        self.o_proj = nn.Linear(hidden, hidden, bias=False)
-
-    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Return (B, S, d); `rotation` (2, S, d / heads), `mask` (B, 1, S, S) is true where a key may be seen."""
-        query, key, value = self.qkv_proj(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).chunk(3, 1)
-        query, key = _rotate(query, rotation), _rotate(key, rotation)
-        mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal and mask is None)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
-
-
-class SwiGLU(nn.Module):
-    """Gated feed-forward layer (arXiv 2002.05202)."""
-
-    def __init__(self, hidden: int, expansion: float) -> None:
-        super().__init__()
-        inner = -(-round(expansion * hidden * 2 / 3) // 256) * 256
-        self.gate_up_proj = nn.Linear(hidden, 2 * inner, bias=False)
-        self.down_proj = nn.Linear(inner, hidden, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, S, d)."""
-        gate, up = self.gate_up_proj(x).chunk(2, -1)
-        return self.down_proj(F.silu(gate) * up)
-
-
-class Block(nn.Module):
-    """Attention and feed-forward layer, each followed by a norm over its sum with the residual."""
-
-    def __init__(self, config: HrmActV1Config) -> None:
-        super().__init__()
-        self.attention = Attention(config.hidden, config.heads)
-        self.mlp = SwiGLU(config.hidden, config.expansion)
-
-    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Return (B, S, d); arguments as for `Attention`."""
-        x = _rms_norm(x + self.attention(x, rotation, mask, causal))
-        return _rms_norm(x + self.mlp(x))
-
-
-class Level(nn.Module):
-    """The H or the L module: blocks over a state to which a signal is added."""
-
-    def __init__(self, config: HrmActV1Config, layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Block(config) for _ in range(layers))
-        self.recompute = False
-
-    def forward(self, state: Tensor, signal: Tensor, rotation: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Return the new state (B, S, d)."""
-        x = state + signal
-        for layer in self.layers:
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(layer, x, rotation, mask, causal, use_reentrant=False)
-            else:
-                x = layer(x, rotation, mask, causal)
-        return x
-
-
 class HrmAct(nn.Module):
     """Two recurrent transformers at different rates that refine the answer over a number of ACT steps.
 
@@ -132,18 +63,19 @@ class HrmAct(nn.Module):
         self.embedding = nn.Embedding(vocabulary, config.hidden)
         self.lm_head = nn.Linear(config.hidden, vocabulary, bias=False)
         self.q_head = nn.Linear(config.hidden, 2)
-        self.l_level = Level(config, config.l_layers)
-        self.h_level = Level(config, config.h_layers)
-        self.register_buffer("h_init", _cut_normal(torch.empty(config.hidden), 1.0))
-        self.register_buffer("l_init", _cut_normal(torch.empty(config.hidden), 1.0))
-        self.register_buffer("rotation", _rotation(config.positions, config.hidden // config.heads), persistent=False)
+        self.l_level = Level(config.hidden, config.heads, config.expansion, config.l_layers)
+        self.h_level = Level(config.hidden, config.heads, config.expansion, config.h_layers)
+        self.register_buffer("h_init", cut_normal(torch.empty(config.hidden), 1.0))
+        self.register_buffer("l_init", cut_normal(torch.empty(config.hidden), 1.0))
+        rotation = rotation_table(config.positions, config.hidden // config.heads)
+        self.register_buffer("rotation", rotation, persistent=False)
         self._init_weights()
 
     def _init_weights(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                _cut_normal(module.weight, module.in_features**-0.5)
-        _cut_normal(self.embedding.weight, self.config.hidden**-0.5)
+                cut_normal(module.weight, module.in_features**-0.5)
+        cut_normal(self.embedding.weight, self.config.hidden**-0.5)
         nn.init.zeros_(self.q_head.weight)
         nn.init.constant_(self.q_head.bias, -5.0)
 
@@ -279,27 +211,3 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     scored = labels != IGNORED
     chosen = log_stablemax(logits.double()).gather(-1, labels.where(scored, 0)[..., None]).squeeze(-1)
     return -chosen.where(scored, 0.0)
-
-
-def _rms_norm(x: Tensor) -> Tensor:
-    return F.rms_norm(x.float(), x.shape[-1:], eps=NORM_EPS).to(x.dtype)
-
-
-def _rotation(positions: int, width: int) -> Tensor:
-    """Return (2, positions, width): cosine and sine of each angle."""
-    rates = ROPE_THETA ** (-torch.arange(0, width, 2) / width)
-    angles = (torch.arange(positions)[:, None] * rates).repeat(1, 2)
-    return torch.stack([angles.cos(), angles.sin()])
-
-
-def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the pairs of x (B, heads, S, width); a pair is a channel of the first half and one of the second."""
-    cosine, sine = rotation.to(x.dtype)
-    first, second = x.chunk(2, -1)
-    return x * cosine + torch.cat([-second, first], -1) * sine
-
-
-def _cut_normal(tensor: Tensor, std: float) -> Tensor:
-    """Fill with a normal that is cut at twice its scale and has the standard deviation `std` after the cut."""
-    scale = std / _STD_OF_CUT_NORMAL
-    return nn.init.trunc_normal_(tensor, std=scale, a=-2 * scale, b=2 * scale)
