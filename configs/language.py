@@ -86,6 +86,8 @@ class Qwen2Sizes(Config):
 class LanguageConfig(Config):
     """What the configurations of language models have in common."""
 
+    BUILDS: ClassVar[str]
+
     DEEP: ClassVar[bool] = False
     """Whether it is trained by a loss of its own, deep supervision."""
 

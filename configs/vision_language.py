@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from configs.vision_language_memory import MemoryConfig
 FEWEST_TOKENS, MOST_TOKENS, PATCHES_PER_TOKEN = 8, 64, 8
 Injection = Literal["key_value", "prefix"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class VitSizes(Config):
@@ -58,6 +59,30 @@ class VitConfig(Config):
         if self.pretrained and self.sizes:
             raise ValueError("sizes belong to random weights; set pretrained to null, or drop sizes")
         return self
+
+
+class ClipVisionConfig(Config):
+    """The image side of CLIP (arXiv 2103.00020), for example ViT-L/14 at 336 pixels."""
+
+    BUILDS = "models.vision_language.vision:ClipVision"
+    kind: Literal["clip"] = "clip"
+    pretrained: str | None = "openai/clip-vit-large-patch14-336"
+    """Hub id or local folder of a CLIP. Null: random, with `sizes`."""
+    sizes: VitSizes | None = None
+    """Sizes of a model that starts at random."""
+    mean: tuple[float, float, float] = CLIP_MEAN
+    """Of red, green and blue from 0 to 1, by which images are normalised."""
+    std: tuple[float, float, float] = CLIP_STD
+    """Standard deviation likewise."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.pretrained and self.sizes:
+            raise ValueError("sizes belong to random weights; set pretrained to null, or drop sizes")
+        return self
+
+
+TowerConfig = Annotated[VitConfig | ClipVisionConfig, Field(discriminator="kind")]
 
 
 class AdapterConfig(Config):

@@ -1,9 +1,102 @@
-"""The `trm_vlm` pipeline: image URLs with questions and answers, e.g. PixMo, to verified shards."""
+"""The `trm_vlm` pipeline: image URLs with questions and answers, e.g. PixMo, to shards, and to decoders that answer."""
 
 from __future__ import annotations
 
-from configs.image_text import ImageTextConfig
-from flows.image_text import image_text
-from flows.pipelines import Pipeline
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-PIPELINE = Pipeline("trm_vlm", "Image URLs with questions to verified WebDataset shards", ImageTextConfig, image_text)
+from configs.answering import AnswerEvaluation, AnsweringRecipe
+from configs.training import Execution
+from configs.trm_vlm import TrmVlmConfig
+from flows.evaluation import Given
+from flows.image_text import raw_lists, shards_and_index
+from flows.pipelines import Pipeline
+from tasks.alignment.questions import image_questions
+from tasks.alignment.report import alignment_report
+from tasks.alignment.training import alignment_training
+from tasks.answering.packed import answerer_packing
+from tasks.answering.report import answer_report
+from tasks.answering.training import answerer_training
+from tasks.stage import Label
+from tasks.training.launch import train_all
+
+
+def trm_vlm(config: TrmVlmConfig) -> Any:
+    """Wire the stages; every name below is an asset. Mode `metadata` ends with the lists."""
+    shards, index = shards_and_index(config, raw_lists(config))
+    if config.alignment is None or shards is None:
+        return index
+    encoder = alignment_training(shards=shards, index=index, recipe=config.alignment, execution=config.execution)
+    report = alignment_report(shards=shards, index=index, encoder=encoder)
+    if config.answering is None:
+        return report
+    questions = image_questions(shards=shards, index=index, encoder=encoder, execution=config.execution)
+    models = answerers(config.answering, questions, encoder, config.execution)
+    return answer_report(questions=questions, shards=shards, index=index, evaluation=config.evaluation, **models)
+
+
+def answerers(recipe: AnsweringRecipe, questions: Any, encoder: Any, execution: Execution) -> dict[str, Any]:
+    """Train every decoder with every seed, and pack some of them; return `decoder-seed` -> asset."""
+
+    def training(label: Label, seed: int, name: str) -> Any:
+        decoder = recipe.decoders[name]
+        settings = decoder.training or recipe.training
+        return answerer_training(
+            questions=questions,
+            encoder=encoder,
+            design=decoder.design,
+            vocabulary=recipe.vocabulary,
+            halting_weight=recipe.halting_weight,
+            validation_questions=recipe.validation_questions,
+            training=settings.model_copy(update={"seed": seed}),
+            execution=execution,
+            label=label,
+        )
+
+    wanted = [(name, seed, name) for name in recipe.decoders for seed in recipe.seeds]
+    models = train_all(wanted, execution, training)
+    for name, packed in recipe.packed.items():
+        models[name] = answerer_packing(
+            model=models[f"{packed.decoder}-{recipe.seeds[0]}"],
+            questions=questions,
+            recipe=packed.recipe,
+            label=Label(name),
+        )
+    return models
+
+
+def judge_answerer(given: Given) -> Callable[[], Any]:
+    """Judge an answerer on the test split of another question set."""
+    name, settings = given.in_report(answer_report.kind, "evaluation") or ("model", {})
+    return partial(
+        answer_report,
+        questions=given.asset("question_set"),
+        shards=None,
+        index=None,
+        evaluation=AnswerEvaluation.model_validate(settings),
+        **{name: given.model},
+    )
+
+
+def judge_encoder(given: Given) -> Callable[[], Any]:
+    """Judge an image encoder on the test split of another index."""
+    return partial(
+        alignment_report,
+        shards=given.asset("image_text_shards"),
+        index=given.asset("image_text_index"),
+        encoder=given.model,
+    )
+
+
+PIPELINE = Pipeline(
+    "trm_vlm",
+    "Image URLs with questions to verified WebDataset shards, to an aligned encoder, and to decoders that answer",
+    TrmVlmConfig,
+    trm_vlm,
+    judges={
+        alignment_training.kind: judge_encoder,
+        answerer_training.kind: judge_answerer,
+        answerer_packing.kind: judge_answerer,
+    },
+)

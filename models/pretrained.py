@@ -11,17 +11,20 @@ from transformers import AutoConfig, PreTrainedModel
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
-def load_pretrained(architecture: type[Model], source: str, needed: tuple[str, ...]) -> Model:
+def load_pretrained(
+    architecture: type[Model], source: str, needed: tuple[str, ...], within: str | None = None
+) -> Model:
     """Return `architecture` with the weights of `source`, a hub id or a local folder.
 
     Works offline where the weights are in the folder or in the hub's cache. Raises ValueError where `source` cannot be
-    read, is another kind of model, or lacks weights whose names start with one of `needed`.
+    read, is another kind of model, or lacks weights whose names start with one of `needed`. `within` is another kind of
+    model that has this one as a part.
     """
     loaded: Any
     kind = architecture.config_class.model_type  # type: ignore[union-attr]
     try:
         found = AutoConfig.from_pretrained(source).model_type
-        if found != kind:
+        if found not in (kind, within):
             raise ValueError(f"pretrained {source} is a {found} model; name a {kind} model")
         loaded = architecture.from_pretrained(source, output_loading_info=True)
     except OSError as error:

@@ -129,3 +129,8 @@ class SplitIndex:
                     f"{name} in {source} has {sizes[name]} bytes, not the {wanted} that were indexed; restore it, or "
                     "build the index again"
                 )
+
+
+def first_of_each_image(entries: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return where in an index (`ENTRY`) the first text of each image stands."""
+    return np.sort(np.unique(entries[["shard", "jpg_offset"]], return_index=True)[1])

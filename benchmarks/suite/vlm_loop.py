@@ -56,8 +56,8 @@ def run(bench: Bench) -> list[Figure]:
 def _task(bench: Bench) -> dict[str, Any]:
     """Make shards and a tokenizer; return what the program is called with."""
     from flows.microvlm import microvlm
+    from storage.image_texts import read_texts
     from tasks.text.tokens import train_tokenizer
-    from tasks.vision_language.texts import read_texts
     from tasks.vision_language.training import OBJECTIVE
 
     images = IMAGES_QUICK if bench.quick else IMAGES

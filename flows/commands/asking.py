@@ -1,4 +1,4 @@
-"""The verbs that ask a trained model, or how good it is: `predict-fire`, `narrate`, `evaluate`."""
+"""The verbs that ask a trained model, or how good it is: `predict-fire`, `narrate`, `ask`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -86,6 +86,54 @@ def narrate(
         request=Request(parse_date(day), region, anchor, max_samples),  # type: ignore[arg-type]
         writing=NarrationEvaluation(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         output=output,
+    )
+
+
+def ask(
+    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    questions: Annotated[
+        list[str], typer.Argument(help="One question or several, each in quotes.", show_default=False)
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A trained answerer: asset, key or folder; the newest questions' best when absent."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Steps of a recursive decoder, more than in training if you like."),
+    ] = None,
+    show_steps: Annotated[bool, typer.Option("--show-steps", help="Print the answer after each of them.")] = False,
+    beams: Annotated[int, typer.Option(min=1, max=64, help="Answers that are followed at once.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Mass of the tokens that are drawn from.")] = 0.9,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Longest answer.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same answers.")] = 0,
+    root: Root = None,
+) -> None:
+    """Answer questions about an image.
+
+    For example: millrace ask photo.jpg "How many stars are there?" "What colour is the circle?" --show-steps
+    """
+    import torch
+
+    from flows.commands.ask import ask_about
+    from tasks.answering.writing import Writing
+
+    if beams > 1 and temperature:
+        raise ValueError(
+            "beams are followed by likelihood, and a temperature draws; give one of --beams and --temperature"
+        )
+    generator = torch.Generator().manual_seed(seed) if temperature else None
+    writing = Writing(max_new_tokens, temperature, top_p if temperature else 1.0, beams, generator)
+    ask_about(
+        console,
+        store_of(root),
+        model=model,
+        image=image,
+        questions=questions,
+        writing=writing,
+        steps=steps,
+        show_steps=show_steps,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
-from flows.commands.asking import evaluate, narrate, predict_fire
+from flows.commands.asking import ask, evaluate, narrate, predict_fire
 from flows.commands.keeping import gc, pin, reap, show, status, verify
 from flows.commands.making import new
 from flows.commands.options import errors
@@ -33,8 +33,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = (
-    run, plan, sweep, status, show, verify, pin, gc, reap, serve, predict_fire, narrate, caption, chat, export,
-    evaluate, report, new,
+    run, plan, sweep, status, show, verify, pin, gc, reap, serve, predict_fire, narrate, caption, chat, ask,
+    export, evaluate, report, new,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from configs.language import LanguageModelConfig
+from configs.language import LanguageConfig
 from models.build import build
 from models.language.interface import LanguageModel
 
 
-def build_language_model(
-    config: LanguageModelConfig, vocabulary: int, dtype: torch.dtype = torch.float32
-) -> LanguageModel:
+def build_language_model(config: LanguageConfig, vocabulary: int, dtype: torch.dtype = torch.float32) -> LanguageModel:
     """Return the language model for token ids below `vocabulary`, all of which can be trained.
 
     Weights that start at random are of `dtype`. Raises ValueError where pretrained weights cannot be loaded or have no

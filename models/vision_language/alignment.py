@@ -75,12 +75,13 @@ class Alignment(nn.Module):
         return (best * weight).sum(-1) / weight.sum(-1).clamp_min(1)
 
 
-def contrastive(scores: Tensor, same: Tensor) -> Tensor:
-    """Return the symmetric contrastive loss (B,) of logits (images, texts), in nats; its mean is CLIP's.
+def contrastive(to_text: Tensor, to_image: Tensor, same: Tensor) -> Tensor:
+    """Return the symmetric contrastive loss (b,) of logits, in nats; the mean over all rows is CLIP's.
 
-    `same` (B, B) tells which texts are equal: an image of an equal text is no negative, and all of them are right.
+    Args:
+        to_text: (b, B) of some images against all texts.
+        to_image: (b, B) of these images' texts against all images.
+        same: (b, B) which texts are equal: an image of an equal text is no negative, and all of them are right.
     """
     target = same / same.sum(-1, keepdim=True)
-    to_text = -(target * scores.log_softmax(-1)).sum(-1)
-    to_image = -(target * scores.t().log_softmax(-1)).sum(-1)
-    return (to_text + to_image) / 2
+    return -((target * to_text.log_softmax(-1)).sum(-1) + (target * to_image.log_softmax(-1)).sum(-1)) / 2

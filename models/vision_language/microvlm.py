@@ -231,10 +231,12 @@ class MicroVLM(nn.Module):
         embeddings = self.language.embed_tokens(captions.tokens)
         same = (captions.tokens[:, None] == captions.tokens[None]).all(-1).to(embeddings.dtype)
         scores = space.images(seen.pooled) @ space.texts(embeddings, captions.attended).t()
-        found = {"alignment": contrastive(space.inverse_temperature * scores, same)}
+        scores = space.inverse_temperature * scores
+        found = {"alignment": contrastive(scores, scores.t(), same)}
         if space.patch is not None:
             fine = space.fine_scores(seen.patches, space.words(embeddings, captions.attended), captions.attended)
-            found["fine"] = contrastive(space.inverse_temperature * fine, same)
+            fine = space.inverse_temperature * fine
+            found["fine"] = contrastive(fine, fine.t(), same)
         return found
 
     def _scope(self, batch: VlmBatch, reading: Reading) -> Tensor:

@@ -1,4 +1,4 @@
-"""The vision tower: a transformer over the patches of an image."""
+"""Vision towers: transformers over the patches of an image."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import ViTConfig, ViTModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, ViTConfig, ViTModel
 
-from configs.vision_language import VitConfig, VitSizes
+from configs.vision_language import ClipVisionConfig, VitConfig, VitSizes
 from models.pretrained import load_pretrained
 
 
-class Vit(nn.Module):
-    """A ViT, random or pretrained; DeiT-Tiny is one.
+class Tower(nn.Module):
+    """A transformer over patches, random or pretrained.
 
     Attributes:
         side: height and width of an image in pixels.
@@ -21,17 +21,13 @@ class Vit(nn.Module):
         patches: tokens besides that of the class.
     """
 
-    def __init__(self, config: VitConfig) -> None:
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, hf: PreTrainedModel, config: VitConfig | ClipVisionConfig) -> None:
         super().__init__()
-        self.hf: Any
-        self.mean: Tensor
-        self.scale: Tensor
-        if config.pretrained:
-            self.hf = load_pretrained(ViTModel, config.pretrained, needed=("embeddings", "encoder", "layernorm"))
-            self.hf.pooler = None
-        else:
-            self.hf = ViTModel(_settings(config.sizes or VitSizes()), add_pooling_layer=False)
-        found = self.hf.config
+        self.hf: Any = hf
+        found: Any = hf.config
         self.side, self.width = found.image_size, found.hidden_size
         self.patches = (found.image_size // found.patch_size) ** 2
         self.register_buffer("mean", 255 * torch.tensor(config.mean).view(3, 1, 1), persistent=False)
@@ -43,14 +39,43 @@ class Vit(nn.Module):
         return self.hf(pixel_values=pixels).last_hidden_state
 
 
-def _settings(sizes: VitSizes) -> ViTConfig:
-    return ViTConfig(
-        image_size=sizes.side,
-        patch_size=sizes.patch,
-        hidden_size=sizes.hidden,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        intermediate_size=sizes.intermediate,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+class Vit(Tower):
+    """A ViT; DeiT-Tiny is one."""
+
+    def __init__(self, config: VitConfig) -> None:
+        if config.pretrained:
+            hf = load_pretrained(ViTModel, config.pretrained, needed=("embeddings", "encoder", "layernorm"))
+            hf.pooler = None
+        else:
+            settings = ViTConfig(
+                **_settings(config.sizes or VitSizes()), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+            )
+            hf = ViTModel(settings, add_pooling_layer=False)
+        super().__init__(hf, config)
+
+
+class ClipVision(Tower):
+    """The image side of CLIP. The norm behind its last layer is for the token of the class alone, as published."""
+
+    def __init__(self, config: ClipVisionConfig) -> None:
+        if config.pretrained:
+            hf: Any = load_pretrained(CLIPVisionModel, config.pretrained, needed=("",), within="clip")
+        else:
+            hf = CLIPVisionModel(CLIPVisionConfig(**_settings(config.sizes or CLIP_LARGE)))
+        hf.post_layernorm = nn.Identity()  # so that no parameter stays without gradient
+        super().__init__(hf, config)
+
+
+def _settings(sizes: VitSizes) -> dict[str, Any]:
+    return {
+        "image_size": sizes.side,
+        "patch_size": sizes.patch,
+        "hidden_size": sizes.hidden,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.intermediate,
+    }
+
+
+CLIP_LARGE = VitSizes(side=336, patch=14, hidden=1024, layers=24, heads=16, intermediate=4096)
+"""ViT-L/14 at 336 pixels."""

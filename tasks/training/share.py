@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -37,6 +37,11 @@ class Share:
             # small vectors travel on the CPU, so that they need not wait for the GPU's queue
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         return cls(rank, world_size, device, execution.loader_workers)
+
+    @staticmethod
+    def device_of(execution: Execution) -> torch.device:
+        """Return the device of a process that works alone."""
+        return _device(execution, 0)
 
     def machine(self) -> dict[str, str]:
         """Return what the bits of a training depend on besides its configuration and the versions of software."""
@@ -107,6 +112,33 @@ class Share:
         """Wait until all ranks are here."""
         if self.world_size > 1:
             dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        """Return all ranks' rows."""
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        """Return what all ranks' losses say of this rank's rows."""
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_with_gradient(rows: Tensor) -> tuple[Tensor, slice]:
+    """Return all ranks' rows (first dimension, equally many), and which of them are this rank's.
+
+    Gradient of every rank's loss reaches the rank whose rows they are, summed, as the loop sums it for parameters.
+    """
+    if not dist.is_initialized():
+        return rows, slice(0, len(rows))
+    gathered: Tensor = _Gather.apply(rows)
+    return gathered, slice(dist.get_rank() * len(rows), (dist.get_rank() + 1) * len(rows))
 
 
 def _device(execution: Execution, local_rank: int) -> torch.device:

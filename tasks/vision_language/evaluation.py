@@ -14,6 +14,7 @@ from torch import Tensor
 
 from configs.microvlm import VlmEvaluation
 from tasks.intervals import Sums, paired_bootstrap
+from tasks.retrieval import recall_at
 from tasks.text.metrics import text_scores
 from tasks.training.loader import ordered_batches
 from tasks.training.share import Share
@@ -22,7 +23,6 @@ from tasks.vision_language.claims import KINDS, Things, claims, named
 from tasks.vision_language.describe import Writing, describe
 from tasks.vision_language.gaussianity import sliced_epps_pulley
 from tasks.vision_language.released import VlmRelease
-from tasks.vision_language.retrieval import recall_at
 from tasks.vision_language.samples import Chosen, EpisodePairs, VlmSample, VlmSamples, collate_pairs
 from tasks.vision_language.scoring import score_batch
 

@@ -8,11 +8,12 @@ from configs.language import LanguageModelConfig
 from configs.microvlm import CaptionTraining, Phrases
 from configs.training import Execution
 from storage.assets import Asset
+from storage.image_texts import read_texts
 from tasks.stage import Job, StageResult, stage
 from tasks.text.tokens import FOLDER, train_tokenizer
 from tasks.training.launch import train
 from tasks.training.spec import ObjectiveSpec
-from tasks.vision_language.texts import read_texts, write_texts
+from tasks.vision_language.texts import write_texts
 
 OBJECTIVE = "tasks.vision_language.language_objective:CaptionLanguageObjective"
 

@@ -17,13 +17,14 @@ from models.language.adaptation import adapt
 from models.ternary import quantise, set_strength
 from models.vision_language.batch import VlmBatch
 from models.vision_language.microvlm import MicroVLM, Outcome, TextLogits
+from storage.image_texts import read_texts
 from tasks.quantise.distillation import logits_distillation
+from tasks.retrieval import recall_at
 from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective
 from tasks.training.release import CONFIG
 from tasks.training.share import Share
 from tasks.vision_language.released import FOUR_BIT, VlmParts, VlmRelease, assemble, vlm_config
-from tasks.vision_language.retrieval import recall_at
 from tasks.vision_language.samples import (
     Asking,
     EpisodePairs,
@@ -34,7 +35,6 @@ from tasks.vision_language.samples import (
     count_terms,
 )
 from tasks.vision_language.scoring import score_batch
-from tasks.vision_language.texts import read_texts
 
 PAIRS = 4
 """Pairs of episodes of one forward pass of an evaluation."""

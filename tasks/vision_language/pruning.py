@@ -7,9 +7,9 @@ from typing import Any
 from configs.language import LanguageModelConfig
 from configs.microvlm import Phrases, PrunedLanguage
 from storage.assets import Asset
+from storage.image_texts import read_texts
 from tasks.stage import Job, StageResult, stage
 from tasks.text.tokens import FOLDER
-from tasks.vision_language.texts import read_texts
 
 
 @stage("microvlm_language_pruned")

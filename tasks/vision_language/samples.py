@@ -16,6 +16,7 @@ from configs.microvlm import Phrases
 from models.vision_language.batch import Texts, VlmBatch
 from storage.image_text_dataset import ImageTextDataset
 from storage.sampling import sample_seed
+from storage.shard_index import first_of_each_image
 from tasks.text.tokens import Tokens, padded
 
 
@@ -125,11 +126,6 @@ class EpisodePairs:
 def collate_pairs(pairs: Sequence[Sequence[VlmSample]]) -> VlmBatch:
     """Make a batch of pairs of episodes."""
     return collate([sample for pair in pairs for sample in pair])
-
-
-def first_of_each_image(entries: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return where in an index (`storage.shard_index.ENTRY`) the first text of each image stands."""
-    return np.sort(np.unique(entries[["shard", "jpg_offset"]], return_index=True)[1])
 
 
 def text_of(found: dict[str, Any]) -> str:

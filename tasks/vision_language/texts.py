@@ -1,4 +1,4 @@
-"""The texts of an image-text index, without their images."""
+"""The texts that a language model is trained on, as a file between a stage and its training."""
 
 from __future__ import annotations
 
@@ -7,25 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from storage.files import write_atomic
-
-Text = tuple[str, str]
-"""Question, empty for a caption, and text."""
-
-
-def read_texts(shards: Path, index: Path, split: str, most: int | None = None) -> list[Text]:
-    """Return the texts of a split in the order of the index; of more than `most` some, evenly spaced."""
-    from storage.shard_index import LocalBytes, SplitIndex
-
-    entries, source = SplitIndex(index, split), LocalBytes(shards)
-    entries.check_sizes(source)
-    found = []
-    count = min(len(entries), most or len(entries))
-    for position in (k * len(entries) // count for k in range(count)):
-        entry = entries[position]
-        facts = json.loads(source.read(entries.shards[entry.shard], entry.json_offset, entry.json_size))
-        row = facts["rows"][entry.text]
-        found.append((row["question"], row["answer"] if row["question"] else row["caption"]))
-    return found
+from storage.image_texts import Text
 
 
 def write_texts(path: Path, parts: Mapping[str, Sequence[Text]]) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 from configs.training import TrainingConfig
 from storage.assets import AssetStore
+from storage.image_texts import read_texts
 from tasks.training.objective import Objective, make_objective
-from tasks.vision_language.texts import read_texts, write_texts
+from tasks.vision_language.texts import write_texts
 from tests.once import only
 from tests.vision_language.tiny import CONFIG as VLM
 from tests.vision_language.tiny import FEW_BITS

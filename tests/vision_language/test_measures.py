@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from configs.vision_language import AdapterConfig, AlignmentConfig
 from models.vision_language.alignment import Alignment, contrastive
+from tasks.retrieval import recall_at
 from tasks.vision_language.attention import attention_statistics
 from tasks.vision_language.gaussianity import sliced_epps_pulley
-from tasks.vision_language.retrieval import recall_at
 
 
 def test_recall_counts_those_whose_own_is_before_all_others():
@@ -30,13 +30,13 @@ def test_contrast_is_that_of_clip_and_equal_texts_are_no_negatives():
     scores = torch.randn(5, 5, dtype=torch.float64)
     targets = torch.arange(5)
     clip = (F.cross_entropy(scores, targets) + F.cross_entropy(scores.t(), targets)) / 2
-    torch.testing.assert_close(contrastive(scores, torch.eye(5, dtype=torch.float64)).mean(), clip)
+    torch.testing.assert_close(contrastive(scores, scores.t(), torch.eye(5, dtype=torch.float64)).mean(), clip)
     same = torch.eye(5, dtype=torch.float64)
     same[0, 1] = same[1, 0] = 1
     alike = torch.zeros(5, 5, dtype=torch.float64)
     alike[0, 1] = alike[1, 0] = alike[0, 0] = alike[1, 1] = 50
     alike[2:, 2:] = 50 * torch.eye(3)
-    assert contrastive(alike, same)[:2].mean() == pytest.approx(np.log(2), abs=1e-6)
+    assert contrastive(alike, alike.t(), same)[:2].mean() == pytest.approx(np.log(2), abs=1e-6)
 
 
 def test_a_pattern_that_does_not_depend_on_the_image_wins_nothing_by_words():

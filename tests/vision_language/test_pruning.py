@@ -18,11 +18,11 @@ from flows.runner import run
 from models.language.auto import AutoLM
 from models.language.transformers_lm import TransformersLM
 from storage.assets import AssetStore
+from storage.image_texts import read_texts
 from tasks.progress import Silent
 from tasks.text.tokens import Tokens, train_tokenizer
 from tasks.vision_language.language_released import CaptionLanguageRelease
 from tasks.vision_language.released import VlmRelease
-from tasks.vision_language.texts import read_texts
 from tests.once import only
 from tests.vision_language.tiny import CONFIG, FEW_BITS, stage
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from configs.microvlm import MicroVlmConfig, Phrases
-from storage.shard_index import ENTRY
+from storage.shard_index import ENTRY, first_of_each_image
 from tasks.text.tokens import FOLDER, Tokens
 from tasks.vision_language.samples import (
     Asking,
@@ -16,7 +16,6 @@ from tasks.vision_language.samples import (
     collate,
     collate_pairs,
     count_terms,
-    first_of_each_image,
 )  # fmt: skip
 from tests.once import only
 from tests.vision_language.tiny import CONFIG, FEW_BITS, stage

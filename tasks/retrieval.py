@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -26,3 +27,23 @@ def recall_at(images: Tensor, texts: Tensor, depths: Sequence[int] = (1, 5, 10))
         found[f"text_at_{depth}"] = float((to_text < depth).double().mean())
         found[f"image_at_{depth}"] = float((to_image < depth).double().mean())
     return {**found, "chance_at_1": 1 / max(len(images), 1)}
+
+
+def mean_average_precision(images: Tensor, texts: Tensor, same: Tensor) -> dict[str, float]:
+    """Return the mean average precision of texts found by images, and back.
+
+    `images` and `texts` are (N, D) unit vectors; `same` (N,) numbers texts: all equal ones belong to an image. Of
+    equally good ones the wrong come first.
+    """
+    scores = images @ texts.t()
+    relevant = same[:, None] == same[None]
+    return {"text_map": _average_precision(scores, relevant), "image_map": _average_precision(scores.t(), relevant)}
+
+
+def _average_precision(scores: Tensor, relevant: Tensor) -> float:
+    wrong_first = relevant.sort(dim=1, stable=True)
+    order = scores.gather(1, wrong_first.indices).sort(dim=1, descending=True, stable=True).indices
+    found = wrong_first.values.gather(1, order).double()
+    places = torch.arange(1, found.shape[1] + 1, device=found.device)
+    precision = found.cumsum(1) / places
+    return float(((precision * found).sum(1) / found.sum(1)).mean())

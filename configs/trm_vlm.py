@@ -1,0 +1,31 @@
+"""Configuration of the `trm_vlm` pipeline: image-text data, an aligned image encoder, and decoders that answer."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from configs.alignment import AlignmentRecipe
+from configs.answering import AnswerEvaluation, AnsweringRecipe
+from configs.image_text import ImageTextConfig
+from configs.training import Execution
+
+
+class TrmVlmConfig(ImageTextConfig):
+    """Image URLs with questions and answers to shards, to an encoder that is aligned with texts, and to answers."""
+
+    alignment: AlignmentRecipe | None = None
+    """The image encoder; none: the pipeline ends with the shards."""
+    answering: AnsweringRecipe | None = None
+    """Decoders that answer questions; none: the pipeline ends with the encoder."""
+    evaluation: AnswerEvaluation = AnswerEvaluation()
+    """How they are judged."""
+    execution: Execution = Execution()
+    """How trainings are carried out."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.answering and not self.alignment:
+            raise ValueError("decoders see through an image encoder; give alignment as well, or no answering")
+        return self

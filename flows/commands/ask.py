@@ -1,0 +1,86 @@
+"""`millrace ask`: questions about images, answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from flows.commands.see import read_image
+from flows.runs import RunRecord, recorded
+from storage.assets import Asset, AssetStore
+from storage.lineage import best, made_from, short_name
+from tasks.progress import Terminal
+from tasks.session import Session
+
+if TYPE_CHECKING:
+    from tasks.answering.writing import Writing
+
+KINDS = ("answerer", "answerer_packed")
+ENCODER = "image_encoder"
+
+
+def ask_about(
+    console: Console,
+    store: AssetStore,
+    *,
+    model: str | None,
+    image: Path,
+    questions: list[str],
+    writing: Writing,
+    steps: int | None,
+    show_steps: bool,
+) -> None:
+    """Answer questions about an image; after every step of a recursive decoder, where so wanted."""
+    from models.language.trm_lm import TrmLM
+    from tasks.alignment.released import AlignedRelease, latents_of
+    from tasks.answering.released import AnswererRelease
+    from tasks.answering.writing import answers, answers_by_depth
+
+    session = Session(store, Terminal(console))
+    asset = answerer_asset(store, model)
+    with recorded(
+        session, RunRecord.begin("ask", "", {"model": asset.name, "questions": len(questions)}, session.engine)
+    ):
+        encoder = made_from(store, asset, ENCODER)
+        if encoder is None:
+            raise ValueError(
+                f"{short_name(asset)} was not made for images: no {ENCODER} is known that it sees by; name another model"
+            )
+        for part in (asset, encoder):
+            session.hold(part)
+            part.fetch()
+        release, eyes = AnswererRelease.from_release(asset.folder), AlignedRelease.from_release(encoder.folder)
+    console.print(f"model {short_name(asset)}", highlight=False)
+    pixels = read_image(image, eyes.network.encoder.side)
+    features = latents_of(eyes.network, pixels[None]).expand(len(questions), -1, -1)
+    network, language = release.network, release.network.language
+    depth = steps or (language.depth if isinstance(language, TrmLM) else 1)
+    if isinstance(language, TrmLM):
+        language.depth = depth
+    elif steps or show_steps:
+        raise ValueError(
+            f"{short_name(asset)} does not recurse, so it has no steps; leave --steps and --show-steps out"
+        )
+    if show_steps:
+        for number, told in enumerate(
+            answers_by_depth(network, release.asking, features, questions, depth, writing), start=1
+        ):
+            _print(console, questions, told, f"after step {number}: ")
+        return
+    _print(console, questions, answers(network, release.asking, features, questions, writing))
+
+
+def _print(console: Console, questions: list[str], told: list[str], before: str = "") -> None:
+    for question, answer in zip(questions, told, strict=True):
+        console.print(f"[dim]{before}[/][bold]{escape(question)}[/] {escape(answer)}", highlight=False, soft_wrap=True)
+
+
+def answerer_asset(store: AssetStore, model: str | None) -> Asset:
+    """Return a model, by default the one that answers most validation questions of the newest ones rightly."""
+    asset = store.find(model) if model else best(store, KINDS[0], "exact", alike=("question_set",))
+    if asset.manifest.kind not in KINDS:
+        raise ValueError(f"{short_name(asset)} does not answer questions; name one of kind {' or '.join(KINDS)}")
+    return asset

@@ -1,0 +1,98 @@
+"""Pictures of answers and of how right they are."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from storage.image_text_dataset import ImageTextDataset
+from storage.image_texts import read_rows
+from tasks.figures import subplots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tasks.answering.evaluation import Answered
+
+COLUMNS, SIDE, QUESTIONS_SHOWN = 3, 224, 4
+
+
+def _mean(table: Mapping[str, Any], kind: str, score: str = "exact") -> float:
+    values = [seed["scores"].get(kind, {}).get(score) for seed in table["seeds"].values()]
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else np.nan
+
+
+def draw_by_kind(scores: Mapping[str, Any]) -> Figure:
+    """Draw the share of right answers of every decoder, and of the majority's answer, by kind of question."""
+    tables, majority = scores["decoders"], scores["majority"]
+    kinds = sorted(majority, key=lambda kind: (kind != "all", kind))
+    figure, axis = subplots(figsize=(max(7, 1.3 * len(kinds)), 4), layout="constrained")
+    width = 0.8 / (len(tables) + 1)
+    bars = {"majority": [majority[kind]["exact"] or np.nan for kind in kinds]}
+    bars |= {name: [_mean(table, kind) for kind in kinds] for name, table in tables.items()}
+    for at, (name, values) in enumerate(bars.items()):
+        axis.bar(np.arange(len(kinds)) + width * at, values, width, label=name)
+    axis.set_xticks(np.arange(len(kinds)) + width * len(tables) / 2, [kind.replace("_", "/") for kind in kinds])
+    axis.set(ylabel="exact match", ylim=(0, 1))
+    axis.legend(fontsize=8)
+    return figure
+
+
+def draw_depths(tables: Mapping[str, Any]) -> Figure:
+    """Draw the share of right answers after so many steps of recursive decoders, one line a seed."""
+    figure, axis = subplots(figsize=(7, 4), layout="constrained")
+    for at, (name, table) in enumerate(tables.items()):
+        for number, seed in enumerate(table["seeds"].values()):
+            if seed["by_depth"]:
+                depths = sorted(seed["by_depth"], key=int)
+                values = [seed["by_depth"][depth] for depth in depths]
+                label = name if number == 0 else None
+                axis.plot([int(d) for d in depths], values, "-o", color=f"C{at}", label=label, markersize=3)
+    axis.set_xscale("log", base=2)
+    axis.set(xlabel="steps of recursion", ylabel="answers right to the token")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def draw_costs(tables: Mapping[str, Any]) -> Figure:
+    """Draw exact match against parameters and against operations."""
+    figure, axes = subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    for axis, cost, label in zip(
+        axes, ("parameters", "gflops"), ("parameters", "10^9 operations a question"), strict=True
+    ):
+        for at, (name, table) in enumerate(tables.items()):
+            axis.plot(table[cost], _mean(table, "all"), "o", color=f"C{at}", label=name)
+        axis.set(xlabel=label)
+        axis.set_xscale("log")
+    axes[0].set_ylabel("exact match")
+    axes[1].legend(fontsize=8)
+    return figure
+
+
+def draw_answers(answered: Mapping[str, Answered], shards: Path, index: Path, most: int) -> Figure:
+    """Draw images with their questions, the truth, and what each model answers."""
+    asked = next(iter(answered.values())).asked
+    items = sorted({one.item for one in asked})
+    shown = [items[k * len(items) // most] for k in range(min(most, len(items)))]
+    place_of_row = {row["row"]: place for place, row in enumerate(read_rows(shards, index, "test"))}
+    images = ImageTextDataset(shards, index, "test", side=SIDE)
+    columns = min(COLUMNS, len(shown))
+    lines = -(-len(shown) // columns)
+    figure, axes = subplots(lines, columns, figsize=(4.4 * columns, 5.4 * lines), layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, item in zip(axes.flat, shown, strict=False):
+        places = [k for k, one in enumerate(asked) if one.item == item][:QUESTIONS_SHOWN]
+        axis.imshow(images[place_of_row[asked[places[0]].row]]["image"].permute(1, 2, 0).numpy())
+        told = []
+        for place in places:
+            said = ", ".join(f"{name}: {answers.answers[place]}" for name, answers in answered.items())
+            told += [*textwrap.wrap(f"{asked[place].question} ({asked[place].answer})", 64)]
+            told += [f"   {line}" for line in textwrap.wrap(said, 64)[:3]]
+        axis.set_title("\n".join(told).replace("$", r"\$"), fontsize=6, loc="left")
+    return figure

@@ -1,0 +1,185 @@
+"""The stage that judges answerers on the test split, and compares them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from configs.answering import AnswerEvaluation
+from storage.assets import Asset
+from storage.files import write_atomic
+from tasks.stage import Job, StageResult, stage
+
+TRAINED = "answerer"
+COLUMNS = (
+    "decoder", "seeds", "parameters", "gflops", "exact", "f1", "numeric", "shuffled", "gain_over_blind", "low", "high",
+    "gain_over_majority",
+)  # fmt: skip
+
+
+@stage("answer_report")
+def answer_report(
+    job: Job,
+    *,
+    questions: Asset,
+    shards: Asset | None,
+    index: Asset | None,
+    evaluation: AnswerEvaluation,
+    **models: Asset,
+) -> StageResult:
+    """Ask every model the questions of the test split: exact match, token F1 and numbers, by kind of question, against
+    the majority's answer, a blind model and other images; by depth of recursion, parameters and operations.
+
+    Models are named `decoder-seed`; the seeds of a decoder are judged together.
+    """
+    from tasks.answering import evaluation as judged
+    from tasks.answering.released import AnswererRelease
+    from tasks.answering.samples import Questions
+
+    runs: dict[str, list[Any]] = {}
+    tables: dict[str, Any] = {}
+    majority: judged.Answered | None = None
+    for label, asset in models.items():
+        release = AnswererRelease.from_release(asset.folder)
+        source = Questions(questions.folder, "test", release.asking, evaluation.questions)
+        if not len(source):
+            raise ValueError("the test split has no questions; raise splits.test_share")
+        if majority is None:
+            training = judged.Majority(source.set.asked("train"))
+            majority = judged.Answered.of(source.asked, [training.answer(one) for one in source.asked])
+        answered = judged.answer_questions(release, source, evaluation, job.progress)
+        shuffled = judged.answer_questions(release, source, evaluation, job.progress, shuffled=True)
+        name = label.rpartition("-")[0] or label
+        runs.setdefault(name, []).append(answered)
+        table = tables.setdefault(name, {"vision": release.design.vision, "seeds": {}, **_cost(release, source)})
+        table["seeds"][label] = {
+            "scores": judged.scores_of(answered),
+            "shuffled": judged.scores_of(shuffled)[judged.ALL],
+            "by_depth": judged.exact_by_depth(release, source, evaluation.depths),
+            "gain_over_shuffled": judged.gain(answered.exact(), shuffled.exact(), source.asked, evaluation),
+        }
+        _write_answers(job, label, answered)
+    assert majority is not None, "there is a model"
+    scores = {"majority": judged.scores_of(majority), "decoders": tables}
+    _compare(tables, runs, majority, evaluation)
+    write_atomic(job.folder / "scores.json", json.dumps(scores, indent=1))
+    write_atomic(job.folder / "scores.csv", _csv(tables))
+    pictures = _draw(job, scores, runs, models, shards, index, evaluation)
+    return StageResult(
+        counts={"models": len(models), "questions": len(majority.asked)},
+        metrics=_metrics(tables, scores["majority"][judged.ALL]["exact"]),
+        pictures=pictures,
+    )
+
+
+def _cost(release: Any, source: Any) -> dict[str, float]:
+    """Return what a model has, and the operations of reading one question with its answer, in 10^9."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from tasks.answering.samples import collate
+
+    batch = collate([source.sample(0, 0)])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        release.network(batch)
+    parameters = sum(p.numel() for p in release.network.parameters() if p.dtype.is_floating_point)
+    return {"parameters": parameters, "gflops": counter.get_total_flops() / 1e9}
+
+
+def _compare(tables: dict[str, Any], runs: Mapping[str, Sequence[Any]], majority: Any, how: AnswerEvaluation) -> None:
+    """Set every decoder, the mean over its seeds, against the majority, the blind, and the first that sees."""
+    from tasks.answering.evaluation import gain, mean_exact
+
+    exact = {name: mean_exact(answered) for name, answered in runs.items()}
+    blind = next((name for name, table in tables.items() if not table["vision"]), None)
+    first = next((name for name, table in tables.items() if table["vision"]), None)
+    for name, table in tables.items():
+        others = {"majority": majority.exact()}
+        if blind and name != blind:
+            others["blind"] = exact[blind]
+        if first and name != first and table["vision"]:
+            others[first] = exact[first]
+        table["gains"] = {other: gain(exact[name], values, majority.asked, how) for other, values in others.items()}
+
+
+def _metrics(tables: Mapping[str, Any], majority: float | None) -> dict[str, float]:
+    found = {} if majority is None else {"exact_majority": majority}
+    for name, table in tables.items():
+        values = _all_seeds(table, "exact")
+        if values:
+            found[f"exact_{name}"] = float(np.mean(values))
+        for other, gain in table["gains"].items():
+            if gain is not None and other == "blind":
+                found[f"gain_over_blind_{name}"] = gain["value"]
+    return found
+
+
+def _all_seeds(table: Mapping[str, Any], score: str) -> list[float]:
+    values = [seed["scores"]["all"][score] for seed in table["seeds"].values()]
+    return [value for value in values if value is not None]
+
+
+def _write_answers(job: Job, label: str, answered: Any) -> None:
+    rows = [
+        {"key": one.key, "row": one.row, "question": one.question, "truth": one.answer, "answer": answer}
+        for one, answer in zip(answered.asked, answered.answers, strict=True)
+    ]
+    write_atomic(job.folder / f"{label}.json", json.dumps(rows, indent=1, ensure_ascii=False))
+
+
+def _csv(tables: Mapping[str, Any]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, table in tables.items():
+        means = [
+            np.mean(values) if (values := _all_seeds(table, score)) else None for score in ("exact", "f1", "numeric")
+        ]
+        shuffled = [seed["shuffled"]["exact"] for seed in table["seeds"].values()]
+        blind, majority = (table["gains"].get(other) or {} for other in ("blind", "majority"))
+        values = [
+            len(table["seeds"]), table["parameters"], table["gflops"], *means,
+            None if None in shuffled else np.mean(shuffled),
+            blind.get("value"), blind.get("low"), blind.get("high"), majority.get("value"),
+        ]  # fmt: skip
+        writer.writerow([name, *("" if value is None else f"{value:.6g}" for value in values)])
+    return text.getvalue()
+
+
+def _draw(
+    job: Job,
+    scores: Mapping[str, Any],
+    runs: Mapping[str, Sequence[Any]],
+    models: Mapping[str, Asset],
+    shards: Asset | None,
+    index: Asset | None,
+    evaluation: AnswerEvaluation,
+) -> list[str]:
+    """Draw scores, curves and answers; return the pictures' names."""
+    from tasks.answering.pictures import draw_answers, draw_by_kind, draw_costs, draw_depths
+    from tasks.figures import save_figure
+    from tasks.training.curves import draw_curves
+    from tasks.training.history import read_history
+
+    tables = scores["decoders"]
+    save_figure(draw_by_kind(scores), job.folder / "by_kind.png")
+    save_figure(draw_costs(tables), job.folder / "costs.png")
+    names = ["by_kind.png", "costs.png"]
+    if any(seed["by_depth"] for table in tables.values() for seed in table["seeds"].values()):
+        save_figure(draw_depths(tables), job.folder / "depths.png")
+        names.append("depths.png")
+    if shards is not None and index is not None:
+        answered = {name: of_seeds[0] for name, of_seeds in runs.items()}
+        figure = draw_answers(answered, shards.folder, index.folder, evaluation.pictures)
+        save_figure(figure, job.folder / "answers.png")
+        names.insert(0, "answers.png")
+    for label, asset in models.items():
+        if asset.kind == TRAINED:
+            save_figure(draw_curves(read_history(asset.folder)), job.folder / f"curves_{label}.png")
+            names.append(f"curves_{label}.png")
+    return names

@@ -1,0 +1,53 @@
+"""The stage that trains a decoder to answer."""
+
+from __future__ import annotations
+
+from configs.answering import AnswererDesign
+from configs.training import Execution, TrainingConfig
+from storage.assets import Asset
+from storage.question_set import QuestionSet
+from tasks.answering.released import pretrained_source, tokenizer_source
+from tasks.stage import Job, Label, StageResult, stage
+from tasks.text.tokens import FOLDER, train_tokenizer
+from tasks.training.launch import train
+from tasks.training.release import reference
+from tasks.training.spec import ObjectiveSpec
+
+OBJECTIVE = "tasks.answering.objective:AnswerObjective"
+
+
+@stage("answerer", objective=OBJECTIVE)
+def answerer_training(
+    job: Job,
+    *,
+    questions: Asset,
+    encoder: Asset | None,
+    design: AnswererDesign,
+    vocabulary: int,
+    halting_weight: float,
+    validation_questions: int,
+    training: TrainingConfig,
+    execution: Execution,
+    label: Label,
+) -> StageResult:
+    """Train a decoder on the questions of the training split, about what the encoder saw."""
+    if not pretrained_source(design):
+        asked = QuestionSet(questions.folder).asked("train")
+        texts = [text for one in asked for text in (one.question, f" {one.answer}")]
+        train_tokenizer(texts, vocabulary, job.folder / FOLDER)
+    return train(
+        job,
+        ObjectiveSpec(
+            OBJECTIVE,
+            {
+                "questions": str(questions.folder),
+                "encoder": reference(encoder.folder) if encoder else None,
+                "tokenizer": tokenizer_source(design, job.folder),
+                "design": design,
+                "halting_weight": halting_weight,
+                "validation_questions": validation_questions,
+            },
+        ),
+        training=training,
+        execution=execution,
+    )
