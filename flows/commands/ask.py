@@ -61,9 +61,7 @@ def ask_about(
     if isinstance(language, TrmLM):
         language.depth = depth
     elif steps or show_steps:
-        raise ValueError(
-            f"{short_name(asset)} does not recurse, so it has no steps; leave --steps and --show-steps out"
-        )
+        raise ValueError(f"{short_name(asset)} does not recurse, so leave --steps and --show-steps out")
     if show_steps:
         for number, told in enumerate(
             answers_by_depth(network, release.asking, features, questions, depth, writing), start=1

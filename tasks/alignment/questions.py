@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BATCH = 32
 INLINE = 10**9
+WORTH_PROCESSES = 20_000
+"""Images from which on the start of worker processes is worth it."""
 
 
 class Shown(NamedTuple):
@@ -51,7 +53,8 @@ def image_questions(job: Job, *, shards: Asset, index: Asset, encoder: Asset, ex
         identity = [encoder.fingerprint, fingerprint, split, digest(places), file]
         payload = Shown(encoder.folder, shards.folder, index.folder, split, places, file, device)
         units.append(job.unit(f"{split}-{shard}", identity, payload))
-    job.map(_show, units, fan_out_from=2 if device == "cpu" else INLINE)
+    together = device == "cpu" and len(item_of) >= WORTH_PROCESSES
+    job.map(_show, units, fan_out_from=2 if together else INLINE)
     asked = [one for split in SPLITS for one in _asked(shards.folder, index.folder, split, item_of)]
     if not any(one.split == "train" for one in asked):
         raise ValueError(

@@ -94,5 +94,10 @@ def draw_answers(answered: Mapping[str, Answered], shards: Path, index: Path, mo
             said = ", ".join(f"{name}: {answers.answers[place]}" for name, answers in answered.items())
             told += [*textwrap.wrap(f"{asked[place].question} ({asked[place].answer})", 64)]
             told += [f"   {line}" for line in textwrap.wrap(said, 64)[:3]]
-        axis.set_title("\n".join(told).replace("$", r"\$"), fontsize=6, loc="left")
+        axis.set_title("\n".join(map(_drawable, told)), fontsize=6, loc="left")
     return figure
+
+
+def _drawable(text: str) -> str:
+    """Return a text without what fonts do not have and what matplotlib takes for mathematics."""
+    return "".join(c if c.isprintable() else "\N{MIDDLE DOT}" for c in text).replace("$", r"\$")

@@ -132,22 +132,22 @@ def _write_answers(job: Job, label: str, answered: Any) -> None:
     write_atomic(job.folder / f"{label}.json", json.dumps(rows, indent=1, ensure_ascii=False))
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
 def _csv(tables: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for name, table in tables.items():
-        means = [
-            np.mean(values) if (values := _all_seeds(table, score)) else None for score in ("exact", "f1", "numeric")
-        ]
-        shuffled = [seed["shuffled"]["exact"] for seed in table["seeds"].values()]
+        means = [_mean(_all_seeds(table, score)) for score in ("exact", "f1", "numeric")]
+        of_others = [seed["shuffled"]["exact"] for seed in table["seeds"].values()]
         blind, majority = (table["gains"].get(other) or {} for other in ("blind", "majority"))
-        values = [
-            len(table["seeds"]), table["parameters"], table["gflops"], *means,
-            None if None in shuffled else np.mean(shuffled),
-            blind.get("value"), blind.get("low"), blind.get("high"), majority.get("value"),
-        ]  # fmt: skip
-        writer.writerow([name, *("" if value is None else f"{value:.6g}" for value in values)])
+        row: list[float | None] = [len(table["seeds"]), table["parameters"], table["gflops"], *means]
+        row += [_mean([value for value in of_others if value is not None])]
+        row += [blind.get("value"), blind.get("low"), blind.get("high"), majority.get("value")]
+        writer.writerow([name, *("" if value is None else f"{value:.6g}" for value in row)])
     return text.getvalue()
 
 

@@ -1,0 +1,1 @@
+"""The way from questions about images to answers."""

@@ -1,0 +1,179 @@
+"""Image encoders: nested spaces, gathered rows, what is trained, and collapse."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel
+
+from configs.alignment import AlignedConfig, AlignmentRecipe, PerceiverConfig, PooledConfig
+from configs.vision_language import ClipVisionConfig, VitSizes
+from models.build import build
+from models.vision_language.vision import CLIP_LARGE, ClipVision
+from tasks.alignment.objective import AlignmentObjective, effective_rank
+from tasks.alignment.samples import AlignedImages, TextIds, told
+from tasks.training.share import gather_with_gradient
+from tests.once import only
+from tests.trm_vlm.tiny import ALIGNMENT, ENCODER
+
+SIZES = {"side": 32, "patch": 8, "hidden": 16, "layers": 1, "heads": 2, "intermediate": 16}
+
+
+def aligned(**encoder):
+    torch.manual_seed(0)
+    text = {"kind": "small", "vocabulary": 320, "hidden": 16, "layers": 1, "heads": 2, "longest": 12}
+    return build(AlignedConfig.model_validate({"encoder": {**ENCODER, **encoder}, "text": text}), 320)
+
+
+@pytest.mark.parametrize("width", [24, 8])
+def test_nats_are_those_of_clip_on_the_first_channels(width):
+    model = aligned()
+    images, texts = torch.randn(5, 24), torch.randn(5, 24)
+    (found,) = model.nats(images, texts, slice(0, 5), torch.arange(5), [width])
+    seen, said = (F.normalize(x[:, :width], dim=-1) for x in (images, texts))
+    logits = model.log_scale.exp() * seen @ said.T
+    labels = torch.arange(5)
+    expected = (
+        F.cross_entropy(logits, labels, reduction="none") + F.cross_entropy(logits.T, labels, reduction="none")
+    ) / 2
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_image_of_an_equal_text_is_no_negative():
+    model = aligned()
+    images = torch.randn(1, 24).expand(4, -1)
+    (found,) = model.nats(images, images, slice(0, 4), torch.zeros(4, dtype=torch.int64), [24])
+    torch.testing.assert_close(found, torch.full((4,), math.log(4)))
+    apart = torch.eye(4, 24)
+    (found,) = model.nats(apart, apart[[1, 0, 2, 3]], slice(0, 4), torch.tensor([7, 7, 1, 2]), [24])
+    assert found[:2].max() < 20, "either of the two is right"
+
+
+@pytest.mark.parametrize("resampler", [
+    PerceiverConfig(tokens=5, width=16, layers=2, heads=2), PooledConfig(tokens=5, width=16, heads=2)])  # fmt: skip
+def test_an_image_becomes_so_many_tokens_that_differ(resampler):
+    model = aligned(resampler=resampler.model_dump())
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    tokens = model.encoder.encode_images(images)
+    assert tokens.shape == (3, 5, 24)
+    assert (tokens[0, 0] - tokens[0, 1]).abs().max() > 1e-3
+    torch.testing.assert_close(tokens[1:2], model.encoder.encode_images(images[1:2]), atol=1e-5, rtol=1e-5)
+
+
+def _rank(rank: int, folder: str, images, texts, same) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = aligned()
+    mine = slice(3 * rank, 3 * rank + 3)
+    own = images[mine].clone().requires_grad_()
+    gathered, rows = gather_with_gradient(own)
+    said, _ = gather_with_gradient(texts[mine])
+    which, _ = gather_with_gradient(same[mine])
+    assert rows == mine
+    sum(nats.sum() for nats in model.nats(gathered, said, rows, which, [24, 8])).backward()
+    torch.save(own.grad, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_have_the_loss_and_the_gradient_of_one(tmp_path):
+    torch.manual_seed(1)
+    images, texts, same = torch.randn(6, 24), torch.randn(6, 24), torch.tensor([0, 1, 2, 3, 4, 0])
+    torch.multiprocessing.start_processes(_rank, (str(tmp_path), images, texts, same), nprocs=2, start_method="fork")
+    whole = images.clone().requires_grad_()
+    sum(nats.sum() for nats in aligned().nats(whole, texts, slice(0, 6), same, [24, 8])).backward()
+    found = torch.cat([torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)])
+    torch.testing.assert_close(found, whole.grad, atol=1e-6, rtol=1e-5)
+
+
+def test_the_rank_of_embeddings_tells_collapse():
+    equal = torch.randn(1, 8).expand(20, -1)
+    assert effective_rank(equal) == pytest.approx(1, abs=1e-6)
+    assert effective_rank(torch.eye(8)) == pytest.approx(8)
+    assert effective_rank(torch.eye(8) * torch.arange(1, 9)[:, None]) == pytest.approx(8), "length is nothing"
+
+
+def test_a_loss_that_stands_at_chance_is_told(answered):
+    objective = objective_of(answered)
+    flat = {"whole": math.log(4), "nested": math.log(4)}
+    assert not any(objective.remark(step, flat) for step in range(200))
+    assert "collapsed" in objective.remark(200, flat)
+    learning = objective_of(answered)
+    assert not any(learning.remark(step, {"whole": 1.0, "nested": 1.0}) for step in range(300))
+
+
+def objective_of(store, **changes) -> AlignmentObjective:
+    encoder = only(store, "image_encoder").folder
+    return AlignmentObjective({
+        "shards": str(only(store, "image_text_shards").folder), "index": str(only(store, "image_text_index").folder),
+        "tokenizer": str(encoder / "tokenizer"), "recipe": {**ALIGNMENT, **changes},
+    })  # fmt: skip
+
+
+def test_every_part_that_is_trained_gets_gradient(answered):
+    objective = objective_of(answered)
+    torch.manual_seed(0)
+    model = objective.build()
+    source = objective.source("train")
+    batch = objective.collate([source.sample(k, k) for k in range(6)])
+    sum(objective.losses(model, batch).values()).backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert without == []
+    grouped = {id(p) for group in objective.groups(model).values() for p in group}
+    assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_training_tells_an_images_questions_in_another_order_each_time_and_evaluation_does_not(answered):
+    shards, index = (only(answered, kind).folder for kind in ("image_text_shards", "image_text_index"))
+    ids = TextIds(only(answered, "image_encoder").folder / "tokenizer", 400)
+    training, validation = (AlignedImages(shards, index, split, 32, ids) for split in ("train", "validation"))
+    one, other = (training.sample(0, seed) for seed in (1, 2))
+    assert sorted(ids.tokenizer.decode(one.ids).split(".")) != [] and one.ids != other.ids
+    assert one.same == other.same != training.sample(1, 1).same
+    assert validation.sample(0, 1).ids == validation.sample(0, 2).ids
+    assert told([("", "a cat"), ("Is it?", "yes")], [1, 0]) == "a cat", "a caption, where there is one"
+    assert told([("Is it?", "yes"), ("How many?", "2")], [1, 0]) == "How many? 2. Is it? yes."
+
+
+def test_a_pretrained_clip_is_taken_from_a_whole_one_and_stays_frozen(tmp_path):
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 32, "patch_size": 8}  # fmt: skip
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 40,
+    }
+    torch.manual_seed(0)
+    whole = CLIPModel(CLIPConfig(vision_config=vision, text_config=text)).eval()
+    whole.save_pretrained(tmp_path / "clip")
+    tower = build(ClipVisionConfig(pretrained=str(tmp_path / "clip"))).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (ClipVisionConfig().mean, ClipVisionConfig().std))
+    with torch.no_grad():
+        expected = whole.vision_model(pixel_values=(images / 255 - mean) / std).last_hidden_state
+        torch.testing.assert_close(tower(images), expected, atol=1e-5, rtol=1e-5)
+    assert (tower.side, tower.patches, tower.width) == (32, 16, 16)
+    recipe = AlignmentRecipe.model_validate({
+        **ALIGNMENT, "train_tower": False,
+        "model": {**ALIGNMENT["model"], "encoder": {**ENCODER, "tower": {
+            "kind": "clip", "pretrained": str(tmp_path / "clip")}}},
+        "training": {**ALIGNMENT["training"], "learning_rates": {"resampler": 1e-3, "text": 1e-3}}})  # fmt: skip
+    assert recipe.groups() == ("resampler", "text")
+    with pytest.raises(ValueError, match="random must be trained"):
+        AlignmentRecipe.model_validate({**ALIGNMENT, "train_tower": False, "training": {
+            **ALIGNMENT["training"], "learning_rates": {"resampler": 1e-3, "text": 1e-3}}})  # fmt: skip
+    with pytest.raises(ValueError, match="must fall and begin below"):
+        AlignmentRecipe.model_validate({**ALIGNMENT, "widths": [8, 16]})
+
+
+def test_the_full_size_is_that_of_clip_large():
+    assert VitSizes(side=336, patch=14, hidden=1024, layers=24, heads=16, intermediate=4096) == CLIP_LARGE
+    with torch.device("meta"):
+        tower = ClipVision(ClipVisionConfig(pretrained=None))
+    assert tower.patches == 576
+    assert 302e6 < sum(p.numel() for p in tower.parameters()) < 305e6

@@ -1,0 +1,170 @@
+"""The whole way from scenes with questions to answers, at the smallest sizes that have every part."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from storage.image_text_dataset import ImageTextDataset
+from storage.image_texts import read_rows
+from storage.question_set import QuestionSet
+from storage.shard_index import SPLITS
+from tasks.alignment.released import AlignedRelease
+from tasks.answering.objective import Shuffled, all_right
+from tasks.answering.released import AnswererRelease
+from tasks.answering.samples import Questions, collate
+from tasks.answering.writing import Writing, answers, answers_by_depth
+from tests.command import millrace
+from tests.once import only
+
+
+def model_of(store, name: str) -> AnswererRelease:
+    """Return the released decoder of a name."""
+    report = only(store, "answer_report")
+    (record,) = (r for r in report.manifest.inputs if r.name == name)
+    return AnswererRelease.from_release(store.root / record.kind / record.key)
+
+
+def folders(store):
+    return tuple(only(store, kind).folder for kind in ("image_text_shards", "image_text_index", "question_set"))
+
+
+def test_the_report_compares_every_decoder_with_every_control(answered):
+    folder = only(answered, "answer_report").folder
+    scores = json.loads((folder / "scores.json").read_text())
+    assert list(scores["decoders"]) == ["plain", "trm", "blind", "few_bits"]
+    for name, table in scores["decoders"].items():
+        assert table["gains"].keys() >= {"majority"} | ({"blind"} if name != "blind" else set())
+        for gain in table["gains"].values():
+            assert gain["low"] <= gain["value"] <= gain["high"]
+        (seed,) = table["seeds"].values()
+        assert seed["scores"]["all"]["questions"] == 12
+        assert set(seed["by_depth"]) == ({"1", "2", "5"} if name in ("trm", "few_bits") else set())
+    assert scores["decoders"]["trm"]["gflops"] > scores["decoders"]["blind"]["gflops"] > 0
+    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    assert [row["decoder"] for row in rows] == ["plain", "trm", "blind", "few_bits"]
+    assert {"answers.png", "depths.png", "costs.png", "by_kind.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_every_width_is_judged_by_itself(answered):
+    table = json.loads((only(answered, "alignment_report").folder / "retrieval.json").read_text())
+    assert list(table["by_width"]) == ["24", "16", "8"]
+    for found in table["by_width"].values():
+        assert {"text_at_1", "image_at_10", "text_map", "image_map"} <= found.keys()
+
+
+def test_no_image_is_in_two_splits_and_every_question_is_there(answered):
+    shards, index, folder = folders(answered)
+    found = QuestionSet(folder)
+    items = {split: {one.item for one in found.asked(split)} for split in SPLITS}
+    assert (
+        not items["train"] & items["validation"] | items["train"] & items["test"] | items["validation"] & items["test"]
+    )
+    for split in SPLITS:
+        listed = [(row["question"], row["answer"], row["row"]) for row in read_rows(shards, index, split)]
+        assert [(one.question, one.answer, one.row) for one in found.asked(split)] == listed
+
+
+def test_what_is_kept_of_an_image_is_what_the_encoder_sees_of_it_alone(answered):
+    shards, index, folder = folders(answered)
+    network = AlignedRelease.from_release(only(answered, "image_encoder").folder).network
+    found = QuestionSet(folder)
+    for split in ("train", "test"):
+        images = ImageTextDataset(shards, index, split, side=32)
+        for place in (0, len(images) // 2, len(images) - 1):
+            sample, asked = images[place], found.asked(split)[place]
+            assert sample["row"] == asked.row
+            with torch.no_grad():
+                latents = network.encoder.latents(sample["image"][None])[0]
+                tokens = network.encoder.encode_images(sample["image"][None])[0]
+            torch.testing.assert_close(found.features(asked.item).float(), latents, atol=2e-3, rtol=2e-3)
+            projected = found.features(asked.item).float() @ found.projection()["weight"].T + found.projection()["bias"]
+            torch.testing.assert_close(projected, tokens, atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.parametrize("name", ["plain-0", "trm-0", "blind-0", "few_bits"])
+def test_a_batch_answers_what_single_questions_answer_and_greedy_is_what_the_likeliest_tokens_are(answered, name):
+    release = model_of(answered, name)
+    source = Questions(folders(answered)[2], "test", release.asking, 8)
+    samples = [source.sample(k, 0) for k in range(8)]
+    features, asked = torch.stack([s.features for s in samples]), [one.question for one in source.asked]
+    together = answers(release.network, source.asking, features, asked, Writing(4))
+    alone = [answers(release.network, source.asking, features[k][None], [asked[k]], Writing(4))[0] for k in range(8)]
+    assert together == alone
+    # An answer that greedy decoding writes is one whose every token is the likeliest, and the other way round.
+    tokens = release.tokens
+    written = [[*tokens.ids(f" {text}"), tokens.end] for text in alone]
+    batch = collate([s.__class__(s.features, s.question, ids, 0) for s, ids in zip(samples, written, strict=True)])
+    with torch.no_grad():
+        logits = release.network(batch)
+    greedy = release.network.language.generate(
+        *release.network.prompts(features, [s.question for s in samples]),
+        max_new_tokens=4, temperature=0.0, top_p=1.0, end=tokens.end,
+    )  # fmt: skip
+    for k, ids in enumerate(greedy):
+        if [*ids, tokens.end] == written[k] and len(ids) < 4:
+            assert all_right(logits, batch)[k]
+
+
+@pytest.mark.parametrize("name", ["plain-0", "trm-0"])
+def test_logits_know_nothing_of_later_tokens_and_something_of_the_image(answered, name):
+    release = model_of(answered, name)
+    source = Questions(folders(answered)[2], "test", release.asking, 4)
+    batch = collate([source.sample(0, 0)])
+    changed = batch.tokens.clone()
+    changed[0, -1] = (changed[0, -1] + 7) % len(release.tokens)
+    other = collate([Shuffled(source, 0).sample(0, 0)])
+    with torch.no_grad():
+        logits = release.network(batch)
+        later = release.network(type(batch)(batch.features, changed, batch.attended, batch.learned))
+        elsewhere = release.network(other)
+    torch.testing.assert_close(logits, later, atol=0, rtol=0)
+    assert (logits - elsewhere).abs().max() > 1e-4
+
+
+def test_a_blind_model_does_not_see(answered):
+    release = model_of(answered, "blind-0")
+    source = Questions(folders(answered)[2], "test", release.asking, 4)
+    with torch.no_grad():
+        own = release.network(collate([source.sample(k, 0) for k in range(4)]))
+        other = release.network(collate([Shuffled(source, 0).sample(k, 0) for k in range(4)]))
+    assert torch.equal(own, other)
+
+
+def test_a_recursive_decoder_answers_after_every_step_and_beyond_those_of_its_training(answered):
+    release = model_of(answered, "trm-0")
+    source = Questions(folders(answered)[2], "test", release.asking, 2)
+    features, asked = source.sample(0, 0).features[None], [source.asked[0].question]
+    told = list(answers_by_depth(release.network, source.asking, features, asked, 9, Writing(3)))
+    assert len(told) == 9
+    assert told[2] == answers(release.network, source.asking, features, asked, Writing(3)), "three steps, as trained"
+
+
+def test_questions_are_answered_from_the_command_line(answered, tmp_path):
+    from PIL import Image
+
+    picture = tmp_path / "photo.png"
+    Image.new("RGB", (80, 60), (200, 30, 30)).save(picture)
+    asked = [str(picture), "How many stars are there?", "What colour is it?"]
+    trm = next(r for r in only(answered, "answer_report").manifest.inputs if r.name == "trm-0")
+    result = millrace(
+        "ask", *asked, "--model", f"answerer/{trm.key}", "--show-steps", "--steps", "2", root=answered.root
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("How many stars are there?") == result.stdout.count("after step 2") == 2
+    result = millrace("ask", *asked, "--max-new-tokens", "2", "--beams", "3", root=answered.root)
+    assert result.returncode == 0, result.stderr
+    plain = next(r for r in only(answered, "answer_report").manifest.inputs if r.name == "plain-0")
+    result = millrace("ask", *asked, "--model", f"answerer/{plain.key}", "--steps", "2", root=answered.root)
+    assert result.returncode == 2
+    assert "does not recurse" in result.stderr
+
+
+def test_decoders_and_encoders_are_judged_again(answered):
+    for kind in ("image_encoder", "answerer_packed"):
+        asset = only(answered, kind)
+        result = millrace("evaluate", asset.name, root=answered.root)
+        assert result.returncode == 0, result.stderr

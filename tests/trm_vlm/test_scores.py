@@ -1,0 +1,106 @@
+"""Scores of answers, from values by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from configs.answering import AnswerEvaluation
+from storage.question_set import Asked
+from tasks.answering.evaluation import Answered, Majority, gain, scores_of
+from tasks.answering.scores import exact_match, kind_of, normalised, numeric_match, token_f1
+from tasks.retrieval import mean_average_precision, recall_at
+
+
+def asked(answer: str, question: str = "What is it?", item: int = 0, templated: bool = False) -> Asked:
+    return Asked("test", item, question, answer, templated, 0, "k")
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("The Cat!", "cat"), ("an  apple, a pear", "apple pear"), ("top-left", "topleft"), ("A", ""), ("theatre", "theatre"),
+    ("U.S.", "us"), ("  THE   the ", ""),
+])  # fmt: skip
+def test_texts_are_normalised_in_squads_order(text, expected):
+    assert normalised(text) == expected
+
+
+def test_exact_match_and_f1():
+    assert exact_match("The red star.", "red star")
+    assert not exact_match("red", "red star")
+    assert token_f1("the red red star", "red star big") == pytest.approx(2 * 2 / (3 + 3))
+    assert token_f1("blue", "red") == 0
+    assert token_f1("a", "the") == 1, "both say nothing"
+    assert token_f1("", "red") == 0
+
+
+def test_numbers_are_compared_as_numbers():
+    assert exact_match("-5", "5"), "SQuAD's rules drop the sign"
+    assert exact_match("3.5", "35"), "and the point"
+    assert numeric_match("-5", "5") is False
+    assert numeric_match("3.5", "35") is False
+    assert numeric_match("three", "3") is True
+    assert numeric_match("1,200", "1200.0") is True
+    assert numeric_match("no idea", "3") is False
+    assert numeric_match("3 or 4", "3") is False
+    assert numeric_match("3", "a star") is None
+
+
+@pytest.mark.parametrize(("question", "answer", "kind"), [
+    ("How many stars are there?", "3", "count"), ("Is there a red star?", "no", "yes_no"),
+    ("What is the number of circles?", "2", "count"), ("Which colour does the star have?", "red", "colour"),
+    ("Where in the image is the ring?", "top left", "position"), ("Which shape is red?", "star", "shape"),
+    ("Which is higher up, the star or the ring?", "star", "relation"), ("What number can be read?", "7", "reading"),
+    ("Why?", "because", "other"),
+])  # fmt: skip
+def test_questions_have_a_kind(question, answer, kind):
+    assert kind_of(question, answer) == kind
+
+
+def test_the_majority_answers_by_kind_and_from_training_alone():
+    training = [asked(a, "How many?") for a in ("2", "2", "3")] + [asked(a, "Why?") for a in ("so", "as", "as", "as")]
+    majority = Majority(training)
+    assert majority.answer(asked("9", "How many?")) == "2"
+    assert majority.answer(asked("9", "Why?")) == "as"
+    assert majority.answer(asked("red", "Which colour?")) == "as", "of a kind that training lacks: the most frequent"
+
+
+def test_scores_leave_templated_rows_out_of_exact_match():
+    rows = [asked("3", "How many?"), asked("red star", item=1), asked("a long caption", item=2, templated=True)]
+    scores = scores_of(Answered.of(rows, ["3", "red", "a long caption"]))
+    assert scores["all"]["exact"] == 0.5
+    assert scores["all"]["f1"] == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert (scores["all"]["numeric"], scores["all"]["numeric_questions"]) == (1, 1)
+    assert scores_of(Answered.of(rows[2:], ["x"]))["all"]["exact"] is None
+
+
+def test_the_interval_of_a_gain_draws_images_as_wholes():
+    """Ten questions of one image are one draw: their interval is as wide as that of one question."""
+    random = np.random.default_rng(0)
+    of_image = random.random(40) < 0.5
+    better, worse = of_image.astype(float), np.zeros(40)
+    how = AnswerEvaluation(resamples=2000)
+    single = gain(better, worse, [asked("x", item=k) for k in range(40)], how)
+    tenfold = gain(np.repeat(better, 10), np.repeat(worse, 10), [asked("x", item=k // 10) for k in range(400)], how)
+    assert tenfold == pytest.approx(single)
+    deviation = of_image.std() / 40**0.5
+    assert single["value"] == of_image.mean()
+    assert single["high"] - single["low"] == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+    assert gain(better, worse, [asked("x", item=k, templated=True) for k in range(40)], how) is None
+
+
+def test_retrieval_counts_every_text_that_is_right_and_ties_against():
+    images = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+    texts = torch.nn.functional.normalize(images + 0.5 * torch.randn(6, 4), dim=-1)
+    same = torch.tensor([0, 1, 0, 2, 3, 1])
+    found = mean_average_precision(images, texts, same)
+    scores = (images @ texts.T).numpy()
+    for name, matrix in (("text_map", scores), ("image_map", scores.T)):
+        values = []
+        for k, row in enumerate(matrix):
+            right = np.array(same == same[k])[np.argsort(-row)]
+            values.append(np.mean([right[: n + 1].mean() for n in np.flatnonzero(right)]))
+        assert found[name] == pytest.approx(np.mean(values))
+    equal = torch.ones(5, 3) / 3**0.5
+    assert mean_average_precision(equal, equal, torch.arange(5))["text_map"] == pytest.approx(1 / 5)
+    assert recall_at(equal, equal, (1,))["text_at_1"] == 0
