@@ -25,7 +25,9 @@ ALLOWED = {
 }
 MAY_KNOW_PREFECT = ("flows/", "tasks/stage.py")
 SHARED_ROOMS = {"tasks", "tasks.training", "tasks.text", "tasks.quantise"}
-FAMILY = {f"tasks.{room}": "weather" for room in ("era5", "captions", "mae", "narration")}
+FAMILY = {f"tasks.{room}": "weather" for room in ("era5", "captions", "mae", "narration")} | {
+    f"tasks.{room}": "trm_vlm" for room in ("alignment", "answering")
+}
 """Rooms that belong together; any other room of tasks is a family of its own."""
 ACROSS = {("tasks.image_text.shards", "tasks.samples.site_process")}
 """A sample's website is up while its images are fetched. It is infrastructure, and the import is in the crawl's key."""

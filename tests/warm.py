@@ -32,7 +32,7 @@ LIBRARIES = (
     "aiohttp", "cv2", "matplotlib.backends.backend_agg", "netCDF4", "optuna", "pyarrow.parquet", "pydantic",
     "rasterio", "rich.progress", "rouge_score.rouge_scorer", "sacrebleu", "scipy.ndimage", "simplejpeg", "torch",
     "torch.distributed.checkpoint", "transformers.modeling_layers", "transformers.models.auto.modeling_auto", "typer",
-    "xarray", "zarr", "flows.runner", "flows.image_text", "flows.weather", "flows.wildfire",
+    "xarray", "zarr", "flows.runner", "flows.image_text", "flows.trm_vlm", "flows.weather", "flows.wildfire",
 )  # fmt: skip
 AVAILABLE = sys.platform == "linux"
 OWNER = "MILLRACE_TESTS_OWNER"  # process id of the test run whose server forks

@@ -47,7 +47,7 @@ def ask_about(
         encoder = made_from(store, asset, ENCODER)
         if encoder is None:
             raise ValueError(
-                f"{short_name(asset)} was not made for images: no {ENCODER} is known that it sees by; name another model"
+                f"{short_name(asset)} was not made for images: no {ENCODER} is known that it sees by; name another"
             )
         for part in (asset, encoder):
             session.hold(part)

@@ -14,6 +14,7 @@ from storage.assets import AssetStore, verify
 from storage.files import is_temporary
 from tests.command import millrace
 from tests.fire.test_pipeline import PROFILE as FIRE
+from tests.trm_vlm.tiny import CONFIG as TRM_VLM
 from tests.vision_language.tiny import CONFIG as VLM
 from tests.weather_lm.tiny import CONFIG as WEATHER
 
@@ -45,7 +46,12 @@ PROFILES: dict[str, tuple[str, dict[str, Any]]] = {
     "weather": ("weather", WEATHER_OF_TWO_MONTHS),
     "wildfire": ("wildfire", FIRE_IN_SHORT),
     "microvlm": ("microvlm", IMAGES | {part: VLM[part] for part in ("vlm", "evaluation", "execution")}),
-    "trm_vlm": ("trm_vlm", IMAGES | {"source": IMAGES["source"] | {"layout": "pixmo_qa", "images": 30}}),
+    "trm_vlm": (
+        "trm_vlm",
+        IMAGES
+        | {"source": IMAGES["source"] | {"layout": "pixmo_qa", "images": 40}}
+        | {part: TRM_VLM[part] for part in ("alignment", "answering", "evaluation", "execution")},
+    ),
 }
 DATA = {name: value for name, value in WEATHER_OF_TWO_MONTHS.items() if name not in MODELS} | {"mae": None}
 SHORT: dict[str, tuple[str, dict[str, Any]]] = {

@@ -16,6 +16,8 @@ from storage.image_texts import read_texts
 from tasks.training.objective import Objective, make_objective
 from tasks.vision_language.texts import write_texts
 from tests.once import only
+from tests.trm_vlm.tiny import ALIGNMENT, LENGTHS, TRM
+from tests.trm_vlm.tiny import LLAMA as ANSWERING_LLAMA
 from tests.vision_language.tiny import CONFIG as VLM
 from tests.vision_language.tiny import FEW_BITS
 from tests.vision_language.tiny import stage as vlm_stage
@@ -33,6 +35,8 @@ class Data:
     """Texts for language models."""
     vlm: AssetStore
     """Images with texts."""
+    answers: AssetStore
+    """Images with questions."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,33 @@ def _caption_language(data: Data) -> dict[str, Any]:
     }
 
 
+def _alignment(recipe: dict[str, Any], **training: Any) -> Case:
+    def config(data: Data) -> dict[str, Any]:
+        return {
+            "shards": str(only(data.answers, "image_text_shards").folder),
+            "index": str(only(data.answers, "image_text_index").folder),
+            "tokenizer": str(only(data.answers, "image_encoder").folder / "tokenizer"),
+            "recipe": {**ALIGNMENT, **recipe},
+        }
+
+    rates = ALIGNMENT["training"]["learning_rates"]
+    return Case("tasks.alignment.objective:AlignmentObjective", config, {"learning_rates": rates, **training})
+
+
+def _answers(decoder: dict[str, Any], vision: bool = True, **training: Any) -> Case:
+    def config(data: Data) -> dict[str, Any]:
+        return {
+            "questions": str(only(data.answers, "question_set").folder),
+            "encoder": None,
+            "tokenizer": str(min(data.answers.assets("answerer"), key=lambda a: a.key).folder / "tokenizer"),
+            "design": {**LENGTHS, "decoder": decoder, "vision": vision},
+            "halting_weight": 0.5,
+            "validation_questions": 8,
+        }
+
+    return Case("tasks.answering.objective:AnswerObjective", config, {"learning_rates": {"all": 2e-3}, **training})
+
+
 LORA = {"r": 2, "target_modules": ["q_proj", "down_proj"]}
 CASES: dict[str, Case] = {
     **_fire_cases(),
@@ -209,5 +240,22 @@ CASES: dict[str, Case] = {
     ),
     "vlm: 4 bits": _vlm(vlm_stage(four_bit=True)),
     "vlm: ternary": _vlm(vlm_stage(language_layers=2, quantise=FEW_BITS, rates=("language",)), start=True),
+    "alignment": _alignment({}, accumulation=2, batch_size=8),
+    "alignment, pooled, sampled": _alignment(
+        {
+            "nesting": "sampled",
+            "model": {
+                **ALIGNMENT["model"],
+                "encoder": {
+                    **ALIGNMENT["model"]["encoder"],
+                    "resampler": {"kind": "pooled", "tokens": 4, "width": 16, "heads": 2},
+                },
+            },
+        }
+    ),
+    "answers: plain": _answers(ANSWERING_LLAMA, accumulation=2),
+    "answers: blind": _answers(ANSWERING_LLAMA, vision=False),
+    "answers: trm": _answers(TRM, accumulation=2, ema_decay=0.9),
+    "answers: trm, halting, concatenated": _answers(TRM | {"halting": True, "mixing": "concatenated"}),
     "narrator: last block": _narrator({"adaptation": {"unfreeze_last_block": True}}),
 }

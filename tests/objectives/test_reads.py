@@ -107,6 +107,7 @@ def test_what_is_done_without_reading_comes_to_the_same(name, data: Data, tmp_pa
     for free_on in (frozenset({"cpu"}), frozenset()):
         monkeypatch.setattr("models.reads.FREE_ON", free_on)
         one.model.zero_grad()
+        one.objective.load_state_dict({})
         losses = one.objective.losses(one.model, micro.batch)
         torch.stack(list(losses.values())).sum().backward()
         gradients = {n: p.grad.clone() for n, p in one.model.named_parameters() if p.grad is not None}

@@ -15,6 +15,7 @@ from tests.once import only
 NAMES = (
     "fire: front", "fire: sam", "mae", "language: llama", "language: qwen2", "language: hrm_act", "narrator: lora",
     "narrator: 4 bits", "captions", "vlm: stage 1", "vlm: stage 2, by words, prefix", "vlm: 4 bits", "vlm: ternary",
+    "alignment", "answers: trm", "answers: plain",
 )  # fmt: skip
 
 
@@ -31,6 +32,10 @@ def test_a_release_gives_the_model_and_what_it_was_described_by(name, data: Data
         shutil.copytree(part, folder.parent.parent / "microvlm_language" / part.name)
     if name == "captions":
         shutil.copytree(only(data.vlm, "microvlm_language").folder / "tokenizer", folder / "tokenizer")
+    if name.startswith(("alignment", "answers")):
+        kind = "image_encoder" if name.startswith("alignment") else "answerer"
+        made = min(data.answers.assets(kind), key=lambda a: a.key).folder
+        shutil.copytree(made / "tokenizer", folder / "tokenizer")
     if name.startswith("language"):
         shutil.copytree(only(data.weather, "weather_language").folder / "tokenizer", folder / "tokenizer")
     objective = CASES[name].objective(data)
