@@ -13,13 +13,14 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.fire_data import Decoding
 from storage.assets import Asset
+from storage.delimited import lines_of, read_text
 from storage.hashing import digest
 from storage.raw import RawInput
 
@@ -27,10 +28,14 @@ LANDSCAPE = "landscape/Input_Geotiff.tif"
 INDICES = "landscape/indices.json"
 HISTORY = "landscape/WeatherHistory.csv"
 WEATHERS = "landscape/Weathers"
-SEQUENCE = re.compile(r"sequence_(\d+)")
+DIGITS = re.compile(r"\d{1,9}", re.ASCII)
+SEQUENCE = re.compile(rf"sequence_({DIGITS.pattern})", re.ASCII)
 NUMBER = re.compile(r"(\d+)\.png", re.IGNORECASE)
 ASSET_FOLDER = "archive/"
 """Where a generated archive lies in its asset."""
+
+Box = tuple[int, int, int, int]
+"""Rows y0 to y1 and columns x0 to x1 of the landscape, half-open."""
 
 
 def archive_files(path: str) -> list[Path]:
@@ -93,8 +98,7 @@ class FireFiles:
     frames: tuple[str, ...]
     targets: tuple[str, ...]
     weather: str
-    box: tuple[int, int, int, int]
-    """Rows y0 to y1 and columns x0 to x1 of the landscape, half-open."""
+    box: Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ class Listing:
     fires: tuple[FireFiles, ...]
     broken: Mapping[str, str]
     """One sentence per fire that cannot be read, by its name."""
+    notes: Sequence[str] = ()
+    """Sentences about the archive that people should read."""
 
 
 def list_fires(archive: Archive, decoding: Decoding) -> Listing:
@@ -120,6 +126,9 @@ def list_fires(archive: Archive, decoding: Decoding) -> Listing:
             )
     for number in boxes:
         numbers.setdefault(number, f"sequence_{number:03d}")
+    if not numbers:
+        raise ValueError(f"{archive.root} holds no fires: there is no fire_frames/sequence_*; check the path")
+    note = _compare_with_history(archive, weathers, numbers)
     fires, broken = [], {}
     for number in sorted(numbers):
         name = numbers[number]
@@ -134,9 +143,7 @@ def list_fires(archive: Archive, decoding: Decoding) -> Listing:
             fires.append(FireFiles(name, number, frames, targets, weather, boxes[number]))
         except ValueError as error:
             broken[name] = f"{name} {error}"
-    if not numbers:
-        raise ValueError(f"{archive.root} holds no fires: there is no fire_frames/sequence_*; check the path")
-    return Listing(tuple(fires), broken)
+    return Listing(tuple(fires), broken, (note,) if note else ())
 
 
 def _images(archive: Archive) -> dict[tuple[str, str], list[str]]:
@@ -160,35 +167,87 @@ def _numbered(images: Mapping[tuple[str, str], list[str]], kind: str, name: str)
             raise ValueError(f"has two images of number {int(match[1])}, {by_number[int(match[1])]} and {path}")
     if not by_number:
         raise ValueError(f"has no images in {kind}/{name}")
-    missing = [n for n in range(max(by_number) + 1) if n not in by_number]
-    if missing:
-        raise ValueError(f"lacks image {missing[0]} in {kind}/{name}, where 0 to {max(by_number)} are needed")
+    missing = next((n for n in range(max(by_number)) if n not in by_number), None)
+    if missing is not None:
+        raise ValueError(f"lacks image {missing} in {kind}/{name}, where 0 to {max(by_number)} are needed")
     if len(by_number) < 2:
         raise ValueError(f"has one image in {kind}/{name}, where at least two make a step")
     return tuple(by_number[n] for n in sorted(by_number))
 
 
-def _boxes(archive: Archive) -> dict[int, tuple[int, int, int, int]]:
+def _boxes(archive: Archive) -> dict[int, Box]:
     path = archive.root / INDICES
-    form = 'it must hold {"<number>": [y0, y1, x0, x1], ...}'
+    form = 'it must hold {"<number>": [y0, y1, x0, x1], ...} in whole pixels'
     if INDICES not in archive.files:
         raise ValueError(f"{archive.root} has no {INDICES}; {form}")
     try:
-        entries = json.loads(path.read_bytes())
-        boxes = {int(number): tuple(int(v) for v in box) for number, box in entries.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        entries = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {form}") from None
-    if wrong := [number for number, box in boxes.items() if len(box) != 4]:
-        raise ValueError(f"{path}: entry {wrong[0]} has not four numbers; {form}")
-    return {number: (box[0], box[1], box[2], box[3]) for number, box in boxes.items()}
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path} holds no object; {form}")
+    boxes: dict[int, Box] = {}
+    for name, value in entries.items():
+        if not DIGITS.fullmatch(name):
+            raise ValueError(f"{path}: entry {name!r} is no number of a fire; {form}")
+        if int(name) in boxes:
+            raise ValueError(f"{path} has two entries of fire {int(name)}; keep one of them")
+        box = [_whole(v) for v in value] if isinstance(value, list) else []
+        if len(box) != 4 or None in box:
+            raise ValueError(
+                f"{path}: entry {name} is {json.dumps(value)[:80]}, which is not four whole numbers; {form}"
+            )
+        boxes[int(name)] = (box[0], box[1], box[2], box[3])  # type: ignore[assignment]
+    return boxes
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"it names {twice[0]} twice")
+    return dict(pairs)
+
+
+def _whole(value: Any) -> int | None:
+    """Return a whole number, also of `380.0` and `"380"`; None for everything else."""
+    if isinstance(value, str):
+        return int(value) if DIGITS.fullmatch(value) else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _weather_names(archive: Archive) -> list[str]:
-    """Return the file name on every line of the history, whatever path stands before it."""
+    """Return the file name on every line of the history, whatever path stands before it; "" for a blank line."""
+    path = archive.root / HISTORY
     if HISTORY not in archive.files:
         raise ValueError(f"{archive.root} has no {HISTORY}; its line i names the weather file of fire i")
-    lines = (archive.root / HISTORY).read_text(encoding="utf-8-sig").splitlines()
-    return [line.strip().strip('"').replace("\\", "/").rpartition("/")[2] for line in lines]
+    try:
+        lines = [line.strip().strip('"').strip() for line in lines_of(read_text(path))]
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line and not line.lower().endswith(".csv"):
+            raise ValueError(
+                f"{path}: line {number} names no weather file, {line[:80]!r}; line i names that of fire i, without a "
+                "header or further columns"
+            )
+    while lines and not lines[-1]:
+        lines.pop()
+    return [line.replace("\\", "/").rpartition("/")[2] for line in lines]
+
+
+def _compare_with_history(archive: Archive, weathers: list[str], numbers: Collection[int]) -> str:
+    """Return how a history differs from the fires, "" where it does not; refuse one that lines seem to be moved in."""
+    highest = max(numbers)
+    if len(weathers) == highest:
+        return ""
+    path = archive.root / HISTORY
+    told = f"{path} has {len(weathers)} lines, but the last fire is number {highest}"
+    blank = [number for number in sorted(numbers) if number <= len(weathers) and not weathers[number - 1]]
+    if len(weathers) > highest and blank:
+        raise ValueError(f"{told}, and line {blank[0]}, that of fire {blank[0]}, is blank; line i names that of fire i")
+    return f"{told}: line i is taken for fire i"
 
 
 def _weather_file(archive: Archive, names: list[str], number: int) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from configs.fire_data import Decoding, Tokens
 from storage.assets import Asset, Unit, UnitRecord
+from storage.delimited import DELIMITERS
 from storage.files import write_atomic
 from storage.hashing import canonical_json, digest
 from storage.raw import RawInput
 from tasks.fire.archive import LANDSCAPE, Archive, FireFiles, Listing, list_fires
 from tasks.fire.record import FOLDER, write_record
+from tasks.fire.wind import FASTEST
 from tasks.stage import Job, StageResult, stage
 
 LANDSCAPE_FILE = "landscape.safetensors"
 INDEX = "fires.json"
+SHOWN = 3
 
 
 @stage("fire_records")
@@ -33,7 +36,10 @@ def fire_records(
 
     archive = Archive.open(raw)
     listing = list_fires(archive, decoding)
-    read_landscape(archive.root / LANDSCAPE, decoding).save(job.folder / LANDSCAPE_FILE)
+    landscape = read_landscape(archive.root / LANDSCAPE, decoding)
+    for note in (*listing.notes, *landscape.notes):
+        job.message(note)
+    landscape.save(job.folder / LANDSCAPE_FILE)
     description = job.workspace.scratch / f"work-{names[:16]}.json"
     work = {
         "root": str(archive.root),
@@ -81,6 +87,9 @@ def _result(
         job.message(f"left out: {sentence}")
     index = facts | {"fires": [{"name": f.name, "number": f.number} for f, _ in whole], "broken": broken}
     write_atomic(job.folder / INDEX, canonical_json(index))
+    kept = {fire.name: record.result for fire, record in whole}
+    for line in _wind_report(kept):
+        job.message(line)
     steps = [record.result["steps"] for _, record in whole]
     return StageResult(
         counts={
@@ -89,5 +98,29 @@ def _result(
             "frames": sum(steps),
             "samples": sum(steps) - len(steps),
             "burnt_pixels": sum(record.result["burnt"] for _, record in whole),
+            "wind_rows_not_measured": len(_unmeasured(kept)),
+            "fires_without_wind": sum(facts["windless"] for facts in kept.values()),
         }
     )
+
+
+def _wind_report(fires: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line on every way in which weather files differ from plain ones, with the first places."""
+    if rows := _unmeasured(fires):
+        yield (
+            f"{len(rows)} rows of wind are not measured (values are missing, or speeds outside of 0 to {FASTEST} and "
+            f"directions outside of 0 to 360): {_first(rows)}"
+        )
+    if windless := [name for name, facts in fires.items() if facts["windless"]]:
+        yield f"{len(windless)} of {len(fires)} fires have no usable wind: {_first(windless)}"
+    for delimiter in sorted({facts["delimiter"] for facts in fires.values()} - {DELIMITERS[","]}):
+        names = [name for name, facts in fires.items() if facts["delimiter"] == delimiter]
+        yield f"weather of {len(names)} fires is read with {delimiter} between its columns: {_first(names)}"
+
+
+def _unmeasured(fires: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row for facts in fires.values() for row in facts["unmeasured"]))
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
