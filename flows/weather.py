@@ -47,6 +47,7 @@ from tasks.training.launch import train_all, trainings_at_once
 def weather(config: WeatherConfig) -> Any:
     """Wire the stages; every name below is an asset."""
     raw = raw_files(config, today=datetime.now(UTC).date())
+    captions = weather_captions(**_captions(config, raw), label=Label("windows")) if _reads_captions(config) else None
     on_bad_file = config.source.on_bad_file if isinstance(config.source, FilesSource) else "error"
     catalog = era5_catalog(raw=raw, on_bad_file=on_bad_file)
     windows = era5_windows(raw=raw, catalog=catalog, recipe=config.recipe, layout=config.store)
@@ -56,7 +57,6 @@ def weather(config: WeatherConfig) -> Any:
         return training_set
     if not config.trainings():
         return _vision(config, windows, training_set)
-    captions = weather_captions(**_captions(config, raw), label=Label("windows"))
     mae, languages = side_by_side(
         [
             lambda: _vision(config, windows, training_set),
@@ -131,6 +131,12 @@ def _language(config: WeatherConfig, name: str, recipe: LanguageRecipe, captions
         execution=config.execution,
         label=Label(name),
     )
+
+
+def _reads_captions(config: WeatherConfig) -> bool:
+    """Whether captions are read: files of the user's always, so that they are checked, generated ones if needed."""
+    own = config.captions is not None and isinstance(config.captions.source, CaptionFiles)
+    return own or bool(config.trainings())
 
 
 def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ WEATHERS = "landscape/Weathers"
 DIGITS = re.compile(r"\d{1,9}", re.ASCII)
 SEQUENCE = re.compile(rf"sequence_({DIGITS.pattern})", re.ASCII)
 NUMBER = re.compile(r"(\d+)\.png", re.IGNORECASE)
+IMAGES = ("fire_frames", "isochrones")
 ASSET_FOLDER = "archive/"
 """Where a generated archive lies in its asset."""
 
@@ -46,18 +47,57 @@ def archive_files(path: str) -> list[Path]:
             f"source.path: {root} is no fire archive, it has no {LANDSCAPE}; give the folder that holds landscape/, "
             "fire_frames/ and isochrones/"
         )
-    return [Path(path) for path in sorted(_walk(str(root)))]
+    return [Path(path) for path, reason in sorted(_walk(str(root))) if not reason]
 
 
-def _walk(root: str) -> Iterator[str]:
-    yield from (e.path for e in os.scandir(f"{root}/landscape") if e.is_file() and e.name[0] != ".")
-    if os.path.isdir(f"{root}/{WEATHERS}"):  # noqa: PTH112
-        yield from (e.path for e in os.scandir(f"{root}/{WEATHERS}") if e.name.lower().endswith(".csv"))
-    for kind in ("fire_frames", "isochrones"):
-        if os.path.isdir(f"{root}/{kind}"):  # noqa: PTH112
-            for sequence in os.scandir(f"{root}/{kind}"):
-                if sequence.is_dir() and SEQUENCE.fullmatch(sequence.name):
-                    yield from (e.path for e in os.scandir(sequence.path) if e.name.lower().endswith(".png"))
+def passed_over(root: Path) -> dict[str, str]:
+    """Return what lies in an archive's folder and is not used: path below the root -> reason. Hidden names are not."""
+    base = len(str(root)) + 1
+    found = {path[base:].replace(os.sep, "/"): reason for path, reason in sorted(_walk(str(root))) if reason}
+    return {path: reason for path, reason in found.items() if not path.rpartition("/")[2].startswith(".")}
+
+
+def _walk(root: str) -> Iterator[tuple[str, str]]:
+    """Yield what lies in an archive, and why it does not count, "" where it does."""
+    for entry, trouble in _scan(root):
+        if not trouble and entry.is_dir() and entry.name in ("landscape", *IMAGES):
+            yield from _landscape(entry.path) if entry.name == "landscape" else _sequences(entry.path)
+        else:
+            yield entry.path, trouble or "is no part of an archive"
+
+
+def _landscape(folder: str) -> Iterator[tuple[str, str]]:
+    for entry, trouble in _scan(folder):
+        if not trouble and entry.is_dir() and entry.name == "Weathers":
+            yield from _files(entry.path, ".csv")
+        elif entry.is_file() and entry.name[0] != ".":
+            yield entry.path, ""
+        else:
+            yield entry.path, trouble or "is no file"
+
+
+def _sequences(folder: str) -> Iterator[tuple[str, str]]:
+    for entry, trouble in _scan(folder):
+        if not trouble and entry.is_dir() and SEQUENCE.fullmatch(entry.name):
+            yield from _files(entry.path, ".png")
+        else:
+            yield entry.path, trouble or "is no folder sequence_<number>"
+
+
+def _files(folder: str, ending: str) -> Iterator[tuple[str, str]]:
+    for entry, trouble in _scan(folder):
+        fits = entry.is_file() and entry.name.lower().endswith(ending)
+        yield entry.path, trouble or ("" if fits else f"is no {ending} file")
+
+
+def _scan(folder: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Yield what lies in a folder, and what keeps it from being opened."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield entry, "" if os.access(entry.path, os.R_OK | os.X_OK) else "cannot be opened: permission denied"
+            else:
+                yield entry, "" if entry.is_file() else "is a broken link or no file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +191,7 @@ def _images(archive: Archive) -> dict[tuple[str, str], list[str]]:
     images: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in archive.files:
         kind, _, rest = name.partition("/")
-        if kind in ("fire_frames", "isochrones") and SEQUENCE.fullmatch(rest.partition("/")[0]):
+        if kind in IMAGES and SEQUENCE.fullmatch(rest.partition("/")[0]):
             images[kind, rest.partition("/")[0]].append(name)
     return images
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from configs.fire_data import Decoding, Tokens
@@ -11,13 +14,14 @@ from storage.delimited import DELIMITERS
 from storage.files import write_atomic
 from storage.hashing import canonical_json, digest
 from storage.raw import RawInput
-from tasks.fire.archive import LANDSCAPE, Archive, FireFiles, Listing, list_fires
+from tasks.fire.archive import LANDSCAPE, Archive, FireFiles, Listing, list_fires, passed_over
 from tasks.fire.record import FOLDER, write_record
 from tasks.fire.wind import FASTEST
 from tasks.stage import Job, StageResult, stage
 
 LANDSCAPE_FILE = "landscape.safetensors"
 INDEX = "fires.json"
+NAME = "sequence_"
 SHOWN = 3
 
 
@@ -37,7 +41,8 @@ def fire_records(
     archive = Archive.open(raw)
     listing = list_fires(archive, decoding)
     landscape = read_landscape(archive.root / LANDSCAPE, decoding)
-    for note in (*listing.notes, *landscape.notes):
+    unused = passed_over(archive.root) if isinstance(raw, RawInput) else {}
+    for note in (*listing.notes, *landscape.notes, *_unused_report(unused)):
         job.message(note)
     landscape.save(job.folder / LANDSCAPE_FILE)
     description = job.workspace.scratch / f"work-{names[:16]}.json"
@@ -57,7 +62,22 @@ def fire_records(
         units.append(job.unit(fire.name, identity, (description, fire, used)))
     records = job.map(write_record, units, rename=_file_name, fan_out_from=12)
     facts = {"patch": tokens.patch, "decoding": decoding.model_dump(mode="json")}
-    return _result(job, listing, records, on_broken, facts)
+    result = _result(job, listing, records, on_broken, facts)
+    return replace(result, counts={**result.counts, "not_used": len(unused)})
+
+
+def why_left_out(folder: Path, name: str) -> str:
+    """Return why a fire, by name or number, is not among these records; "" when nothing is known of it."""
+    broken = json.loads((folder / INDEX).read_bytes())["broken"]
+    digits = name.removeprefix(NAME)
+    numbers = {int(own.removeprefix(NAME)): reason for own, reason in broken.items()}
+    return numbers.get(int(digits), "") if digits.isdecimal() else ""
+
+
+def _unused_report(unused: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line on what lies in an archive's folder and is not used, with the first of it."""
+    if unused:
+        yield f"{len(unused)} files and folders of the archive are not used: {_first([*map(' '.join, unused.items())])}"
 
 
 def fire_identity(archive: Archive, fire: FireFiles) -> dict[str, Any]:
