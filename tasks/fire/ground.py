@@ -62,7 +62,7 @@ def _nominal(path: Path, transform: Any, crs: Any, shape: tuple[int, int], decod
         unit = decoding.cell_metres / math.sqrt(width * height)
         return Pixel(width * unit, height * unit)
     if crs is None:
-        right, bottom = transform * (shape[1], shape[0])
+        right, bottom = transform.c + shape[1] * width, transform.f - shape[0] * height
         if max(abs(transform.c), abs(right)) <= 360 and max(abs(transform.f), abs(bottom)) <= 90:
             raise ValueError(
                 f"{path} has no coordinate system, and coordinates that are degrees by their size ({transform.c:g} to "

@@ -113,7 +113,7 @@ def _read_band(
     path: Path, source: Any, index: int, name: str, decoding: Decoding
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the values of a band, scaled as the file says, and where they are valid."""
-    if np.dtype(source.dtypes[index - 1]).kind not in "iuf":
+    if source.dtypes[index - 1].startswith("complex"):
         raise ValueError(
             f"{path}: band {name} holds {source.dtypes[index - 1]} numbers; write real ones, or one band per part"
         )
