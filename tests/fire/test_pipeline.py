@@ -336,6 +336,22 @@ def test_faults_of_predict_fire_are_one_sentence(finished, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.input_shape(format="fire frames", shape="a fire left out, asked for again", outcome="refused")
+def test_a_fire_that_was_left_out_has_its_reason_in_every_run(finished, tmp_path, monkeypatch, capsys):
+    archive = tmp_path / "archive"
+    shutil.copytree(archive_of(finished), archive)
+    image = archive / "isochrones/sequence_002/iso_001.png"
+    image.chmod(0o644)
+    image.write_bytes(image.read_bytes()[:-30])
+    for name in ("2", "sequence_002", "2"):
+        asked = ("predict-fire", name, "--archive", str(archive), "-o", str(tmp_path / "out"))
+        said = refused(monkeypatch, capsys, finished, *asked)
+        assert re.search(
+            rf"there is no fire {name} in the cache: it was left out, sequence_002 .*iso_001.png cannot", said
+        )
+    assert not (tmp_path / "out").exists()
+
+
 # -- sweeps --------------------------------------------------------------------------------------------------------
 
 LAYERS, RATE = "models.emberformer.model.num_layers", "models.emberformer.training.learning_rates.spatial"
