@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.files import is_writable
+from storage.files import is_full, is_writable
 from storage.hashing import digest, file_sha256
 
 IN_KEY = False
@@ -102,7 +103,7 @@ class RawIndex:
         self._path, self._writable = path, is_writable(path.parent)
         if self._writable:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as db, db:
+            with self._writing() as db:
                 db.execute(TABLE)
 
     def _connect(self) -> sqlite3.Connection:
@@ -113,6 +114,17 @@ class RawIndex:
         db = sqlite3.connect(":memory:")
         db.execute(TABLE)
         return db
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection whose changes are kept; a full disk is the `OSError` that it is elsewhere."""
+        try:
+            with closing(self._connect()) as db, db:
+                yield db
+        except sqlite3.OperationalError as error:
+            if is_full(self._path.parent):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path)) from error
+            raise
 
     def split(self, paths: Sequence[Path]) -> tuple[list[RawFile], list[Path]]:
         """Return the files whose digest is remembered and still holds, and the others."""
@@ -154,7 +166,7 @@ class RawIndex:
     def _remember(self, hashed: Sequence[tuple[RawFile, os.stat_result]]) -> None:
         if not self._writable:
             return
-        with closing(self._connect()) as db, db:
+        with self._writing() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?)",
                 [(str(f.path), s.st_size, s.st_mtime_ns, s.st_ino, f.sha256) for f, s in hashed],

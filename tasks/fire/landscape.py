@@ -88,10 +88,13 @@ def read_landscape(path: Path, decoding: Decoding) -> Landscape:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
-        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(path) as source:
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.open(path, driver="GTiff") as source,
+        ):
             if source.width * source.height > LARGEST:
                 raise ValueError(
-                    f"{path} has {source.height} x {source.width} pixels, more than {LARGEST} fit into the memory; cut "
+                    f"{path} has {source.height} x {source.width} pixels, and at most {LARGEST} are read; cut "
                     "it to where the fires are, e.g. with gdalwarp -te"
                 )
             kinds = band_kinds(path, source.descriptions, decoding)
@@ -122,19 +125,22 @@ def _read_band(
         raise ValueError(f"{path}: band {name} is in {source.units[index - 1]}; convert it to metres for the slopes")
     band = source.read(index)
     valid = (source.read_masks(index) > 0) & np.isfinite(band) & ~np.isin(band, decoding.nodata)
-    fill = next((value for value in FILLS if (valid & (band == value)).any()), None)
-    if fill is None and (huge := valid & (np.abs(band) > HUGE)).any():
-        fill = float(band[huge][0])
-    if fill is not None:
-        raise ValueError(
-            f"{path}: band {name} holds {fill:g} on {np.count_nonzero(valid & (band == fill))} pixels, which stands "
-            "for no data but is not declared; declare it in the file, e.g. with gdal_edit.py -a_nodata, or add it to "
-            "decoding.nodata"
-        )
+    _check_fills(path, name, band[valid])
     scale, offset = source.scales[index - 1], source.offsets[index - 1]
     if not (math.isfinite(scale) and scale and math.isfinite(offset)):
         raise ValueError(f"{path}: band {name} has the scale {scale:g} and the offset {offset:g}; correct them")
     return (band if (scale, offset) == (1, 0) else band * float(scale) + float(offset)), valid
+
+
+def _check_fills(path: Path, name: str, values: NDArray[Any]) -> None:
+    """Refuse values that stand for no data and are not declared."""
+    suspects = values[np.isin(values, FILLS) | (np.abs(values.astype(np.float64)) > HUGE)]
+    if len(suspects):
+        raise ValueError(
+            f"{path}: band {name} holds {suspects[0]:g} on {np.count_nonzero(suspects == suspects[0])} pixels, which "
+            "stands for no data but is not declared; declare it in the file, e.g. with gdal_edit.py -a_nodata, or add "
+            "it to decoding.nodata"
+        )
 
 
 def _check_elevation(path: Path, name: str, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:

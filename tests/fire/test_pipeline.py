@@ -28,6 +28,7 @@ from storage.token_cache import TokenCache
 from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
+from tests.mounts import fill, read_only, small_disk
 from tests.once import only
 from tests.training.wandb_files import wandb_records
 
@@ -350,6 +351,24 @@ def test_a_fire_that_was_left_out_has_its_reason_in_every_run(finished, tmp_path
             rf"there is no fire {name} in the cache: it was left out, sequence_002 .*iso_001.png cannot", said
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_predictions_on_a_full_or_read_only_disk_are_one_sentence_and_no_half_files(finished, tmp_path):
+    asked = ("predict-fire", FIRE, "-o")
+    with small_disk(tmp_path / "full", 4):
+        fill(tmp_path / "full").chmod(0o400)
+        full = millrace(*asked, str(tmp_path / "full"), root=finished)
+        assert [path.name for path in (tmp_path / "full").iterdir()] == ["filler"]
+    said = (
+        r"error: \S+/full/sequence_001_\S+\.tif: there is no space left on the disk of \S+, .* 0 B are free, and more"
+    )
+    assert re.match(said, full.stderr), full.stderr
+    (tmp_path / "fixed").mkdir()
+    with read_only(tmp_path / "fixed"):
+        fixed = millrace(*asked, str(tmp_path / "fixed"), root=finished)
+    assert re.match(r"error: \S+/fixed\S*: Read-only file system; make it writable", fixed.stderr), fixed.stderr
+    assert (full.returncode, fixed.returncode) == (1, 1)
+    assert (len(full.stderr.splitlines()), len(fixed.stderr.splitlines())) == (1, 1)
 
 
 # -- sweeps --------------------------------------------------------------------------------------------------------
