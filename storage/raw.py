@@ -58,12 +58,12 @@ def visible(paths: Iterable[Path], below: Path) -> FoundFiles:
     return FoundFiles(shown, hidden)
 
 
-def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> FoundFiles:
+def find_files(patterns: Iterable[str], accept: Callable[[Path], bool], field: str = "source.paths") -> FoundFiles:
     """Expand files, folders and globs to sorted absolute paths, each once.
 
     Folders are searched recursively for files that `accept` takes; what is hidden there, or matches a glob only if
     hidden names do, is passed over. A pattern that matches nothing is a `ValueError`: a silent empty input is worse
-    than a stop.
+    than a stop; it is told with the `field` of the configuration.
     """
     found: set[Path] = set()
     hidden: set[Path] = set()
@@ -78,7 +78,7 @@ def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> Found
         if not hits:
             also = f"; hidden ones do not count ({len(files.hidden)})" if files.hidden else ""
             raise ValueError(
-                f"source.paths: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}){also}; correct "
+                f"{field}: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}){also}; correct "
                 "the path or leave it out"
             )
         found.update(Path(os.path.abspath(p)) for p in hits)

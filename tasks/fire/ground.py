@@ -14,6 +14,8 @@ from configs.fire_data import Decoding
 
 SQUARE = 0.05
 """Relative difference of a pixel's sides that is still taken for a square, and of its sizes across a raster."""
+SMALLEST, LARGEST = 1e-3, 1e6
+"""Metres between which a pixel's side must be."""
 TRUE = 0.01
 """Relative difference from the ground up to which a projection's own lengths are taken; UTM stays below 0.002."""
 TURNED = 30.0
@@ -45,6 +47,8 @@ def pixel_size(path: Path, transform: Any, crs: Any, shape: tuple[int, int], dec
         numbers = [float(v) for v in tuple(transform)[:6]]
         raise ValueError(f"{path} is not north-up (transform {numbers}); warp it first, e.g. with gdalwarp")
     size = _nominal(path, transform, crs, shape, decoding)
+    if not all(SMALLEST < side < LARGEST for side in (size.east, size.north)):
+        raise ValueError(f"{path} has pixels of {size.east:.4g} by {size.north:.4g} metres; correct its georeference")
     if decoding.cell_metres is None and crs is not None:
         size = _on_the_ground(path, transform, crs, shape, size)
     if abs(size.east / size.north - 1) > SQUARE:

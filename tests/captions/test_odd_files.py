@@ -11,6 +11,7 @@ import pytest
 
 from configs.weather_pipeline import WeatherConfig
 from flows.weather import weather
+from tasks.captions.gather import passed_over
 from tasks.captions.read import Columns, read_captions
 from tasks.captions.regions import load_regions
 from tasks.progress import Silent
@@ -162,6 +163,30 @@ def test_boxes_that_are_none_are_refused_by_their_line(tmp_path, words):
     content, sentence = NO_BOXES[words]
     with pytest.raises(ValueError, match=sentence):
         load_regions(write(tmp_path, content))
+
+
+@shape("other files and broken links in a folder of captions", "skipped")
+def test_what_is_no_caption_file_is_named(tmp_path):
+    folder = tmp_path / "captions"
+    folder.mkdir()
+    used = write(folder, table())
+    write(folder, table("\t"), "b.tsv")
+    write(folder, "", ".c.tsv")
+    (folder / "d.csv").symlink_to(tmp_path / "nowhere.csv")
+    assert passed_over([str(folder), str(used)], [used]) == [
+        f"{folder}/b.tsv is no .csv file",
+        f"{folder}/d.csv is a broken link",
+    ]
+
+
+@shape("a path that matches nothing", "refused")
+def test_a_path_of_captions_that_matches_nothing_is_named_as_it_was_written(tmp_path, store):
+    config = WeatherConfig.model_validate({"captions": {"source": {"kind": "files", "paths": ["nowhere"]}}})
+    with (
+        Session(store, Silent(), planning=True).active(),
+        pytest.raises(ValueError, match=r"captions\.source\.paths: 'nowhere' matches no file"),
+    ):
+        weather(config)
 
 
 @shape("an open quote although no narrator is configured", "refused")

@@ -138,6 +138,28 @@ def test_heights_in_feet_are_refused(tmp_path):
         read_landscape(path, Decoding())
 
 
+@shape("another format under the name of a GeoTIFF", "refused")
+def test_a_virtual_raster_leads_nowhere(tmp_path):
+    write(tmp_path / "real.tif", {"fuels": FUELS})
+    (tmp_path / "a.tif").write_text(
+        f'<VRTDataset rasterXSize="{COLUMNS}" rasterYSize="{ROWS}"><VRTRasterBand dataType="Int16" band="1">'
+        f"<SimpleSource><SourceFilename>{tmp_path}/real.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert file.driver == "VRT"
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as a raster"):
+        read_landscape(tmp_path / "a.tif", Decoding())
+
+
+@shape("cut off", "refused")
+def test_a_cut_raster_is_refused(tmp_path):
+    path = write(tmp_path / "a.tif", {"fuels": np.tile(FUELS, (40, 40))})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as a raster"):
+        read_landscape(path, Decoding())
+
+
 # -- the place on Earth -------------------------------------------------------------------------------------------
 
 
@@ -197,6 +219,8 @@ def test_projections_that_are_true_to_a_percent_keep_their_own_lengths(tmp_path,
                      marks=shape("north that is not up", "refused")),
         pytest.param("EPSG:3857", 0, mercator(75), 100_000, "metres on the ground; warp it",
                      marks=shape("Mercator over many degrees of latitude", "refused")),
+        pytest.param("EPSG:25831", 300_000, 4_600_000, 1e-300, "pixels of 1e-300 by 1e-300 metres; correct",
+                     marks=shape("pixels without size", "refused")),
         pytest.param(CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]'), 0, 900, 20, "place on Earth is not known",
                      marks=shape("a coordinate system of its own", "refused")),
     ],
