@@ -14,6 +14,8 @@ IN_KEY = False
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 OF_THE_DISK = (*OUT_OF_SPACE, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors that are the disk's, or of rights to it, and nobody's mistake in the program."""
+OF_THE_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+"""Errors of paths where people want something to be written."""
 SCANT = 2**16  # bytes: with fewer free a disk counts as full
 
 

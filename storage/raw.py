@@ -135,7 +135,8 @@ class RawIndex:
         known: list[RawFile] = []
         unknown: list[Path] = []
         for path in paths:
-            stat = path.stat()
+            with _readable(path):
+                stat = path.stat()
             entry = remembered.get(str(path))
             if entry and entry[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
                 known.append(RawFile(path, stat.st_size, entry[3]))
@@ -174,12 +175,24 @@ class RawIndex:
 
 
 def _hash(path: Path) -> tuple[RawFile, os.stat_result]:
-    before = path.stat()
-    sha = file_sha256(path)
-    after = path.stat()
+    with _readable(path):
+        before = path.stat()
+        sha = file_sha256(path)
+        after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ValueError(f"{path} changed while it was read; wait until its download has finished and run again")
     return RawFile(path, after.st_size, sha), after
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Make one sentence of what keeps a file of the user's from being read."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); give this user the right to read it, or take it out"
+        ) from None
 
 
 def batched(items: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storage.assets import Asset, Workspace, describe_size
-from storage.files import OF_THE_DISK, OUT_OF_SPACE, free_bytes, is_full, walk_files
+from storage.files import OF_THE_DISK, OF_THE_PLACE, OUT_OF_SPACE, free_bytes, is_full, walk_files
 
 IN_KEY = False
 
@@ -40,6 +40,8 @@ def disk_sentence(error: Exception, workspace: Workspace, earlier: Sequence[Asse
 def refusal(error: OSError) -> str:
     """Return one sentence about an error of the disk that no stage met."""
     file = error.filename or "a file"
+    if error.errno in OF_THE_PLACE:
+        return f"{file}: {error.strerror}; choose another place"
     if error.errno == errno.EROFS:
         return f"{file}: {error.strerror}; make it writable, or choose another place"
     if error.errno not in OUT_OF_SPACE:

@@ -166,6 +166,22 @@ def test_raw_files_below_a_read_only_root_are_remembered_or_read_anew(tmp_path):
         assert index.read("files", [raw]).fingerprint == fresh.fingerprint
 
 
+@pytest.mark.input_shape(format="raw files", shape="unreadable or gone", outcome="refused")
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
+    raw = tmp_path / "a.nc"
+    index = RawIndex(tmp_path / ".raw.sqlite")
+    with pytest.raises(ValueError, match=r"a\.nc cannot be read \(No such file or directory\); give this user"):
+        index.split([raw])
+    raw.write_text("x")
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("storage.raw.file_sha256", refuse)
+    with pytest.raises(ValueError, match=r"a\.nc cannot be read \(Permission denied\); give this user the right"):
+        index.read("files", [raw])
+
+
 # -- full disks ---------------------------------------------------------------------------------------------------
 
 NO_SPACE = r"error: (\S+): there is no space left on the disk of (\S+), or in its quota: [\d.]+ k?M?B are free"

@@ -17,7 +17,7 @@ from flows.commands.pulling import models
 from flows.commands.running import plan, run, sweep
 from flows.commands.seeing import caption, chat, export
 from flows.commands.showing import report, serve
-from storage.files import OF_THE_DISK
+from storage.files import OF_THE_DISK, OF_THE_PLACE
 from storage.space import refusal
 
 app = typer.Typer(
@@ -47,13 +47,14 @@ def main() -> None:
         check_packages()
         app()
     except (ValueError, OSError) as error:
-        of_the_disk = isinstance(error, OSError) and error.errno in OF_THE_DISK
+        number = error.errno if isinstance(error, OSError) else None
+        of_the_disk = number in (*OF_THE_DISK, *OF_THE_PLACE)
         is_expected = isinstance(error, ValueError | ChildProcessError) or of_the_disk
         if not is_expected or os.environ.get("MILLRACE_TRACEBACK"):
             raise
         told = refusal(error) if isinstance(error, OSError) and of_the_disk else str(error)
         errors.print("[bold red]error:[/]", escape(told), highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+        sys.exit(2 if isinstance(error, ValueError) or number in OF_THE_PLACE else 1)
 
 
 def check_packages() -> None:

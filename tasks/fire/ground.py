@@ -43,7 +43,8 @@ def pixel_size(path: Path, transform: Any, crs: Any, shape: tuple[int, int], dec
         if decoding.cell_metres is None:
             raise ValueError(f"{path} has no georeference; set decoding.cell_metres to the side of a pixel in metres")
         return Pixel(decoding.cell_metres, decoding.cell_metres)
-    if not (transform.a > 0 > transform.e and transform.b == transform.d == 0):
+    upright = transform.a > 0 > transform.e and transform.a * transform.e < 0  # not so small that it is 0
+    if not (upright and transform.b == transform.d == 0):
         numbers = [float(v) for v in tuple(transform)[:6]]
         raise ValueError(f"{path} is not north-up (transform {numbers}); warp it first, e.g. with gdalwarp")
     size = _nominal(path, transform, crs, shape, decoding)
@@ -65,14 +66,9 @@ def _nominal(path: Path, transform: Any, crs: Any, shape: tuple[int, int], decod
     if decoding.cell_metres is not None:
         unit = decoding.cell_metres / math.sqrt(width * height)
         return Pixel(width * unit, height * unit)
+    if crs is None or crs.is_projected:
+        _require_metres(path, transform, crs, shape)
     if crs is None:
-        right, bottom = transform.c + shape[1] * width, transform.f - shape[0] * height
-        if max(abs(transform.c), abs(right)) <= 360 and max(abs(transform.f), abs(bottom)) <= 90:
-            raise ValueError(
-                f"{path} has no coordinate system, and coordinates that are degrees by their size ({transform.c:g} to "
-                f"{right:g}, {bottom:g} to {transform.f:g}); warp it to a metric projection, e.g. with gdalwarp "
-                "-s_srs EPSG:4326 -t_srs, or set decoding.cell_metres to the side of a pixel in metres"
-            )
         return Pixel(width, height)
     if crs.is_geographic:
         unit = math.pi / 180 * EARTH
@@ -84,6 +80,18 @@ def _nominal(path: Path, transform: Any, crs: Any, shape: tuple[int, int], decod
         )
     unit = crs.linear_units_factor[1]
     return Pixel(width * unit, height * unit)
+
+
+def _require_metres(path: Path, transform: Any, crs: Any, shape: tuple[int, int]) -> None:
+    """Refuse coordinates that are degrees by their size where no coordinate system says that they are."""
+    right, bottom = transform.c + shape[1] * transform.a, transform.f + shape[0] * transform.e
+    if max(abs(transform.c), abs(right)) <= 360 and max(abs(transform.f), abs(bottom)) <= 90:
+        system = "a coordinate system in metres" if crs else "no coordinate system"
+        raise ValueError(
+            f"{path} has {system}, and coordinates that are degrees by their size ({transform.c:g} to {right:g}, "
+            f"{bottom:g} to {transform.f:g}); warp it to a metric projection, e.g. with gdalwarp -s_srs EPSG:4326 "
+            "-t_srs, or set decoding.cell_metres to the side of a pixel in metres"
+        )
 
 
 def _on_the_ground(path: Path, transform: Any, crs: Any, shape: tuple[int, int], nominal: Pixel) -> Pixel:

@@ -69,6 +69,7 @@ def write_record(folder: Path, unit: Unit) -> UnitOutput:
             "unmeasured": [f"{fire.weather} {row}" for row in wind.unmeasured],
             "windless": not wind.valid[:-1].any(),
             "delimiter": wind.delimiter,
+            "highest_direction": wind.highest,
         },
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import pi
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ LANDSCAPE_FILE = "landscape.safetensors"
 INDEX = "fires.json"
 NAME = "sequence_"
 SHOWN = 3
+FEW = 3
+"""Fewer fires may well have winds from one direction."""
 
 
 @stage("fire_records")
@@ -133,6 +136,9 @@ def _wind_report(fires: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         )
     if windless := [name for name, facts in fires.items() if facts["windless"]]:
         yield f"{len(windless)} of {len(fires)} fires have no usable wind: {_first(windless)}"
+    highest = max((facts["highest_direction"] for facts in fires.values()), default=0)
+    if 1 < highest <= 2 * pi and len(fires) >= FEW:
+        yield f"no wind comes from more than {highest:.4g} degrees: if directions are radians, write degrees"
     for delimiter in sorted({facts["delimiter"] for facts in fires.values()} - {DELIMITERS[","]}):
         names = [name for name, facts in fires.items() if facts["delimiter"] == delimiter]
         yield f"weather of {len(names)} fires is read with {delimiter} between its columns: {_first(names)}"

@@ -34,6 +34,8 @@ class Wind:
     """A line and its cells for every row that is there and not measured."""
     delimiter: str
     """What parts the columns, in words."""
+    highest: float
+    """The highest direction in degrees; 0 where none was measured."""
 
 
 def read_wind(path: Path, steps: int, decoding: Decoding) -> Wind:
@@ -65,7 +67,8 @@ def read_wind(path: Path, steps: int, decoding: Decoding) -> Wind:
     valid[: len(known)] = known
     vectors[: len(known)][known] = np.stack([speed[known], np.sin(angle), np.cos(angle)], axis=1)
     unmeasured = [_shown(row, columns) for row, good in zip(rows, known, strict=True) if not good]
-    return Wind(vectors, valid, unmeasured, DELIMITERS.get(table.delimiter, repr(table.delimiter)))
+    delimiter = DELIMITERS.get(table.delimiter, repr(table.delimiter))
+    return Wind(vectors, valid, unmeasured, delimiter, float(direction[known].max(initial=0)))
 
 
 def _measured(row: Row, header: list[str], columns: dict[str, int]) -> list[float]:

@@ -182,6 +182,18 @@ def test_degrees_that_nobody_declared_are_no_metres(tmp_path):
     assert land_at(tmp_path, None, 2, 42, 0.0002, cell_metres=20).facts["cell_metres"] == pytest.approx(20)
 
 
+@shape("degrees with a coordinate system in metres", "refused")
+def test_degrees_that_are_declared_metres_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has a coordinate system in metres, and coordinates that are degrees"):
+        land_at(tmp_path, "EPSG:25831", 2, 42, 0.01)
+
+
+@shape("metres with a coordinate system in degrees", "refused")
+def test_metres_that_are_declared_degrees_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"metres; (correct its georeference|warp it)"):
+        land_at(tmp_path, "EPSG:4326", 300_000, 4_600_000, 20)
+
+
 @shape("metres without a coordinate system", "read")
 def test_metres_that_nobody_declared_are_taken(tmp_path):
     assert land_at(tmp_path, None, 300_000, 4_600_000, 20).facts["cell_metres"] == 20

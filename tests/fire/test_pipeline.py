@@ -367,7 +367,10 @@ def test_predictions_on_a_full_or_read_only_disk_are_one_sentence_and_no_half_fi
     with read_only(tmp_path / "fixed"):
         fixed = millrace(*asked, str(tmp_path / "fixed"), root=finished)
     assert re.match(r"error: \S+/fixed\S*: Read-only file system; make it writable", fixed.stderr), fixed.stderr
-    assert (full.returncode, fixed.returncode) == (1, 1)
+    (tmp_path / "file").write_text("")
+    taken = millrace(*asked, str(tmp_path / "file" / "out"), root=finished)
+    assert re.match(r"error: \S+/file/out: Not a directory; choose another place", taken.stderr), taken.stderr
+    assert (full.returncode, fixed.returncode, taken.returncode) == (1, 1, 2)
     assert (len(full.stderr.splitlines()), len(fixed.stderr.splitlines())) == (1, 1)
 
 

@@ -187,6 +187,15 @@ def test_rows_that_are_not_measured_and_fires_without_wind_are_counted_and_named
     assert "read with semicolons between its columns: sequence_003" in said
 
 
+@shape("directions in radians", "read")
+def test_directions_that_seem_to_be_radians_are_told(store, tmp_path, told):
+    write_archive(tmp_path / "a", FIRES)
+    for number in (1, 2, 3):
+        weather(tmp_path / "a", number, plain([("10", "1.57"), ("11", "3.1"), ("12", f"{number + 3}.28")]))
+    records_of(store, tmp_path / "a")
+    assert "no wind comes from more than 6.28 degrees: if directions are radians, write degrees" in told
+
+
 def history(root: Path, change) -> None:
     path = root / "landscape/WeatherHistory.csv"
     path.write_bytes(change(path.read_text().splitlines()))
