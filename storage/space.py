@@ -29,9 +29,10 @@ def disk_sentence(error: Exception, workspace: Workspace, earlier: Sequence[Asse
     if not told and not is_full(root):
         refused = (e for e in chain if isinstance(e, OSError) and e.errno in OF_THE_DISK)
         return next(map(refusal, refused), None)
-    place = min((root, Path(tempfile.gettempdir()), SHARED_MEMORY), key=_free)
-    named = (e.filename for e in chain if isinstance(e, OSError) and e.filename)
-    file = next(named, workspace.folder if place == root else place)
+    named = next((e.filename for e in chain if isinstance(e, OSError) and e.filename), None)
+    ours = named is not None and Path(str(named)).is_relative_to(root)
+    place = root if ours else min((root, Path(tempfile.gettempdir()), SHARED_MEMORY), key=_free)
+    file = named or (workspace.folder if place == root else place)
     free = _free(place)  # without what was half written
     needed = _needed(workspace, free, earlier)
     return f"{_no_space(file, place, free)}{needed}; make room and run again: what is finished is kept"
@@ -58,7 +59,11 @@ def _no_space(file: str | Path, place: Path, free: float) -> str:
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
-    return [] if error is None else [error, *_chain(error.__cause__ or error.__context__)]
+    """Return an error, those that it holds together, and those that led to it."""
+    if error is None:
+        return []
+    together = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return [error, *(inner for one in together for inner in _chain(one)), *_chain(error.__cause__ or error.__context__)]
 
 
 def _free(place: Path) -> float:

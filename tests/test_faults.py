@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from flows.runs import load_runs
 from storage.assets import AssetStore
 from storage.files import atomic_path
 from storage.raw import RawIndex
+from storage.space import disk_sentence
 from tests import warm
 from tests.command import millrace
 from tests.mounts import enlarge, fill, read_only, small_disk
@@ -222,6 +224,19 @@ def test_a_full_disk_is_told_although_a_library_does_not_and_the_half_written_fi
             write_as_libraries_do(tmp_path / "a.nc")
         assert caught.value.filename == str(tmp_path / "a.nc")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_of_tasks_that_ran_together(tmp_path):
+    group = ExceptionGroup(
+        "unhandled errors", [RuntimeError("another"), OSError(errno.ENOSPC, "No space left on device")]
+    )
+    workspace = AssetStore(tmp_path).workspace(AssetStore(tmp_path).asset("image_text_shards", "a" * 24))
+    workspace.folder.mkdir(parents=True)
+    (workspace.folder / "00000.tar").write_bytes(b"x" * 5_000)
+    said = disk_sentence(group, workspace)
+    assert said is not None
+    assert re.match(r"\S+: there is no space left on the disk of \S+, .* are free, and more than .* is needed", said)
+    assert disk_sentence(ExceptionGroup("unhandled errors", [RuntimeError("another")]), workspace) is None
 
 
 def test_a_disk_that_a_training_fills_is_one_sentence_and_the_training_goes_on(tmp_path):
