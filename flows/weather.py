@@ -24,7 +24,7 @@ from flows.pipelines import Pipeline
 from storage.assets import Asset
 from storage.lineage import short_name
 from storage.raw import find_files
-from tasks.captions.gather import caption_files, named_columns, weather_captions
+from tasks.captions.gather import caption_files, named_columns, passed_over, weather_captions
 from tasks.era5.download import as_of, era5_arco, era5_cds
 from tasks.era5.ingest import era5_windows
 from tasks.era5.inputs import may_be_netcdf
@@ -40,6 +40,7 @@ from tasks.narration.report import narration_report
 from tasks.narration.training import narrator_training
 from tasks.samples.generate import era5_sample, weather_text_sample
 from tasks.samples.weather_regions import REGIONS
+from tasks.session import current_session
 from tasks.stage import Label, raw_input, side_by_side
 from tasks.training.launch import train_all, trainings_at_once
 
@@ -47,6 +48,7 @@ from tasks.training.launch import train_all, trainings_at_once
 def weather(config: WeatherConfig) -> Any:
     """Wire the stages; every name below is an asset."""
     raw = raw_files(config, today=datetime.now(UTC).date())
+    captions = weather_captions(**_captions(config, raw), label=Label("windows")) if _reads_captions(config) else None
     on_bad_file = config.source.on_bad_file if isinstance(config.source, FilesSource) else "error"
     catalog = era5_catalog(raw=raw, on_bad_file=on_bad_file)
     windows = era5_windows(raw=raw, catalog=catalog, recipe=config.recipe, layout=config.store)
@@ -56,7 +58,6 @@ def weather(config: WeatherConfig) -> Any:
         return training_set
     if not config.trainings():
         return _vision(config, windows, training_set)
-    captions = weather_captions(**_captions(config, raw), label=Label("windows"))
     mae, languages = side_by_side(
         [
             lambda: _vision(config, windows, training_set),
@@ -133,6 +134,12 @@ def _language(config: WeatherConfig, name: str, recipe: LanguageRecipe, captions
     )
 
 
+def _reads_captions(config: WeatherConfig) -> bool:
+    """Whether captions are read: files of the user's always, so that they are checked, generated ones if needed."""
+    own = config.captions is not None and isinstance(config.captions.source, CaptionFiles)
+    return own or bool(config.trainings())
+
+
 def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
     """Return what the captions stage is called with: the sample's own files, or the configured ones."""
     assert config.captions is not None
@@ -140,10 +147,15 @@ def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
         case SampleCaptions():
             return {"raw": raw, "names": {}, "columns": {}, "boxes": REGIONS}
         case CaptionFiles() as source:
-            files = raw_input("caption_files", find_files(source.paths, lambda path: path.suffix.lower() == ".csv"))
+            paths = find_files(source.paths, lambda path: path.suffix.lower() == ".csv", "captions.source.paths")
+            if unused := passed_over(source.paths, paths):
+                shown = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
+                current_session().reporter.message(f"{len(unused)} files among the captions are not used: {shown}")
+            files = raw_input("caption_files", paths)
             call = {"raw": files, "names": caption_files(files), "columns": named_columns(source), "boxes": {}}
             if source.regions:
-                call["regions"] = raw_input("region_boxes", find_files([source.regions], lambda path: True))
+                field = "captions.source.regions"
+                call["regions"] = raw_input("region_boxes", find_files([source.regions], lambda path: True, field))
             return call
 
 

@@ -12,6 +12,10 @@ from pathlib import Path
 IN_KEY = False
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+OF_THE_DISK = (*OUT_OF_SPACE, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors that are the disk's, or of rights to it, and nobody's mistake in the program."""
+OF_THE_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+"""Errors of paths where people want something to be written."""
 SCANT = 2**16  # bytes: with fewer free a disk counts as full
 
 
@@ -34,8 +38,11 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a read-only disk refuses this, too
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -50,7 +57,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException as error:
         full = isinstance(error, Exception) and is_full(path.parent)  # before what was written makes room again
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses this, too
+            temporary.unlink(missing_ok=True)
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.files import is_writable
+from storage.files import is_full, is_writable
 from storage.hashing import digest, file_sha256
 
 IN_KEY = False
@@ -57,12 +58,12 @@ def visible(paths: Iterable[Path], below: Path) -> FoundFiles:
     return FoundFiles(shown, hidden)
 
 
-def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> FoundFiles:
+def find_files(patterns: Iterable[str], accept: Callable[[Path], bool], field: str = "source.paths") -> FoundFiles:
     """Expand files, folders and globs to sorted absolute paths, each once.
 
     Folders are searched recursively for files that `accept` takes; what is hidden there, or matches a glob only if
     hidden names do, is passed over. A pattern that matches nothing is a `ValueError`: a silent empty input is worse
-    than a stop.
+    than a stop; it is told with the `field` of the configuration.
     """
     found: set[Path] = set()
     hidden: set[Path] = set()
@@ -77,7 +78,7 @@ def find_files(patterns: Iterable[str], accept: Callable[[Path], bool]) -> Found
         if not hits:
             also = f"; hidden ones do not count ({len(files.hidden)})" if files.hidden else ""
             raise ValueError(
-                f"source.paths: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}){also}; correct "
+                f"{field}: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}){also}; correct "
                 "the path or leave it out"
             )
         found.update(Path(os.path.abspath(p)) for p in hits)
@@ -102,7 +103,7 @@ class RawIndex:
         self._path, self._writable = path, is_writable(path.parent)
         if self._writable:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as db, db:
+            with self._writing() as db:
                 db.execute(TABLE)
 
     def _connect(self) -> sqlite3.Connection:
@@ -114,6 +115,17 @@ class RawIndex:
         db.execute(TABLE)
         return db
 
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection whose changes are kept; a full disk is the `OSError` that it is elsewhere."""
+        try:
+            with closing(self._connect()) as db, db:
+                yield db
+        except sqlite3.OperationalError as error:
+            if is_full(self._path.parent):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path)) from error
+            raise
+
     def split(self, paths: Sequence[Path]) -> tuple[list[RawFile], list[Path]]:
         """Return the files whose digest is remembered and still holds, and the others."""
         with closing(self._connect()) as db:
@@ -123,7 +135,8 @@ class RawIndex:
         known: list[RawFile] = []
         unknown: list[Path] = []
         for path in paths:
-            stat = path.stat()
+            with _readable(path):
+                stat = path.stat()
             entry = remembered.get(str(path))
             if entry and entry[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
                 known.append(RawFile(path, stat.st_size, entry[3]))
@@ -154,7 +167,7 @@ class RawIndex:
     def _remember(self, hashed: Sequence[tuple[RawFile, os.stat_result]]) -> None:
         if not self._writable:
             return
-        with closing(self._connect()) as db, db:
+        with self._writing() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?)",
                 [(str(f.path), s.st_size, s.st_mtime_ns, s.st_ino, f.sha256) for f, s in hashed],
@@ -162,12 +175,24 @@ class RawIndex:
 
 
 def _hash(path: Path) -> tuple[RawFile, os.stat_result]:
-    before = path.stat()
-    sha = file_sha256(path)
-    after = path.stat()
+    with _readable(path):
+        before = path.stat()
+        sha = file_sha256(path)
+        after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ValueError(f"{path} changed while it was read; wait until its download has finished and run again")
     return RawFile(path, after.st_size, sha), after
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Make one sentence of what keeps a file of the user's from being read."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); give this user the right to read it, or take it out"
+        ) from None
 
 
 def batched(items: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:

@@ -150,7 +150,7 @@ class TokenCache:
         """Return the index of a fire by name or number; `ValueError` when it is not in the cache."""
         numbers = self.array("seq/number").tolist()
         digits = name.removeprefix("sequence_")
-        if digits.isdigit() and int(digits) in numbers:
+        if digits.isdecimal() and int(digits) in numbers:
             return numbers.index(int(digits))
         raise ValueError(f"there is no fire {name} in the cache; it has {len(self)} from {self.names[0]} on")
 

@@ -33,7 +33,7 @@ from storage.manifest import (
     software_versions,
 )
 from storage.raw import FoundFiles, RawIndex, RawInput
-from storage.space import want_of_space
+from storage.space import disk_sentence
 from tasks.keys import config_in_key, named
 from tasks.reasons import Wanted, explain
 from tasks.session import Outcome, Pending, Reporter, Session, current_session
@@ -286,7 +286,8 @@ class Stage(Generic[P]):
                     try:
                         self._work(session, request, arguments, asset, outcome, started)
                     except Exception as error:
-                        if sentence := want_of_space(error, session.store.workspace(asset)):
+                        earlier = session.store.assets(self.kind)
+                        if sentence := disk_sentence(error, session.store.workspace(asset), earlier):
                             raise ValueError(sentence) from error
                         raise
         outcome.seconds = time.perf_counter() - started

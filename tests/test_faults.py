@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from flows.runs import load_runs
 from storage.assets import AssetStore
 from storage.files import atomic_path
 from storage.raw import RawIndex
+from storage.space import disk_sentence
 from tests import warm
 from tests.command import millrace
 from tests.mounts import enlarge, fill, read_only, small_disk
@@ -166,6 +168,22 @@ def test_raw_files_below_a_read_only_root_are_remembered_or_read_anew(tmp_path):
         assert index.read("files", [raw]).fingerprint == fresh.fingerprint
 
 
+@pytest.mark.input_shape(format="raw files", shape="unreadable or gone", outcome="refused")
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
+    raw = tmp_path / "a.nc"
+    index = RawIndex(tmp_path / ".raw.sqlite")
+    with pytest.raises(ValueError, match=r"a\.nc cannot be read \(No such file or directory\); give this user"):
+        index.split([raw])
+    raw.write_text("x")
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("storage.raw.file_sha256", refuse)
+    with pytest.raises(ValueError, match=r"a\.nc cannot be read \(Permission denied\); give this user the right"):
+        index.read("files", [raw])
+
+
 # -- full disks ---------------------------------------------------------------------------------------------------
 
 NO_SPACE = r"error: (\S+): there is no space left on the disk of (\S+), or in its quota: [\d.]+ k?M?B are free"
@@ -183,7 +201,8 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(finished, tmp_path
         assert re.match(NO_SPACE, full.stderr), full.stderr
         assert len(full.stderr.splitlines()) == 1
         if units(root, stage):
-            assert re.search(r"(about [\d.]+ k?M?B are|more is) needed for the \d+ units to come", full.stderr)
+            needed = r"(about [\d.]+ k?M?B are|more than [\d.]+ k?M?B is) needed for the \d+ units to come"
+            assert re.search(needed, full.stderr)
         assert not [asset for asset in AssetStore(root).assets() if asset.kind == stage]
         enlarge(root, 100_000)
         again = millrace(*run, root=root)
@@ -205,6 +224,19 @@ def test_a_full_disk_is_told_although_a_library_does_not_and_the_half_written_fi
             write_as_libraries_do(tmp_path / "a.nc")
         assert caught.value.filename == str(tmp_path / "a.nc")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_of_tasks_that_ran_together(tmp_path):
+    group = ExceptionGroup(
+        "unhandled errors", [RuntimeError("another"), OSError(errno.ENOSPC, "No space left on device")]
+    )
+    workspace = AssetStore(tmp_path).workspace(AssetStore(tmp_path).asset("image_text_shards", "a" * 24))
+    workspace.folder.mkdir(parents=True)
+    (workspace.folder / "00000.tar").write_bytes(b"x" * 5_000)
+    said = disk_sentence(group, workspace)
+    assert said is not None
+    assert re.match(r"\S+: there is no space left on the disk of \S+, .* are free, and more than .* is needed", said)
+    assert disk_sentence(ExceptionGroup("unhandled errors", [RuntimeError("another")]), workspace) is None
 
 
 def test_a_disk_that_a_training_fills_is_one_sentence_and_the_training_goes_on(tmp_path):

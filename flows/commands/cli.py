@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -18,7 +17,8 @@ from flows.commands.pulling import models
 from flows.commands.running import plan, run, sweep
 from flows.commands.seeing import caption, chat, export
 from flows.commands.showing import report, serve
-from storage.files import OUT_OF_SPACE
+from storage.files import OF_THE_DISK, OF_THE_PLACE
+from storage.space import refusal
 
 app = typer.Typer(
     help=(
@@ -40,8 +40,6 @@ for verb in VERBS:
     app.command()(verb)
 app.add_typer(models, name="models")
 
-OF_THE_DISK = (*OUT_OF_SPACE, errno.EROFS, errno.EACCES)
-
 
 def main() -> None:
     """Run the command line; bad input ends in one sentence and exit code 2, a killed worker or a full disk in 1."""
@@ -49,11 +47,14 @@ def main() -> None:
         check_packages()
         app()
     except (ValueError, OSError) as error:
-        is_expected = isinstance(error, ValueError | ChildProcessError) or error.errno in OF_THE_DISK
+        number = error.errno if isinstance(error, OSError) else None
+        of_the_disk = number in (*OF_THE_DISK, *OF_THE_PLACE)
+        is_expected = isinstance(error, ValueError | ChildProcessError) or of_the_disk
         if not is_expected or os.environ.get("MILLRACE_TRACEBACK"):
             raise
-        errors.print("[bold red]error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+        told = refusal(error) if isinstance(error, OSError) and of_the_disk else str(error)
+        errors.print("[bold red]error:[/]", escape(told), highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ValueError) or number in OF_THE_PLACE else 1)
 
 
 def check_packages() -> None:

@@ -17,7 +17,9 @@ from storage.assets import Asset, AssetStore
 from storage.fire_split import FireSplit
 from storage.lineage import best, made_from, short_name
 from storage.raw import FoundFiles
+from storage.token_cache import TokenCache
 from tasks.fire.archive import LANDSCAPE
+from tasks.fire.records import why_left_out
 from tasks.progress import Terminal
 from tasks.session import Session
 from tasks.units import Workers
@@ -55,7 +57,7 @@ def predict_sequence(
         else:
             cache = cache_of(_files_of(archive), release.decoding, release.spec.patch)
         samples = release.samples(cache.folder)
-        fire = samples.cache.find(sequence)
+        fire = _find(store, cache, samples.cache, sequence)
         told = f"model {short_name(asset)} ({release.recipe.model.kind}){_acquaintance(store, asset, cache, fire)}"
         console.print(escape(told), highlight=False, soft_wrap=True)
         place, predictions = predict_fire(
@@ -85,6 +87,21 @@ def describe(facts: Mapping[str, Any]) -> str:
 def best_model(store: AssetStore) -> Asset:
     """Return, of the models trained on the newest one's split, the one with the best growth-F1 on validation fires."""
     return best(store, KIND, "growth_f1", alike=("fire_split",))
+
+
+def _find(store: AssetStore, cache: Asset, fires: TokenCache, sequence: str) -> int:
+    """Return the index of a fire; where its files could not be used, the error says why."""
+    try:
+        return fires.find(sequence)
+    except ValueError:
+        records = None
+        with contextlib.suppress(ValueError):
+            records = made_from(store, cache, "fire_records")
+        if records is not None:
+            records.fetch()
+            if reason := why_left_out(records.folder, sequence):
+                raise ValueError(f"there is no fire {sequence} in the cache: it was left out, {reason}") from None
+        raise
 
 
 def _acquaintance(store: AssetStore, model: Asset, cache: Asset, fire: int) -> str:

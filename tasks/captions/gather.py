@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,22 @@ def weather_captions(
             "duplicates": found.duplicates,
         }
     )
+
+
+def passed_over(patterns: Iterable[str], used: Collection[Path]) -> list[str]:
+    """Return what lies in the folders of the user's and is no caption file that is used, with the reason."""
+    found = {}
+    for folder in (Path(os.path.abspath(Path(pattern).expanduser())) for pattern in patterns):
+        for path in folder.rglob("*") if folder.is_dir() else ():
+            if path.is_dir():
+                reason = "" if os.access(path, os.R_OK | os.X_OK) else "cannot be opened"
+            elif path.suffix.lower() != ".csv":
+                reason = "is no .csv file"
+            else:
+                reason = "" if path.is_file() else "is a broken link"
+            if reason and path not in used and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+                found[f"{path}"] = reason
+    return [f"{path} {reason}" for path, reason in sorted(found.items())]
 
 
 def caption_files(raw: Any) -> dict[str, str]:

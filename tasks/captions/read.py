@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+
+from storage.delimited import DELIMITERS, Delimited, read_delimited
 
 NO_TEXT = "no text (an empty cell, or JSON without a description)"
 
@@ -46,6 +47,8 @@ class Captions:
     """Reason -> `file:line` of every row, or part of a row, that is not used for it."""
     duplicates: int = 0
     """Repetitions of a date, region and text that were dropped."""
+    notes: Sequence[str] = ()
+    """How files were read that are not plain CSVs."""
 
     def report(self, examples: int = 3) -> list[str]:
         """Return a line on each reason for leaving something out, with the first places."""
@@ -54,7 +57,7 @@ class Captions:
             + (", ..." if len(places) > examples else "")
             for reason, places in sorted(self.unusable.items())
         ]
-        return lines + ([f"{self.duplicates} duplicates dropped"] if self.duplicates else [])
+        return [*self.notes, *lines] + ([f"{self.duplicates} duplicates dropped"] if self.duplicates else [])
 
 
 class _UnusableError(Exception):
@@ -65,36 +68,48 @@ def read_captions(paths: Sequence[Path], columns: Columns | None = None) -> Capt
     """Read caption files in the given order.
 
     Args:
-        paths: CSV files in UTF-8, with or without a byte order mark.
+        paths: CSV files in UTF-8, or in UTF-16 with a byte order mark; commas, semicolons, tabs or bars part columns.
         columns: other names for the columns.
 
     Raises:
-        ValueError: a file has no header, no date column, no text column, or is not a CSV in UTF-8.
+        ValueError: a file has no header, no date column, no text column, an open quote, or is no text.
     """
     kept: dict[tuple[date, str | None, str], Caption] = {}
     unusable: dict[str, list[str]] = {}
+    notes: list[str] = []
     total = 0
     for path in paths:
-        for found in _read_file(path, columns or Columns()):
+        table = _open(path, columns or Columns())
+        if table.delimiter != ",":
+            notes.append(f"{path}: columns are parted by {DELIMITERS.get(table.delimiter, repr(table.delimiter))}")
+        for found in _read_file(path, table, columns or Columns()):
             if isinstance(found, Caption):
                 total += 1
                 kept.setdefault((found.date, found.region, found.text), found)
             else:
                 reason, source = found
                 unusable.setdefault(reason, []).append(source)
-    return Captions(list(kept.values()), unusable, total - len(kept))
+    return Captions(list(kept.values()), unusable, total - len(kept), notes)
 
 
-def _read_file(path: Path, columns: Columns) -> Iterator[Caption | tuple[str, str]]:
+def _open(path: Path, columns: Columns) -> Delimited:
+    """Read a file's table; names in its header are simplified like those that are looked for."""
+    wanted = [set(_lowered(names)) for names in (columns.date, columns.text)]
+    try:
+        table = read_delimited(path, lambda header: all(names & set(_lowered(header)) for names in wanted))
+    except ValueError as error:
+        raise ValueError(f"{path} {error}; give a CSV in UTF-8 whose header names a date and a text column") from None
+    return replace(table, header=_lowered(table.header))
+
+
+def _read_file(path: Path, table: Delimited, columns: Columns) -> Iterator[Caption | tuple[str, str]]:
     """Yield captions, and (reason, source) for what gives none."""
-    rows = _rows(path)
-    header = next(rows, None)
-    if header is None:
-        raise ValueError(f"{path} has no rows; give a CSV with a header that names a date and a text column")
-    names = [name.strip().lower().replace("_", " ") for name in header[1]]
-    date_at, text_at = (_column(path, names, kind, getattr(columns, kind)) for kind in ("date", "text"))
-    region_at = next((names.index(name) for name in _lowered(columns.region) if name in names), None)
-    for line, row in rows:
+    names = table.header
+    date_at, text_at = (_column(path, table, kind, getattr(columns, kind)) for kind in ("date", "text"))
+    region_at = _place(path, table, columns.region)
+    for line, row in table.rows:
+        if not any(cell.strip() for cell in row):
+            continue
         source = f"{path}:{line}"
         try:
             if any(cell.strip() for cell in row[len(names) :]):
@@ -113,31 +128,26 @@ def _read_file(path: Path, columns: Columns) -> Iterator[Caption | tuple[str, st
                 yield NO_TEXT, source
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (first line, cells) of the rows that are not blank."""
+def _column(path: Path, table: Delimited, kind: str, wanted: tuple[str, ...]) -> int:
+    place = _place(path, table, wanted)
+    if place is None:
+        there = ", ".join(repr(name) for name in table.header)
+        raise ValueError(
+            f"{path} has no {kind} column: its header is {there}; rename one to {wanted[0]!r} or configure the name"
+        )
+    return place
+
+
+def _place(path: Path, table: Delimited, wanted: tuple[str, ...]) -> int | None:
+    """Return the place of the first of these names that the header has."""
+    name = next((name for name in _lowered(wanted) if name in table.header), None)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            line = 1
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    yield line, row
-                line = reader.line_num + 1
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as a CSV ({error}); save it as a CSV in UTF-8") from error
+        return None if name is None else table.column(name)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
 
 
-def _column(path: Path, names: list[str], kind: str, wanted: tuple[str, ...]) -> int:
-    for name in _lowered(wanted):
-        if name in names:
-            return names.index(name)
-    there = ", ".join(repr(name) for name in names)
-    raise ValueError(
-        f"{path} has no {kind} column: its header is {there}; rename one to {wanted[0]!r} or configure the name"
-    )
-
-
-def _lowered(names: tuple[str, ...]) -> list[str]:
+def _lowered(names: Sequence[str]) -> list[str]:
     return [name.strip().lower().replace("_", " ") for name in names]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from math import radians, sin
 from pathlib import Path
 from typing import Self
 
+from storage.delimited import read_delimited
 from tasks.captions.region_table import ALIASES, WORLD, Box
 
 _COMPASS = re.compile(r"(?:(north|south|central)(?:ern)?)?(?:(east|west|central)(?:ern)?)?")
@@ -17,6 +17,8 @@ _FILLERS = frozenset(
     ("the", "of", "a", "an", "part", "parts", "much", "most", "some", "all", "large", "interior", "inland", "coastal")
 )
 """Words that do not say which part is meant."""
+
+BOX_COLUMNS = ("region", "north", "west", "south", "east")
 
 BEGINNING = 160
 """Characters of a text in which a region is looked for."""
@@ -98,26 +100,30 @@ def load_regions(path: Path) -> dict[str, Box]:
     Raises:
         ValueError: a column is missing, or a row is not a box.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [
-            name for name in ("region", "north", "west", "south", "east") if name not in (reader.fieldnames or [])
-        ]
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(missing)}; its header must be region,north,west,south,east")
-        boxes = {}
-        for row in reader:
-            try:
-                north, west, south, east = (float(row[side]) for side in ("north", "west", "south", "east"))
-                valid = -90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180 and west != east
-            except (TypeError, ValueError):
-                valid = False
-            if not (valid and row["region"] and row["region"].strip()):
-                raise ValueError(
-                    f"{path}:{reader.line_num} is not a region: it needs a name, -90 <= south < north <= 90 and "
-                    "longitudes from -180 to 180 (west > east crosses the date line)"
-                )
-            boxes[row["region"].strip()] = (north, west, south, east)
+    try:
+        table = read_delimited(path, lambda header: set(BOX_COLUMNS) <= set(header))
+        columns = {name: table.column(name) for name in BOX_COLUMNS if name in table.header}
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
+    if missing := [name for name in BOX_COLUMNS if name not in columns]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; its header must be {','.join(BOX_COLUMNS)}")
+    boxes: dict[str, Box] = {}
+    for line, cells in table.rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        try:
+            name, *sides = (cells[place].strip() for place in columns.values())
+            north, west, south, east = map(float, sides)
+            valid = -90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180 and west != east
+        except (IndexError, ValueError):
+            valid = False
+        if not (valid and name):
+            raise ValueError(
+                f"{path}:{line} is not a region: it needs a name, -90 <= south < north <= 90 and longitudes from -180 "
+                "to 180 (west > east crosses the date line)"
+            )
+        if boxes.setdefault(name, box := (north, west, south, east)) != box:
+            raise ValueError(f"{path}:{line} gives {name} a second box; keep one of them")
     return boxes
 
 

@@ -13,13 +13,14 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.fire_data import Decoding
 from storage.assets import Asset
+from storage.delimited import lines_of, read_text
 from storage.hashing import digest
 from storage.raw import RawInput
 
@@ -27,10 +28,15 @@ LANDSCAPE = "landscape/Input_Geotiff.tif"
 INDICES = "landscape/indices.json"
 HISTORY = "landscape/WeatherHistory.csv"
 WEATHERS = "landscape/Weathers"
-SEQUENCE = re.compile(r"sequence_(\d+)")
+DIGITS = re.compile(r"\d{1,9}", re.ASCII)
+SEQUENCE = re.compile(rf"sequence_({DIGITS.pattern})", re.ASCII)
 NUMBER = re.compile(r"(\d+)\.png", re.IGNORECASE)
+IMAGES = ("fire_frames", "isochrones")
 ASSET_FOLDER = "archive/"
 """Where a generated archive lies in its asset."""
+
+Box = tuple[int, int, int, int]
+"""Rows y0 to y1 and columns x0 to x1 of the landscape, half-open."""
 
 
 def archive_files(path: str) -> list[Path]:
@@ -41,18 +47,57 @@ def archive_files(path: str) -> list[Path]:
             f"source.path: {root} is no fire archive, it has no {LANDSCAPE}; give the folder that holds landscape/, "
             "fire_frames/ and isochrones/"
         )
-    return [Path(path) for path in sorted(_walk(str(root)))]
+    return [Path(path) for path, reason in sorted(_walk(str(root))) if not reason]
 
 
-def _walk(root: str) -> Iterator[str]:
-    yield from (e.path for e in os.scandir(f"{root}/landscape") if e.is_file() and e.name[0] != ".")
-    if os.path.isdir(f"{root}/{WEATHERS}"):  # noqa: PTH112
-        yield from (e.path for e in os.scandir(f"{root}/{WEATHERS}") if e.name.lower().endswith(".csv"))
-    for kind in ("fire_frames", "isochrones"):
-        if os.path.isdir(f"{root}/{kind}"):  # noqa: PTH112
-            for sequence in os.scandir(f"{root}/{kind}"):
-                if sequence.is_dir() and SEQUENCE.fullmatch(sequence.name):
-                    yield from (e.path for e in os.scandir(sequence.path) if e.name.lower().endswith(".png"))
+def passed_over(root: Path) -> dict[str, str]:
+    """Return what lies in an archive's folder and is not used: path below the root -> reason. Hidden names are not."""
+    base = len(str(root)) + 1
+    found = {path[base:].replace(os.sep, "/"): reason for path, reason in sorted(_walk(str(root))) if reason}
+    return {path: reason for path, reason in found.items() if not path.rpartition("/")[2].startswith(".")}
+
+
+def _walk(root: str) -> Iterator[tuple[str, str]]:
+    """Yield what lies in an archive, and why it does not count, "" where it does."""
+    for entry, trouble in _scan(root):
+        if not trouble and entry.is_dir() and entry.name in ("landscape", *IMAGES):
+            yield from _landscape(entry.path) if entry.name == "landscape" else _sequences(entry.path)
+        else:
+            yield entry.path, trouble or "is no part of an archive"
+
+
+def _landscape(folder: str) -> Iterator[tuple[str, str]]:
+    for entry, trouble in _scan(folder):
+        if not trouble and entry.is_dir() and entry.name == "Weathers":
+            yield from _files(entry.path, ".csv")
+        elif entry.is_file() and entry.name[0] != ".":
+            yield entry.path, ""
+        else:
+            yield entry.path, trouble or "is no file"
+
+
+def _sequences(folder: str) -> Iterator[tuple[str, str]]:
+    for entry, trouble in _scan(folder):
+        if not trouble and entry.is_dir() and SEQUENCE.fullmatch(entry.name):
+            yield from _files(entry.path, ".png")
+        else:
+            yield entry.path, trouble or "is no folder sequence_<number>"
+
+
+def _files(folder: str, ending: str) -> Iterator[tuple[str, str]]:
+    for entry, trouble in _scan(folder):
+        fits = entry.is_file() and entry.name.lower().endswith(ending)
+        yield entry.path, trouble or ("" if fits else f"is no {ending} file")
+
+
+def _scan(folder: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Yield what lies in a folder, and what keeps it from being opened."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield entry, "" if os.access(entry.path, os.R_OK | os.X_OK) else "cannot be opened: permission denied"
+            else:
+                yield entry, "" if entry.is_file() else "is a broken link or no file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +138,7 @@ class FireFiles:
     frames: tuple[str, ...]
     targets: tuple[str, ...]
     weather: str
-    box: tuple[int, int, int, int]
-    """Rows y0 to y1 and columns x0 to x1 of the landscape, half-open."""
+    box: Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +148,8 @@ class Listing:
     fires: tuple[FireFiles, ...]
     broken: Mapping[str, str]
     """One sentence per fire that cannot be read, by its name."""
+    notes: Sequence[str] = ()
+    """Sentences about the archive that people should read."""
 
 
 def list_fires(archive: Archive, decoding: Decoding) -> Listing:
@@ -120,6 +166,9 @@ def list_fires(archive: Archive, decoding: Decoding) -> Listing:
             )
     for number in boxes:
         numbers.setdefault(number, f"sequence_{number:03d}")
+    if not numbers:
+        raise ValueError(f"{archive.root} holds no fires: there is no fire_frames/sequence_*; check the path")
+    note = _compare_with_history(archive, weathers, numbers)
     fires, broken = [], {}
     for number in sorted(numbers):
         name = numbers[number]
@@ -134,9 +183,7 @@ def list_fires(archive: Archive, decoding: Decoding) -> Listing:
             fires.append(FireFiles(name, number, frames, targets, weather, boxes[number]))
         except ValueError as error:
             broken[name] = f"{name} {error}"
-    if not numbers:
-        raise ValueError(f"{archive.root} holds no fires: there is no fire_frames/sequence_*; check the path")
-    return Listing(tuple(fires), broken)
+    return Listing(tuple(fires), broken, (note,) if note else ())
 
 
 def _images(archive: Archive) -> dict[tuple[str, str], list[str]]:
@@ -144,7 +191,7 @@ def _images(archive: Archive) -> dict[tuple[str, str], list[str]]:
     images: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in archive.files:
         kind, _, rest = name.partition("/")
-        if kind in ("fire_frames", "isochrones") and SEQUENCE.fullmatch(rest.partition("/")[0]):
+        if kind in IMAGES and SEQUENCE.fullmatch(rest.partition("/")[0]):
             images[kind, rest.partition("/")[0]].append(name)
     return images
 
@@ -160,35 +207,87 @@ def _numbered(images: Mapping[tuple[str, str], list[str]], kind: str, name: str)
             raise ValueError(f"has two images of number {int(match[1])}, {by_number[int(match[1])]} and {path}")
     if not by_number:
         raise ValueError(f"has no images in {kind}/{name}")
-    missing = [n for n in range(max(by_number) + 1) if n not in by_number]
-    if missing:
-        raise ValueError(f"lacks image {missing[0]} in {kind}/{name}, where 0 to {max(by_number)} are needed")
+    missing = next((n for n in range(max(by_number)) if n not in by_number), None)
+    if missing is not None:
+        raise ValueError(f"lacks image {missing} in {kind}/{name}, where 0 to {max(by_number)} are needed")
     if len(by_number) < 2:
         raise ValueError(f"has one image in {kind}/{name}, where at least two make a step")
     return tuple(by_number[n] for n in sorted(by_number))
 
 
-def _boxes(archive: Archive) -> dict[int, tuple[int, int, int, int]]:
+def _boxes(archive: Archive) -> dict[int, Box]:
     path = archive.root / INDICES
-    form = 'it must hold {"<number>": [y0, y1, x0, x1], ...}'
+    form = 'it must hold {"<number>": [y0, y1, x0, x1], ...} in whole pixels'
     if INDICES not in archive.files:
         raise ValueError(f"{archive.root} has no {INDICES}; {form}")
     try:
-        entries = json.loads(path.read_bytes())
-        boxes = {int(number): tuple(int(v) for v in box) for number, box in entries.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        entries = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {form}") from None
-    if wrong := [number for number, box in boxes.items() if len(box) != 4]:
-        raise ValueError(f"{path}: entry {wrong[0]} has not four numbers; {form}")
-    return {number: (box[0], box[1], box[2], box[3]) for number, box in boxes.items()}
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path} holds no object; {form}")
+    boxes: dict[int, Box] = {}
+    for name, value in entries.items():
+        if not DIGITS.fullmatch(name):
+            raise ValueError(f"{path}: entry {name!r} is no number of a fire; {form}")
+        if int(name) in boxes:
+            raise ValueError(f"{path} has two entries of fire {int(name)}; keep one of them")
+        box = [_whole(v) for v in value] if isinstance(value, list) else []
+        if len(box) != 4 or None in box:
+            raise ValueError(
+                f"{path}: entry {name} is {json.dumps(value)[:80]}, which is not four whole numbers; {form}"
+            )
+        boxes[int(name)] = (box[0], box[1], box[2], box[3])  # type: ignore[assignment]
+    return boxes
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"it names {twice[0]} twice")
+    return dict(pairs)
+
+
+def _whole(value: Any) -> int | None:
+    """Return a whole number, also of `380.0` and `"380"`; None for everything else."""
+    if isinstance(value, str):
+        return int(value) if DIGITS.fullmatch(value) else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _weather_names(archive: Archive) -> list[str]:
-    """Return the file name on every line of the history, whatever path stands before it."""
+    """Return the file name on every line of the history, whatever path stands before it; "" for a blank line."""
+    path = archive.root / HISTORY
     if HISTORY not in archive.files:
         raise ValueError(f"{archive.root} has no {HISTORY}; its line i names the weather file of fire i")
-    lines = (archive.root / HISTORY).read_text(encoding="utf-8-sig").splitlines()
-    return [line.strip().strip('"').replace("\\", "/").rpartition("/")[2] for line in lines]
+    try:
+        lines = [line.strip().strip('"').strip() for line in lines_of(read_text(path))]
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line and not line.lower().endswith(".csv"):
+            raise ValueError(
+                f"{path}: line {number} names no weather file, {line[:80]!r}; line i names that of fire i, without a "
+                "header or further columns"
+            )
+    while lines and not lines[-1]:
+        lines.pop()
+    return [line.replace("\\", "/").rpartition("/")[2] for line in lines]
+
+
+def _compare_with_history(archive: Archive, weathers: list[str], numbers: Collection[int]) -> str:
+    """Return how a history differs from the fires, "" where it does not; refuse one that lines seem to be moved in."""
+    highest = max(numbers)
+    if len(weathers) == highest:
+        return ""
+    path = archive.root / HISTORY
+    told = f"{path} has {len(weathers)} lines, but the last fire is number {highest}"
+    blank = [number for number in sorted(numbers) if number <= len(weathers) and not weathers[number - 1]]
+    if len(weathers) > highest and blank:
+        raise ValueError(f"{told}, and line {blank[0]}, that of fire {blank[0]}, is blank; line i names that of fire i")
+    return f"{told}: line i is taken for fire i"
 
 
 def _weather_file(archive: Archive, names: list[str], number: int) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.fire_data import ELEVATION_BANDS, FUEL_BANDS, KNOWN_BANDS, BandKind, Decoding
+from tasks.fire.ground import Pixel, pixel_size
 
 SLOPES = ("slope_east", "slope_north")
 MOST_CLASSES = 254
-SQUARE = 0.05  # relative difference of a pixel's sides that is still taken for a square
+LARGEST = 2**28
+"""Pixels of a raster."""
+FILLS = (-9999, -99999, -32768, 32767, -32767, -2147483648, 2147483647, 4294967295)
+"""Values that stand for "no data" wherever they occur, declared or not."""
+HUGE = 1e30
+"""Beyond it lie what programs fill floating-point bands with."""
+METRES = ("", "m", "m.", "metre", "metres", "meter", "meters")
+STEEP = 5
+"""Metres per metre; a cliff of 79 degrees over a whole pixel."""
+LOWEST, HIGHEST = -500, 9000
+"""Metres above the sea; no dry land is outside of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +48,8 @@ class Landscape:
     """Which categorical band decides burnability: its valid pixels are the domain."""
     facts: Mapping[str, Any]
     """`crs` (WKT, empty if none), `transform` (the affine transform's six numbers) and `cell_metres`."""
+    notes: Sequence[str] = ()
+    """What people should know about the raster; not saved."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -75,19 +88,87 @@ def read_landscape(path: Path, decoding: Decoding) -> Landscape:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
-        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(path) as source:
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.open(path, driver="GTiff") as source,
+        ):
+            if source.width * source.height > LARGEST:
+                raise ValueError(
+                    f"{path} has {source.height} x {source.width} pixels, and at most {LARGEST} are read; cut "
+                    "it to where the fires are, e.g. with gdalwarp -te"
+                )
             kinds = band_kinds(path, source.descriptions, decoding)
-            facts = _facts(path, source.transform, source.crs, decoding)
-            bands = {}
-            for index, (name, kind) in enumerate(kinds, 1):
-                if kind != "ignore":
-                    band = source.read(index)
-                    valid = (source.read_masks(index) > 0) & np.isfinite(band)
-                    valid &= ~np.isin(band, decoding.nodata)
-                    bands[name] = kind, band, valid
+            size = pixel_size(path, source.transform, source.crs, source.shape, decoding)
+            facts = _facts(source, size)
+            bands = {
+                name: (kind, *_read_band(path, source, index, name, decoding))
+                for index, (name, kind) in enumerate(kinds, 1)
+                if kind != "ignore"
+            }
     except RasterioError as error:
         raise ValueError(f"{path} cannot be read as a raster ({error}); replace it") from None
-    return _assemble(path, bands, facts, decoding)
+    land = _assemble(path, bands, facts, decoding)
+    notes = [f"{path}: {note}" for note in (size.note, _steepness(land, decoding)) if note]
+    return replace(land, notes=notes)
+
+
+def _read_band(
+    path: Path, source: Any, index: int, name: str, decoding: Decoding
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the values of a band, scaled as the file says, and where they are valid."""
+    if source.dtypes[index - 1].startswith("complex"):
+        raise ValueError(
+            f"{path}: band {name} holds {source.dtypes[index - 1]} numbers; write real ones, or one band per part"
+        )
+    unit = (source.units[index - 1] or "").strip().lower()
+    if unit not in METRES and _pick(decoding.elevation_band, ELEVATION_BANDS, [name]) is not None:
+        raise ValueError(f"{path}: band {name} is in {source.units[index - 1]}; convert it to metres for the slopes")
+    band = source.read(index)
+    valid = (source.read_masks(index) > 0) & np.isfinite(band) & ~np.isin(band, decoding.nodata)
+    _check_fills(path, name, band[valid])
+    scale, offset = source.scales[index - 1], source.offsets[index - 1]
+    if not (math.isfinite(scale) and scale and math.isfinite(offset)):
+        raise ValueError(f"{path}: band {name} has the scale {scale:g} and the offset {offset:g}; correct them")
+    return (band if (scale, offset) == (1, 0) else band * float(scale) + float(offset)), valid
+
+
+def _check_fills(path: Path, name: str, values: NDArray[Any]) -> None:
+    """Refuse values that stand for no data and are not declared."""
+    suspects = values[np.isin(values, FILLS) | (np.abs(values.astype(np.float64)) > HUGE)]
+    if len(suspects):
+        raise ValueError(
+            f"{path}: band {name} holds {suspects[0]:g} on {np.count_nonzero(suspects == suspects[0])} pixels, which "
+            "stands for no data but is not declared; declare it in the file, e.g. with gdal_edit.py -a_nodata, or add "
+            "it to decoding.nodata"
+        )
+
+
+def _check_elevation(path: Path, name: str, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+    """Refuse heights that no land on Earth has: they would be cliffs."""
+    outside = valid & ((values < LOWEST) | (values > HIGHEST))
+    if outside.any():
+        found = [f"{v:g}" for v in np.unique(values[outside])[:3]]
+        raise ValueError(
+            f"{path}: band {name} holds {', '.join(found)} on {np.count_nonzero(outside)} pixels, but heights are from "
+            f"{LOWEST} to {HIGHEST} metres; declare what stands for no data in the file or in decoding.nodata, and "
+            "convert other units"
+        )
+
+
+def _steepness(land: Landscape, decoding: Decoding) -> str:
+    """Return a sentence on slopes that hardly any land has, with the height that most of them touch; "" if none."""
+    if SLOPES[0] not in land.continuous:
+        return ""
+    east = land.continuous.index(SLOPES[0])
+    steep = (np.abs(land.values[east : east + 2]) > STEEP).any(axis=0)
+    if not steep.any():
+        return ""
+    elevation = _pick(decoding.elevation_band, ELEVATION_BANDS, land.continuous)
+    heights, counts = np.unique(land.values[elevation][steep & land.values_valid[elevation]], return_counts=True)
+    return (
+        f"slopes are steeper than {STEEP} metres per metre on {np.count_nonzero(steep)} pixels, most often beside the "
+        f"height {heights[counts.argmax()]:g}; if that stands for no data, add it to decoding.nodata"
+    )
 
 
 def _assemble(
@@ -117,6 +198,7 @@ def _assemble(
         raise ValueError(f"{path} has no continuous band {decoding.elevation_band!r}; correct decoding.elevation_band")
     if elevation is not None:
         z, valid = values[elevation], valids[elevation]
+        _check_elevation(path, names[elevation], z, valid)
         east, east_valid = slope(z, valid, facts["cell_east"])
         north, north_valid = slope(z.T, valid.T, -facts["cell_north"])
         names += SLOPES
@@ -198,29 +280,12 @@ def slope(
     return (total / np.maximum(count, 1)).astype(np.float32), count > 0
 
 
-def _facts(path: Path, transform: Any, crs: Any, decoding: Decoding) -> dict[str, Any]:
-    """Return the place on Earth; refuse rasters whose rows and columns are not north-south and east-west."""
-    numbers = [float(v) for v in (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f)]
-    place = {"crs": crs.to_wkt() if crs else "", "transform": numbers}
-    if transform.is_identity:
-        if decoding.cell_metres is None:
-            raise ValueError(f"{path} has no georeference; set decoding.cell_metres to the side of a pixel in metres")
-        metres = decoding.cell_metres
-        return place | {"cell_metres": metres, "cell_east": metres, "cell_north": metres}
-    a, b, _, d, e, f = numbers
-    if not (a > 0 > e and b == d == 0):
-        raise ValueError(f"{path} is not north-up (transform {numbers}); warp it first, e.g. with gdalwarp")
-    if decoding.cell_metres is not None:
-        unit_east = unit_north = decoding.cell_metres / math.sqrt(-a * e)
-    elif crs is not None and crs.is_geographic:
-        unit_north = math.pi / 180 * 6_371_008.8
-        unit_east = unit_north * math.cos(math.radians(f))
-    else:
-        unit_east = unit_north = crs.linear_units_factor[1] if crs else 1.0
-    east, north = a * unit_east, -e * unit_north
-    if abs(east / north - 1) > SQUARE:
-        raise ValueError(
-            f"{path} has pixels of {east:.4g} by {north:.4g} metres; warp it to square ones in a metric projection "
-            "first, e.g. with gdalwarp -t_srs"
-        )
-    return place | {"cell_metres": math.sqrt(east * north), "cell_east": east, "cell_north": north}
+def _facts(source: Any, size: Pixel) -> dict[str, Any]:
+    """Return the place on Earth and the sides of a pixel."""
+    return {
+        "crs": source.crs.to_wkt() if source.crs else "",
+        "transform": [float(v) for v in tuple(source.transform)[:6]],
+        "cell_metres": math.sqrt(size.east * size.north),
+        "cell_east": size.east,
+        "cell_north": size.north,
+    }

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from storage.files import atomic_path, write_atomic
+from storage.files import write_atomic
+from storage.geotiff import new_geotiff
 from tasks.fire.evaluation import load_batch
 from tasks.fire.prediction import Place, Prediction
 from tasks.fire.rollout import Probability, advance
@@ -102,7 +103,6 @@ def write_geotiff(prediction: Prediction, place: Place, path: Path) -> None:
     """Write probability, predicted state and the known state before as float32 bands, nodata outside the domain."""
     import warnings
 
-    import rasterio
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.transform import Affine
 
@@ -110,14 +110,13 @@ def write_geotiff(prediction: Prediction, place: Place, path: Path) -> None:
     a, b, c, d, e, f = place.transform
     corner = a * place.column + b * place.row + c, d * place.column + e * place.row + f
     profile = {
-        "driver": "GTiff", "dtype": "float32", "count": len(BANDS), "height": place.height, "width": place.width,
+        "dtype": "float32", "count": len(BANDS), "height": place.height, "width": place.width,
         "crs": place.crs or None, "transform": Affine(a, b, corner[0], d, e, corner[1]), "nodata": NODATA,
         "compress": "deflate",
     }  # fmt: skip
     with (
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-        atomic_path(path) as temporary,
-        rasterio.open(temporary, "w", **profile) as file,
+        new_geotiff(path, **profile) as file,
     ):
         for index, (band, name) in enumerate(zip(bands, BANDS, strict=True), 1):
             file.write(np.where(prediction.domain, band, NODATA).astype(np.float32), index)

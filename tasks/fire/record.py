@@ -19,7 +19,7 @@ from tasks.fire.archive import FireFiles
 from tasks.fire.images import read_mask
 from tasks.fire.landscape import Landscape
 from tasks.fire.pooling import pool_arrival, pool_classes, pool_footprint, pool_mask, pool_means
-from tasks.fire.wind import read_wind
+from tasks.fire.wind import Wind, read_wind
 from tasks.units import UnitOutput
 
 FOLDER = "fires"
@@ -53,18 +53,29 @@ def write_record(folder: Path, unit: Unit) -> UnitOutput:
 
     description, fire, digests = unit.payload
     try:
-        arrays = read_fire(load_work(description), fire, digests)
+        arrays, wind = read_fire(load_work(description), fire, digests)
     except ValueError as error:
         return UnitOutput([], {"problem": f"{fire.name} {error}"})
     name = f"{FOLDER}/{fire.name}.safetensors"
     (folder / FOLDER).mkdir(exist_ok=True)
     save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / name)  # it ignores strides
     frames, targets = (int(arrays[key][-1].sum()) for key in ("burnt", "burnt_target"))
-    return UnitOutput([name], {"steps": len(arrays["wind"]), "burnt": frames, "burnt_target": targets})
+    return UnitOutput(
+        [name],
+        {
+            "steps": len(arrays["wind"]),
+            "burnt": frames,
+            "burnt_target": targets,
+            "unmeasured": [f"{fire.weather} {row}" for row in wind.unmeasured],
+            "windless": not wind.valid[:-1].any(),
+            "delimiter": wind.delimiter,
+            "highest_direction": wind.highest,
+        },
+    )
 
 
-def read_fire(work: Work, fire: FireFiles, digests: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Return the record of a fire; `digests` tells equal images, so that each is decoded once.
+def read_fire(work: Work, fire: FireFiles, digests: Mapping[str, str]) -> tuple[dict[str, NDArray[Any]], Wind]:
+    """Return the record of a fire and its wind; `digests` tells equal images, so that each is decoded once.
 
     T frames of H x W pixels and N tokens give: `frames` and `targets` (T, bytes) and `domain` (bytes), packed bits row
     by row; `fire` (T, N) burnt share of a token's domain pixels; `domain_share` and `footprint` (N); `mean` and `share`
@@ -83,7 +94,7 @@ def read_fire(work: Work, fire: FireFiles, digests: Mapping[str, str]) -> dict[s
     frames, targets = _masks(work, fire, digests, domain.shape)
     arrival = _check(fire, frames, targets, domain)
     try:
-        wind, wind_valid = read_wind(work.root / fire.weather, len(frames), work.decoding)
+        wind = read_wind(work.root / fire.weather, len(frames), work.decoding)
     except ValueError as error:
         raise ValueError(f"{fire.weather} {error}") from None
     domain_pixels = pool_mask(domain, patch)
@@ -93,7 +104,7 @@ def read_fire(work: Work, fire: FireFiles, digests: Mapping[str, str]) -> dict[s
         for classes, (_, codes) in zip(land.classes[crop], land.categorical, strict=True)
     ]
     steps = len(frames)
-    return {
+    arrays = {
         "box": np.array(fire.box, np.int32),
         "frames": np.packbits(frames.reshape(steps, -1), axis=1),
         "targets": np.packbits(targets.reshape(steps, -1), axis=1),
@@ -107,9 +118,10 @@ def read_fire(work: Work, fire: FireFiles, digests: Mapping[str, str]) -> dict[s
         "share": share,
         "histogram": np.concatenate([histogram for histogram, _ in pooled], axis=1),
         "class_share": np.stack([class_share for _, class_share in pooled], axis=1),
-        "wind": wind,
-        "wind_valid": wind_valid,
+        "wind": wind.vectors,
+        "wind_valid": wind.valid,
     }
+    return arrays, wind
 
 
 def _masks(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import pi
+from pathlib import Path
 from typing import Any, Literal
 
 from configs.fire_data import Decoding, Tokens
 from storage.assets import Asset, Unit, UnitRecord
+from storage.delimited import DELIMITERS
 from storage.files import write_atomic
 from storage.hashing import canonical_json, digest
 from storage.raw import RawInput
-from tasks.fire.archive import LANDSCAPE, Archive, FireFiles, Listing, list_fires
+from tasks.fire.archive import LANDSCAPE, Archive, FireFiles, Listing, list_fires, passed_over
 from tasks.fire.record import FOLDER, write_record
+from tasks.fire.wind import FASTEST
 from tasks.stage import Job, StageResult, stage
 
 LANDSCAPE_FILE = "landscape.safetensors"
 INDEX = "fires.json"
+NAME = "sequence_"
+SHOWN = 3
+FEW = 3
+"""Fewer fires may well have winds from one direction."""
 
 
 @stage("fire_records")
@@ -33,7 +43,11 @@ def fire_records(
 
     archive = Archive.open(raw)
     listing = list_fires(archive, decoding)
-    read_landscape(archive.root / LANDSCAPE, decoding).save(job.folder / LANDSCAPE_FILE)
+    landscape = read_landscape(archive.root / LANDSCAPE, decoding)
+    unused = passed_over(archive.root) if isinstance(raw, RawInput) else {}
+    for note in (*listing.notes, *landscape.notes, *_unused_report(unused)):
+        job.message(note)
+    landscape.save(job.folder / LANDSCAPE_FILE)
     description = job.workspace.scratch / f"work-{names[:16]}.json"
     work = {
         "root": str(archive.root),
@@ -51,7 +65,22 @@ def fire_records(
         units.append(job.unit(fire.name, identity, (description, fire, used)))
     records = job.map(write_record, units, rename=_file_name, fan_out_from=12)
     facts = {"patch": tokens.patch, "decoding": decoding.model_dump(mode="json")}
-    return _result(job, listing, records, on_broken, facts)
+    result = _result(job, listing, records, on_broken, facts)
+    return replace(result, counts={**result.counts, "not_used": len(unused)})
+
+
+def why_left_out(folder: Path, name: str) -> str:
+    """Return why a fire, by name or number, is not among these records; "" when nothing is known of it."""
+    broken = json.loads((folder / INDEX).read_bytes())["broken"]
+    digits = name.removeprefix(NAME)
+    numbers = {int(own.removeprefix(NAME)): reason for own, reason in broken.items()}
+    return numbers.get(int(digits), "") if digits.isdecimal() else ""
+
+
+def _unused_report(unused: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line on what lies in an archive's folder and is not used, with the first of it."""
+    if unused:
+        yield f"{len(unused)} files and folders of the archive are not used: {_first([*map(' '.join, unused.items())])}"
 
 
 def fire_identity(archive: Archive, fire: FireFiles) -> dict[str, Any]:
@@ -81,6 +110,9 @@ def _result(
         job.message(f"left out: {sentence}")
     index = facts | {"fires": [{"name": f.name, "number": f.number} for f, _ in whole], "broken": broken}
     write_atomic(job.folder / INDEX, canonical_json(index))
+    kept = {fire.name: record.result for fire, record in whole}
+    for line in _wind_report(kept):
+        job.message(line)
     steps = [record.result["steps"] for _, record in whole]
     return StageResult(
         counts={
@@ -89,5 +121,32 @@ def _result(
             "frames": sum(steps),
             "samples": sum(steps) - len(steps),
             "burnt_pixels": sum(record.result["burnt"] for _, record in whole),
+            "wind_rows_not_measured": len(_unmeasured(kept)),
+            "fires_without_wind": sum(facts["windless"] for facts in kept.values()),
         }
     )
+
+
+def _wind_report(fires: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line on every way in which weather files differ from plain ones, with the first places."""
+    if rows := _unmeasured(fires):
+        yield (
+            f"{len(rows)} rows of wind are not measured (values are missing, or speeds outside of 0 to {FASTEST} and "
+            f"directions outside of 0 to 360): {_first(rows)}"
+        )
+    if windless := [name for name, facts in fires.items() if facts["windless"]]:
+        yield f"{len(windless)} of {len(fires)} fires have no usable wind: {_first(windless)}"
+    highest = max((facts["highest_direction"] for facts in fires.values()), default=0)
+    if 1 < highest <= 2 * pi and len(fires) >= FEW:
+        yield f"no wind comes from more than {highest:.4g} degrees: if directions are radians, write degrees"
+    for delimiter in sorted({facts["delimiter"] for facts in fires.values()} - {DELIMITERS[","]}):
+        names = [name for name, facts in fires.items() if facts["delimiter"] == delimiter]
+        yield f"weather of {len(names)} fires is read with {delimiter} between its columns: {_first(names)}"
+
+
+def _unmeasured(fires: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row for facts in fires.values() for row in facts["unmeasured"]))
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -15,7 +15,14 @@ import aiohttp
 from yarl import URL
 
 from configs.image_text import Crawling, Fetching
-from tasks.image_text.addresses import Endpoint, PrivateAddressError, VettingResolver, is_literal, is_public
+from tasks.image_text.addresses import (
+    Endpoint,
+    PrivateAddressError,
+    VettingResolver,
+    is_disguised,
+    is_literal,
+    is_public,
+)
 
 AGENT = "millrace"
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -114,6 +121,8 @@ class Fetcher:
     def _vet(self, url: URL, status: str) -> None:
         if url.scheme not in ("http", "https") or not url.host:
             raise FetchError(status, f"leads to {url.scheme or 'no'}: which is not fetched")
+        if is_disguised(url.host):
+            raise FetchError("bad_url", f"{url.host} is an IPv4 address in another spelling than four decimal numbers")
         if is_literal(url.host) and not self._rules.private_addresses and not is_public(url.host):
             raise FetchError("private_address", f"{url.host} is no public address")
 

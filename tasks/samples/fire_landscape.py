@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.fire_sample import SampleFires
-from storage.files import atomic_path
+from storage.geotiff import new_geotiff
 from tasks.samples.fire_fuels import burnable, make_cover
 from tasks.samples.fire_terrain import Floats, Mask, make_terrain, noise
 
@@ -96,7 +96,6 @@ def write_raster(landscape: Landscape, cell_metres: float, path: Path) -> None:
 
     bands = landscape.bands()
     profile = {
-        "driver": "GTiff",
         "dtype": "float32",
         "count": len(BANDS),
         "height": bands.shape[1],
@@ -109,6 +108,6 @@ def write_raster(landscape: Landscape, cell_metres: float, path: Path) -> None:
         "blockxsize": 256,
         "blockysize": 256,
     }
-    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as file:
+    with new_geotiff(path, **profile) as file:
         file.write(bands)
         file.descriptions = BANDS

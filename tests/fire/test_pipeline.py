@@ -28,6 +28,7 @@ from storage.token_cache import TokenCache
 from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
+from tests.mounts import fill, read_only, small_disk
 from tests.once import only
 from tests.training.wandb_files import wandb_records
 
@@ -334,6 +335,43 @@ def test_faults_of_predict_fire_are_one_sentence(finished, tmp_path, monkeypatch
         said = refused(monkeypatch, capsys, finished, "predict-fire", *arguments, "-o", str(tmp_path / "out"))
         assert sentence in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.input_shape(format="fire frames", shape="a fire left out, asked for again", outcome="refused")
+def test_a_fire_that_was_left_out_has_its_reason_in_every_run(finished, tmp_path, monkeypatch, capsys):
+    archive = tmp_path / "archive"
+    shutil.copytree(archive_of(finished), archive)
+    image = archive / "isochrones/sequence_002/iso_001.png"
+    image.chmod(0o644)
+    image.write_bytes(image.read_bytes()[:-30])
+    for name in ("2", "sequence_002", "2"):
+        asked = ("predict-fire", name, "--archive", str(archive), "-o", str(tmp_path / "out"))
+        said = refused(monkeypatch, capsys, finished, *asked)
+        assert re.search(
+            rf"there is no fire {name} in the cache: it was left out, sequence_002 .*iso_001.png cannot", said
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_on_a_full_or_read_only_disk_are_one_sentence_and_no_half_files(finished, tmp_path):
+    asked = ("predict-fire", FIRE, "-o")
+    with small_disk(tmp_path / "full", 4):
+        fill(tmp_path / "full").chmod(0o400)
+        full = millrace(*asked, str(tmp_path / "full"), root=finished)
+        assert [path.name for path in (tmp_path / "full").iterdir()] == ["filler"]
+    said = (
+        r"error: \S+/full/sequence_001_\S+\.tif: there is no space left on the disk of \S+, .* 0 B are free, and more"
+    )
+    assert re.match(said, full.stderr), full.stderr
+    (tmp_path / "fixed").mkdir()
+    with read_only(tmp_path / "fixed"):
+        fixed = millrace(*asked, str(tmp_path / "fixed"), root=finished)
+    assert re.match(r"error: \S+/fixed\S*: Read-only file system; make it writable", fixed.stderr), fixed.stderr
+    (tmp_path / "file").write_text("")
+    taken = millrace(*asked, str(tmp_path / "file" / "out"), root=finished)
+    assert re.match(r"error: \S+/file/out: Not a directory; choose another place", taken.stderr), taken.stderr
+    assert (full.returncode, fixed.returncode, taken.returncode) == (1, 1, 2)
+    assert (len(full.stderr.splitlines()), len(fixed.stderr.splitlines())) == (1, 1)
 
 
 # -- sweeps --------------------------------------------------------------------------------------------------------
