@@ -17,6 +17,8 @@ class TrmVlmConfig(ImageTextConfig):
 
     alignment: AlignmentRecipe | None = None
     """The image encoder; none: the pipeline ends with the shards."""
+    alignment_data: ImageTextConfig | None = None
+    """Images and texts that the encoder is aligned on, e.g. PixMo captions; those of the questions when absent."""
     answering: AnsweringRecipe | None = None
     """Decoders that answer questions; none: the pipeline ends with the encoder."""
     evaluation: AnswerEvaluation = AnswerEvaluation()
@@ -28,4 +30,6 @@ class TrmVlmConfig(ImageTextConfig):
     def _order(self) -> Self:
         if self.answering and not self.alignment:
             raise ValueError("decoders see through an image encoder; give alignment as well, or no answering")
+        if self.alignment_data and not self.alignment:
+            raise ValueError("alignment_data is for an image encoder; give alignment as well, or no alignment_data")
         return self

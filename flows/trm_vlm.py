@@ -27,8 +27,13 @@ def trm_vlm(config: TrmVlmConfig) -> Any:
     shards, index = shards_and_index(config, raw_lists(config))
     if config.alignment is None or shards is None:
         return index
-    encoder = alignment_training(shards=shards, index=index, recipe=config.alignment, execution=config.execution)
-    report = alignment_report(shards=shards, index=index, encoder=encoder)
+    seen, seen_index = shards, index
+    if config.alignment_data is not None:
+        seen, seen_index = shards_and_index(config.alignment_data, raw_lists(config.alignment_data))
+        if seen is None:
+            return seen_index
+    encoder = alignment_training(shards=seen, index=seen_index, recipe=config.alignment, execution=config.execution)
+    report = alignment_report(shards=seen, index=seen_index, encoder=encoder)
     if config.answering is None:
         return report
     questions = image_questions(shards=shards, index=index, encoder=encoder, execution=config.execution)

@@ -1,6 +1,6 @@
 """Builds a model in the size that it is published in, from random weights, and trains it for one step on the CPU.
 
-Arguments: model ("swin_mae" or "tinyllama"), quick. Answers with parameters, seconds and the loss.
+Arguments: model ("swin_mae", "tinyllama" or "trm_vlm"), quick. Answers with parameters, seconds and the loss.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from typing import Any
 
 import torch
 
+from configs.alignment import ImageEncoderConfig, PerceiverConfig
 from configs.language import Adaptation, LlamaLanguageConfig, LlamaSizes, LoraSettings
 from configs.prefixer import PrefixerConfig
+from configs.recursive import TrmConfig
 from configs.sat_swin_mae import SwinMaeConfig
+from configs.vision_language import ClipVisionConfig, VitSizes
 from models.language.adaptation import build_adapted
+from models.language.trm_lm import TrmLM
+from models.vision_language.answerer import AnswerBatch, Answerer
+from models.vision_language.image_encoder import ImageEncoder
 from models.weather.narrator import NarrationBatch, Narrator
 from models.weather.prefixer import Prefixer
 from models.weather.sat_swin_mae import (
@@ -79,11 +85,41 @@ def captioning(quick: bool) -> tuple[torch.nn.Module, Any]:
     return model, loss
 
 
+def answering(quick: bool) -> tuple[torch.nn.Module, Any]:
+    """Return CLIP ViT-L/14-336, frozen, with its resampler, and TRM of 1024 channels; and what gives a batch's loss."""
+    small = ImageEncoderConfig(
+        tower=ClipVisionConfig(pretrained=None, sizes=VitSizes(side=32, patch=8, hidden=16, layers=1, heads=2)),
+        resampler=PerceiverConfig(tokens=4, width=16, layers=1, heads=2),
+        width=32,
+    )
+    whole = ImageEncoderConfig(tower=ClipVisionConfig(pretrained=None))
+    encoder = ImageEncoder(small if quick else whole).requires_grad_(False)
+    decoder = TrmLM(TrmConfig(hidden=64 if quick else 1024, rounds=2), VOCABULARY // 4)
+    answerer = Answerer(decoder, encoder.tokens, encoder.resampler.width, encoder.width, vision=True)
+    answerer.project_as(encoder.projection.state_dict())
+    model = torch.nn.ModuleDict({"encoder": encoder, "answerer": answerer})
+
+    def loss() -> torch.Tensor:
+        images = torch.randint(0, 256, (BATCH, 3, encoder.side, encoder.side), dtype=torch.uint8)
+        with torch.no_grad():
+            seen = encoder.latents(images)
+        tokens = torch.randint(VOCABULARY // 4, (BATCH, TEXT))
+        learned = torch.arange(TEXT).expand_as(tokens) >= TEXT // 2
+        batch = AnswerBatch(seen, tokens, torch.ones_like(learned), learned)
+        embeds, attended = answerer.embed(batch)
+        _, step = decoder.trm.supervised_step(decoder.trm.initial_carry(embeds), embeds, attended)
+        logits = answerer.of_tokens(step.logits).float()
+        nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
+        return (nats.view(tokens.shape) * learned).sum() / learned.sum()
+
+    return model, loss
+
+
 def main(task: dict[str, Any]) -> None:
     """Build, do one step, and answer."""
     torch.manual_seed(0)
     began = time.perf_counter()
-    model, loss_of = {"swin_mae": masked_pretraining, "tinyllama": captioning}[task["model"]](task["quick"])
+    model, loss_of = MODELS[task["model"]](task["quick"])
     built = time.perf_counter()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-4)
@@ -111,6 +147,8 @@ def parameters_of(model: torch.nn.Module) -> int:
         found += state.shape.numel() if state is not None else parameter.numel()
     return found
 
+
+MODELS = {"swin_mae": masked_pretraining, "tinyllama": captioning, "trm_vlm": answering}
 
 if __name__ == "__main__":
     main(json.loads(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 SatSwinMAE in its base size on windows of 17 channels x 8 x 64 x 64, and a narrator on TinyLlama-1.1B: its frozen layers
 in 4 bits (NF4, double quantisation), LoRA with r = 16 on its seven kinds of layers, 32 soft prompt tokens, captions
-of 96 tokens. All weights are random, because sizes and speed do not depend on them. Batches of 2; the peak is the
+of 96 tokens; and TRM (two layers, n = 4, T = 2) that answers about what CLIP and a Perceiver saw. All weights are random, because sizes and speed do not depend on them. Batches of 2; the peak is the
 resident memory of the process, sampled every 20 ms.
 """
 
@@ -14,7 +14,11 @@ from benchmarks.bench import Bench, rounded
 from benchmarks.figure import Figure
 from benchmarks.process import run_weighed
 
-MODELS = {"swin_mae": "SatSwinMAE base", "tinyllama": "a narrator on TinyLlama-1.1B in 4 bits with LoRA"}
+MODELS = {
+    "swin_mae": "SatSwinMAE base",
+    "tinyllama": "a narrator on TinyLlama-1.1B in 4 bits with LoRA",
+    "trm_vlm": "TRM of 1024 channels behind CLIP ViT-L/14-336 and 64 tokens of 4096 channels",
+}
 
 
 def run(bench: Bench) -> list[Figure]:
