@@ -1,4 +1,4 @@
-"""Rows of a batch that stay for several optimiser steps, with a recurrent state: deep supervision (arXiv 2510.04871)."""
+"""Rows of a batch that stay for several optimiser steps, with a state: deep supervision (arXiv 2510.04871)."""
 
 from __future__ import annotations
 
