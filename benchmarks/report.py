@@ -28,6 +28,7 @@ _REPEAT = """## Repeating them
     .venv/bin/python -m benchmarks window_read  # one benchmark
     .venv/bin/python -m benchmarks fire_skill   # trains the wildfire models on the shared archive: a night
     .venv/bin/python -m benchmarks narratives   # trains the weather models on a generated year: an hour or more
+    .venv/bin/python -m benchmarks puzzles      # trains nets on Sudokus: half an hour
     make mutants                                # puts faults into the code and runs tests: hours; `mutants` reads them
     make kills                                  # kills every stage at its file operations: hours; `kills` reads them
     make gpu                                    # on a machine with a GPU: its tests, and how busy trainings keep it

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from configs.language import Cycles, Heads, LanguageConfig, Layers, Positions, Width, check_heads
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrmConfig(LanguageConfig):
@@ -35,12 +37,27 @@ class TrmConfig(LanguageConfig):
     """T: updates of y in one step of supervision; gradient runs through the last round, and through all of that."""
     supervision_steps: int = Field(4, ge=1, le=64)
     """Most steps of supervision that a sequence stays in training, its states carried from one to the next."""
+    ramp: tuple[Share, Share] = (0.2, 0.6)
+    """Shares of the training between which the steps that a sequence stays rise from 1 to supervision_steps: before the
+    first step is of use, nothing is learned from the states that it leaves."""
     evaluation_steps: int | None = Field(None, ge=1, le=1024)
     """Steps of every forward pass outside training; supervision_steps when absent."""
     halting: bool = False
     """Learn to tell when the answer is right, and take another sequence then (ACT)."""
 
+    def steps_at(self, progress: float) -> int:
+        """Return how many steps a sequence stays when a share of the training is done.
+
+        >>> [TrmConfig(supervision_steps=4).steps_at(share) for share in (0, 0.3, 0.5, 1)]
+        [1, 1, 3, 4]
+        """
+        begin, end = self.ramp
+        risen = (progress - begin) / (end - begin) if end > begin else float(progress >= end)
+        return 1 + int((self.supervision_steps - 1) * min(1.0, max(0.0, risen)))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_heads(self.hidden, self.heads)
+        if self.ramp[0] > self.ramp[1]:
+            raise ValueError(f"ramp {list(self.ramp)} must not end before it begins")
         return self

@@ -71,8 +71,8 @@ def _alignment(bench: Bench, retrieval: dict[str, Any]) -> Figure:
         peer_value=rounded(whole["chance_at_1"]),
         peer_unit="R@1",
         notes=(
-            f"Among {retrieval['images']} images: text R@1 {whole['text_at_1']:.3f}, R@5 {whole['text_at_5']:.3f}, R@10 "
-            f"{whole['text_at_10']:.3f}; image R@1 {whole['image_at_1']:.3f}; mAP {whole['text_map']:.3f} and "
+            f"Among {retrieval['images']} images: text R@1 {whole['text_at_1']:.3f}, R@5 {whole['text_at_5']:.3f}, "
+            f"R@10 {whole['text_at_10']:.3f}; image R@1 {whole['image_at_1']:.3f}; mAP {whole['text_map']:.3f} and "
             f"{whole['image_map']:.3f}; R@1 by channels: {by}.",
         ),
         detail={"profile": PROFILE, "width": width, "retrieval": retrieval},
@@ -133,7 +133,7 @@ def _over_plain(bench: Bench, tables: dict[str, Any]) -> Figure:
             f"{trm['gflops']:.3f} x 10^9 operations a question, {_exact(trm):.3f}; plain: {plain['parameters']:,}, "
             f"{plain['gflops']:.3f}, {_exact(plain):.3f}.",
             f"A plain decoder of as much compute in a training step (six layers: {deep['parameters']:,} parameters, "
-            f"{deep['gflops']:.3f} x 10^9 operations): {_exact(deep):.3f}, {deeper['value']:.3f} more than the small one, "
+            f"{deep['gflops']:.3f} x 10^9 operations): {_exact(deep):.3f}, {deeper['value']:.3f} more than the small, "
             f"from {deeper['low']:.3f} to {deeper['high']:.3f}.",
         ),
         detail={"profile": PROFILE},

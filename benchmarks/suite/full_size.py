@@ -2,8 +2,9 @@
 
 SatSwinMAE in its base size on windows of 17 channels x 8 x 64 x 64, and a narrator on TinyLlama-1.1B: its frozen layers
 in 4 bits (NF4, double quantisation), LoRA with r = 16 on its seven kinds of layers, 32 soft prompt tokens, captions
-of 96 tokens; and TRM (two layers, n = 4, T = 2) that answers about what CLIP and a Perceiver saw. All weights are random, because sizes and speed do not depend on them. Batches of 2; the peak is the
-resident memory of the process, sampled every 20 ms.
+of 96 tokens; and TRM (two layers, n = 4, T = 2) that answers about what CLIP and a Perceiver saw. All weights are
+random, because sizes and speed do not depend on them. Batches of 2; the peak is the resident memory of the process,
+sampled every 20 ms.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def _task(bench: Bench) -> dict[str, Any]:
     from tasks.answering.training import OBJECTIVE
 
     small = [
-        f"source.images={IMAGES_QUICK if bench.quick else IMAGES}", "source.misbehaving_share=0", "images_per_shard=300",
+        f"source.images={IMAGES_QUICK if bench.quick else IMAGES}", "source.misbehaving_share=0",
+        "images_per_shard=300",
         "splits={validation_share: 0.2, test_share: 0.2}", "alignment.training.epochs=1",
         "alignment.training.steps_per_epoch=2", "alignment.training.batch_size=8", "answering.seeds=[0]",
         "answering.training.epochs=1", "answering.training.steps_per_epoch=1",

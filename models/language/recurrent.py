@@ -79,7 +79,8 @@ class Level(nn.Module):
 
 
 def _rms_norm(x: Tensor) -> Tensor:
-    return F.rms_norm(x.float(), x.shape[-1:], eps=NORM_EPS).to(x.dtype)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.rms_norm(wide, x.shape[-1:], eps=NORM_EPS).to(x.dtype)
 
 
 def rotation_table(positions: int, width: int) -> Tensor:

@@ -117,11 +117,11 @@ class Trm(nn.Module):
             y, z = step.y.detach(), step.z.detach()
 
     def halting(self, y: Tensor, last: Tensor) -> Tensor:
-        """Return (B,): the logit, in fp32, of the answer y (B, S, d) being right, read at the prompts' `last` (B,)."""
+        """Return (B,): the logit, precise as the weights, of y (B, S, d) being right, read at the prompts' `last`."""
         assert self.halt_head is not None
         state = y[torch.arange(len(y), device=y.device), last]
         with torch.autocast(y.device.type, enabled=False):
-            return self.halt_head(state.float()).squeeze(-1)
+            return self.halt_head(state.to(self.halt_head.weight.dtype)).squeeze(-1)
 
     def _step(self, y: Tensor, z: Tensor, inputs_embeds: Tensor, place: Place) -> TrmStep:
         x = inputs_embeds * self.config.hidden**0.5

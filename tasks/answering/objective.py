@@ -108,7 +108,7 @@ class AnswerObjective(Objective):
         carry, step = language.trm.supervised_step(carry, embeds, attended)
         logits = model.of_tokens(step.logits)
         losses = {"nll": nats_per_answer(logits, batch).sum()}
-        halted = carry.halted
+        halted = carry.halted | (carry.steps >= self._most_steps())
         if self._halts:
             right = all_right(logits, batch)
             logit = language.trm.halting(step.y, model.tokens + batch.heads - 1)
@@ -116,6 +116,11 @@ class AnswerObjective(Objective):
             halted = halted | ((logit.detach() > 0) & ~self._explored(halted))
         carried.keep(number, rows, {"y": carry.y, "z": carry.z, "steps": carry.steps, "halted": halted})
         return losses
+
+    def _most_steps(self) -> int:
+        """Return after how many steps a question makes place now."""
+        assert isinstance(self.design.decoder, TrmConfig)
+        return self.design.decoder.steps_at(self.moment.step / max(self.moment.steps, 1))
 
     def _explored(self, like: Tensor) -> Tensor:
         """Return (B,) which sequences go on though their answer seems right; drawn by the moment's seed."""
