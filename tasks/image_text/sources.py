@@ -15,7 +15,11 @@ from storage.raw import RawInput, find_files
 from tasks.session import Pending
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
-SUFFIXES = {"tsv": (".tsv", ".tsv.gz", ".txt"), "parquet": (".parquet",), "webdataset": (".tar",)}
+SUFFIXES = {
+    "tsv": (".tsv", ".tsv.gz", ".txt"),
+    "parquet": (".parquet",),
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+}
 SAMPLE_COLUMNS = {
     "pixmo_cap": Columns(url="image_url", caption="caption"),
     "pixmo_qa": Columns(url="image_url", sha256="image_sha256", question="question", answer="answer"),
