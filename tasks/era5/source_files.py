@@ -22,7 +22,7 @@ _OPEN_FILES = 32
 @dataclass(frozen=True, slots=True)
 class _OpenFile:
     dataset: netCDF4.Dataset
-    decoders: dict[str, Decoder | None]
+    decoders: dict[str, Decoder]
 
 
 class SourceFiles:
@@ -42,14 +42,14 @@ class SourceFiles:
         """
         with _naming(source.name, facts.name), NETCDF_LOCK:
             file = self._opened(source.member.sha256)
-            variable = file.dataset.variables[facts.name]
+            variable = file.dataset.variables[facts.name_in_file]
             if facts.name not in file.decoders:
                 file.decoders[facts.name] = decoder(variable)
                 if facts.chunks:
                     variable.set_var_chunk_cache(0)  # every chunk is read once
             decode = file.decoders[facts.name]
             stored = read_box(variable, facts.dimensions, selection)
-        return decode(stored) if decode else stored
+        return decode(stored)
 
     def close(self) -> None:
         """Close every file; the next read opens its own again."""
