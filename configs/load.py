@@ -36,15 +36,20 @@ def profile_path(pipeline: str, profile: str) -> Path:
     )
 
 
+def parse_yaml(text: str | bytes, name: str) -> Any:
+    """Return what a YAML text holds; `ValueError` with its name where it is none."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # dates and numbers that are none
+        raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
 def read_profile(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the fields that a YAML profile sets, on top of those of the profile that it `extends`, if any.
 
     `extends` names a profile of the same folder, or a YAML file from there on.
     """
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    values = parse_yaml(path.read_bytes(), str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of configuration fields")
     values.pop(MINUTES, None)
@@ -111,7 +116,7 @@ def parse_override(override: str) -> tuple[str, Any]:
     name, sign, text = override.partition("=")
     if not sign or not name:
         raise ValueError(f"--set {override!r} must look like field.subfield=value")
-    return name, yaml.safe_load(text)
+    return name, parse_yaml(text, f"--set {override!r}")
 
 
 def apply_override(values: dict[str, Any], name: str, value: Any) -> None:
