@@ -55,7 +55,7 @@ def png_has_all_rows(data: bytes) -> bool:
     False, too, for a stream that cannot be inflated. Memory stays flat whatever the header claims.
     """
     chunks = list(png_chunks(data))
-    if not chunks or chunks[0][0] != b"IHDR":
+    if not chunks or chunks[0][0] != b"IHDR" or chunks[0][2] - chunks[0][1] != 13:
         return False
     missing = _png_bytes(data[chunks[0][1] : chunks[0][2]])
     inflate = zlib.decompressobj()

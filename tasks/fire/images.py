@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.image_files import png_has_all_rows
-
 LARGEST = 2**28
 """Pixels of an image; what claims to have more would fill the memory."""
 CHUNK_FRAME = 12
@@ -27,16 +25,14 @@ def read_mask(path: Path, green: int) -> NDArray[np.bool_]:
     Grey, palette, RGB and RGBA images are taken by colour, a grey value being its own green. An image holds at most one
     colour that burns and one that does not: with a third, or with two of a kind, nobody knows what is meant.
     """
-    data = path.read_bytes()
-    _require_whole(data)
+    _require_whole(path)
     pixels, palette = _decode(path)
-    if not png_has_all_rows(data):
-        raise ValueError("cannot be decoded as PNG (its compressed stream ends before all rows are there)")
     return _by_colour(_one_number_per_pixel(pixels), pixels, palette, green)
 
 
-def _require_whole(data: bytes) -> None:
+def _require_whole(path: Path) -> None:
     """Check every chunk against its checksum: GDAL fills what is missing with whatever lies in memory."""
+    data = path.read_bytes()
     start, kind = 8, b""
     while kind != b"IEND":
         end = start + CHUNK_FRAME + int.from_bytes(data[start : start + 4], "big")
