@@ -24,18 +24,25 @@ from tasks.units import die_with_parent
 
 QUICK = 100_000_000
 """Pixels of baseline JPEG that are decoded without a guard: a second at most."""
+STARTING = 5.0
+"""Seconds that a process may take to begin, beside the deadline."""
 SLOWER = 10
 """How much longer a pixel of another format may take."""
 
 
 def picture_in_time(data: bytes, rules: ImageFormat, seconds: float) -> Picture:
     """Do what `make_picture` does; `UnusableError` where it takes longer than so many seconds."""
-    if effort(data) <= QUICK:
+    pixels, times = effort(data)
+    if pixels * times <= QUICK or pixels > rules.max_megapixels * 1e6:  # the latter is refused by its header
         return make_picture(data, rules)
     command = [sys.executable, "-m", "tasks.image_text.in_time", rules.model_dump_json(), str(os.getpid())]
     try:
         done = subprocess.run(
-            command, input=data, stdout=subprocess.PIPE, timeout=seconds, cwd=Path(__file__).parent.parent.parent
+            command,
+            input=data,
+            stdout=subprocess.PIPE,
+            timeout=seconds + STARTING,
+            cwd=Path(__file__).parent.parent.parent,
         )
     except subprocess.TimeoutExpired:
         raise UnusableError("decode_error", f"not decoded within {seconds:g} s") from None
@@ -48,17 +55,17 @@ def picture_in_time(data: bytes, rules: ImageFormat, seconds: float) -> Picture:
     return Picture(jpeg=jpeg, **facts)
 
 
-def effort(data: bytes) -> int:
-    """Return how many pixels of baseline JPEG take about as long, by the header; 0 for what is no image."""
+def effort(data: bytes) -> tuple[int, int]:
+    """Return an image's pixels by its header, none for no image, and how often a baseline JPEG would hold them."""
     kind = kind_of(data)
     if kind == "JPEG":
         frame = next((data[s.start : s.end] for s in jpeg_segments(data) if s.marker in FRAMES), b"")
-        return int.from_bytes(frame[1:3], "big") * int.from_bytes(frame[3:5], "big") * scans(data)
+        return int.from_bytes(frame[1:3], "big") * int.from_bytes(frame[3:5], "big"), scans(data)
     try:
         with Image.open(io.BytesIO(data), formats=(kind or "JPEG",)) as image:
-            return SLOWER * image.width * image.height
+            return image.width * image.height, SLOWER
     except Exception:  # Pillow's readers raise what they like; whoever decodes will say it
-        return 0
+        return 0, SLOWER
 
 
 def main(rules: str, parent: str) -> None:

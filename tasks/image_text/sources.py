@@ -66,6 +66,27 @@ def _folder_files(source: ImageFolder) -> list[Path]:
     return sorted({captions, *images})
 
 
+def passed_over(source: ImageFolder) -> list[str]:
+    """Return what lies in an image folder and is not used, each with the reason; hidden files are told elsewhere."""
+    folder, captions = _absolute(source.path), _absolute(source.captions)
+    found: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        found.append(f"{Path(error.filename).name} (a folder that may not be read)")
+
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place, name)
+            if name.startswith(".") or path == captions or (is_image(path) and path.is_file()):
+                continue
+            reason = (
+                "no image by its name" if path.is_file() else "a link to nothing" if path.is_symlink() else "no file"
+            )
+            found.append(f"{path.relative_to(folder).as_posix()} ({reason})")
+    return found
+
+
 def _absolute(path: str) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))
 

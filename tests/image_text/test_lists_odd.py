@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from configs.image_text import Columns, ParquetLists, TsvLists
 from tasks.image_text.readers import read_lists
 from tasks.image_text.row import Row
-from tasks.image_text.sources import ListFile
+from tasks.image_text.sources import ListFile, passed_over
 from tasks.image_text.tables import read_parquet
 from tasks.image_text.text_lists import lines
 from tests.image_text.lists import dropped, parquet, read, rows
+from tests.image_text.test_rows_text import image_folder
 
 CAPTION = Columns(url="url", caption="caption")
 
@@ -233,3 +234,20 @@ def test_an_unreadable_list_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.open", denied)
     with pytest.raises(ValueError, match=r"a\.tsv may not be read by this user"):
         list(lines(path))
+
+
+@shape("files in an image folder that are no images, broken links", "skipped", "image folder")
+def test_what_lies_in_an_image_folder_and_is_not_used_is_counted_and_named(tmp_path):
+    source = image_folder(tmp_path / "images", "0.jpg\tzero\n")
+    (tmp_path / "images/deep/scan.tif").write_bytes(b"II")
+    (tmp_path / "images/lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "images/.hidden").write_bytes(b"")
+    assert passed_over(source) == ["lost.jpg (a link to nothing)", "deep/scan.tif (no image by its name)"]
+    assert read(tmp_path, source).manifest.counts["files_not_used"] == 2
+
+
+@shape("commas in a list of captions", "refused", "captions CSV")
+def test_a_list_of_captions_with_commas_is_named(tmp_path):
+    source = image_folder(tmp_path / "images", "image,caption\n0.jpg,zero\n")
+    with pytest.raises(ValueError, match=r"captions\.tsv: its columns are separated by commas, not by tabs"):
+        read(tmp_path, source)
