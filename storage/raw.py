@@ -17,13 +17,34 @@ from storage.hashing import digest, file_sha256
 IN_KEY = False
 
 
+Stamp = tuple[int, int, int]
+"""Size, time of the last change in nanoseconds, and inode: another one where a file was written again or replaced."""
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return a file's stamp."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def require_unchanged(path: Path, stamp: Stamp | None) -> None:
+    """Refuse a file that is no longer the one that was hashed; `None` for files that nobody else writes."""
+    if stamp is None:
+        return
+    if not path.exists():
+        raise ValueError(f"{path} is no longer there; put it back or run again")
+    if stamp_of(path) != tuple(stamp):
+        raise ValueError(f"{path} was changed after it had been hashed; run again when nothing writes to it any more")
+
+
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """One raw file and the digest of its content."""
+    """One raw file, the digest of its content, and what it looked like when it was hashed."""
 
     path: Path
     size: int
     sha256: str
+    stamp: Stamp | None = None
 
 
 class RawInput:
@@ -37,6 +58,11 @@ class RawInput:
     def paths(self) -> dict[str, Path]:
         """Return one path per content, by its SHA-256."""
         return {f.sha256: f.path for f in reversed(self.files)}
+
+    def require_unchanged(self) -> None:
+        """Refuse files that are no longer those that were hashed: what was made of them must not pass for theirs."""
+        for file in self.files:
+            require_unchanged(file.path, file.stamp)
 
 
 class FoundFiles(list[Path]):
@@ -123,10 +149,10 @@ class RawIndex:
         known: list[RawFile] = []
         unknown: list[Path] = []
         for path in paths:
-            stat = path.stat()
+            stamp = stamp_of(path)
             entry = remembered.get(str(path))
-            if entry and entry[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
-                known.append(RawFile(path, stat.st_size, entry[3]))
+            if entry and entry[:3] == stamp:
+                known.append(RawFile(path, stamp[0], entry[3], stamp))
             else:
                 unknown.append(path)
         return known, unknown
@@ -146,28 +172,30 @@ class RawIndex:
             for batch in batched(unknown, 256):
                 hashed = list(pool.map(_hash, batch))
                 self._remember(hashed)
-                fresh.extend(file for file, _ in hashed)
+                fresh.extend(hashed)
                 if on_progress:
                     on_progress(len(fresh), len(unknown))
         return RawInput(name, known + fresh)
 
-    def _remember(self, hashed: Sequence[tuple[RawFile, os.stat_result]]) -> None:
+    def _remember(self, hashed: Sequence[RawFile]) -> None:
         if not self._writable:
             return
         with closing(self._connect()) as db, db:
             db.executemany(
                 "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?)",
-                [(str(f.path), s.st_size, s.st_mtime_ns, s.st_ino, f.sha256) for f, s in hashed],
+                [(str(file.path), *file.stamp, file.sha256) for file in hashed if file.stamp],
             )
 
 
-def _hash(path: Path) -> tuple[RawFile, os.stat_result]:
-    before = path.stat()
-    sha = file_sha256(path)
-    after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+def _hash(path: Path) -> RawFile:
+    before = stamp_of(path)
+    try:
+        sha = file_sha256(path)
+    except PermissionError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); change its permissions or leave it out") from error
+    if before != stamp_of(path):
         raise ValueError(f"{path} changed while it was read; wait until its download has finished and run again")
-    return RawFile(path, after.st_size, sha), after
+    return RawFile(path, before[0], sha, before)
 
 
 def batched(items: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:

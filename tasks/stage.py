@@ -313,6 +313,9 @@ class Stage(Generic[P]):
             if isinstance(value, Asset):
                 value.fetch(tell=session.reporter.message)
         result = self.function(job, **arguments)  # type: ignore[call-arg]
+        for value in request.inputs.values():
+            if isinstance(value, RawInput):
+                value.require_unchanged()
         units, files = _inventory(workspace)
         manifest = Manifest(
             stage=self.name,

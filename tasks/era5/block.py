@@ -24,6 +24,9 @@ from tasks.era5.timeline import Source, Timeline, utc
 _MEMORY_BYTES = 9 * 2**26
 """What a worker may hold of a block at once, decoded: its slabs, and chunks that no other block needs."""
 
+_LARGEST = 1e18
+"""No variable of the weather comes near it; what is beyond stands for missing, or came from a division by zero."""
+
 _RUN_BYTES = 2**18
 """How much of one channel is read and converted at a time, at least a plane: small planes are cheap in company."""
 
@@ -225,6 +228,7 @@ class _Filler:
         channel, steps = self._timeline.channels[index], slice(first, first + len(out))
         records = self._read(index, first, out)
         sources = [self._timeline.sources[source] for source in records["source"].tolist()]
+        self._require_plausible(channel, first, out, sources)
         valid = self._convert(index, first, out, sources)
         if channel.recipe.nan != "keep":
             self._replace_nan(channel, first, out, sources, valid)
@@ -253,6 +257,18 @@ class _Filler:
                     self._disagreement(channel, self._time(first + int(steps[k])), records, (chosen[k], second[k]))
                 )
         return rows[begins]
+
+    def _require_plausible(
+        self, channel: Channel, first: int, out: NDArray[np.float32], sources: Sequence[Source]
+    ) -> None:
+        """Refuse infinities, and values so large that they are fill values which no attribute marks."""
+        if (wrong := np.abs(out) > _LARGEST).any():
+            k, row, column = (int(n[0]) for n in np.nonzero(wrong))
+            raise ValueError(
+                f"{sources[k].name}: {channel.name} has the value {out[k, row, column]:g} at "
+                f"{utc(self._time(first + k))}; if it stands for missing, mark it (`ncatted -a missing_value,...`), "
+                f"else repair or leave out the file"
+            )
 
     def _convert(
         self, index: int, first: int, out: NDArray[np.float32], sources: Sequence[Source]

@@ -65,6 +65,7 @@ def _describe(job: Job, raw: Asset | RawInput, catalog: Asset, recipe: Recipe, l
     work = {
         "catalog": str(catalog.folder),
         "paths": {sha: str(path) for sha, path in files.paths.items()},
+        "stamps": files.stamps,
         "names": files.names,
         "recipe": recipe,
         "layout": layout,
@@ -83,7 +84,7 @@ def _load(description: Path) -> Work:
     paths = {sha: Path(path) for sha, path in work["paths"].items()}
     members = (m for scan in scans for m in scan.members if m.entry is not None)
     paths |= {m.sha256: catalog / MEMBERS / f"{m.sha256}.nc" for m in members}
-    return Work(build_timeline(scans, work["names"], recipe, layout), layout, SourceFiles(paths))
+    return Work(build_timeline(scans, work["names"], recipe, layout), layout, SourceFiles(paths, work["stamps"]))
 
 
 def _write(folder: Path, unit: Unit) -> UnitOutput:
