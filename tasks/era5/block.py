@@ -48,11 +48,13 @@ class BlockReport(BaseModel):
     """Planes that several file steps had, all equal."""
     without_previous: int
     """Planes that are not valid because their rate needs a step that no file has."""
+    changes: dict[str, Any]
+    """By accumulated channel, how its values change over the day; see `Evidence`."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Everything but the files."""
-        return self.model_dump(exclude={"files"})
+        """Everything that is a number of planes."""
+        return self.model_dump(exclude={"files", "changes"})
 
 
 def list_blocks(timeline: Timeline, layout: StoreLayout) -> list[int]:
@@ -141,7 +143,7 @@ class _Filler:
         self._first = block * layout.shard_time
         self._spans = [_span(timeline, layout, block, channel) for channel in timeline.channels]
         self._accumulations = {
-            index: Accumulation(channel, timeline.cadence)
+            index: Accumulation(channel, timeline.cadence, _quantum(timeline, channel))
             for index, channel in enumerate(timeline.channels)
             if channel.recipe.accumulation
         }
@@ -183,6 +185,10 @@ class _Filler:
             preliminary=int((self.versions == ERA5T).sum()),
             compared=self._compared,
             without_previous=self._without_previous,
+            changes={
+                self._timeline.channels[index].name: accumulation.evidence.report()
+                for index, accumulation in self._accumulations.items()
+            },
         )
 
     def _prepare(self, held: int) -> None:
@@ -310,6 +316,12 @@ class _Filler:
         finite = difference[np.isfinite(difference)]
         how = f"they differ by up to {finite.max():g}" if finite.any() else "they are missing in different places"
         return f"{who} {channel.name} at {utc(time)}, and {how}; leave out the file that is wrong"
+
+
+def _quantum(timeline: Timeline, channel: Channel) -> float:
+    """Return the coarsest step between stored values that any source has."""
+    variables = (v for s in timeline.sources for v in s.member.variables if v.name == channel.variable)
+    return max((v.quantum for v in variables), default=0.0)
 
 
 def _true_runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:

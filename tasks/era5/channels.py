@@ -29,6 +29,7 @@ class Channel:
     units: str
     """Units of the stored values."""
     recipe: VariableRecipe
+    units_in_files: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,9 @@ def _channels_of(recipe: VariableRecipe, offer: _Offer) -> list[Channel]:
                 f"recipe.variables: no file has {recipe.variable} on {level} hPa; it is there on {described}"
             )
     offer.require_one_kind()
-    name, units = recipe.variable, _stored_units(offer.agreed_unit(), recipe)
-    return [Channel(name if lv is None else f"{name}@{lv}", name, lv, units, recipe) for lv in wanted]
+    name, told = recipe.variable, offer.agreed_unit()
+    units = _stored_units(told, recipe)
+    return [Channel(name if lv is None else f"{name}@{lv}", name, lv, units, recipe, told) for lv in wanted]
 
 
 def _stored_units(units: str, recipe: VariableRecipe) -> str:

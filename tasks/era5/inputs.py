@@ -7,6 +7,7 @@ from pathlib import Path
 
 from storage.assets import Asset
 from storage.raw import RawInput, Stamp
+from tasks.era5.netcdf import UnusableError, sniff
 
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".zip")
 NETCDF_MAGIC = (b"CDF", b"\x89HDF")
@@ -16,8 +17,21 @@ def may_be_netcdf(path: Path) -> bool:
     """Whether a file in a folder is meant as raw data: by its name, so that broken ones are noticed, or its content."""
     if path.suffix.lower() in NETCDF_SUFFIXES:
         return True
-    with path.open("rb") as file:
-        return file.read(4).startswith(NETCDF_MAGIC)
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith(NETCDF_MAGIC)
+    except OSError:
+        return False
+
+
+def what_it_is(path: Path) -> str:
+    """Say what a file is that is not meant as raw data, and what to do where it could be."""
+    try:
+        return f"is {sniff(path)}"
+    except UnusableError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,16 @@ def era5_catalog(job: Job, *, raw: Asset | RawInput, on_bad_file: Literal["error
             "copies_left_out": files.copies,
             "unusable_left_out": sum(not scan.members for scan in bad),
             "parts_left_out": sum(len(scan.skipped) + bool(scan.problem and scan.members) for scan in scans),
+            "found_and_not_used": _told(raw),
             "variables": len({v.name for s in scans for m in s.members for v in m.variables}),
         }
     )
+
+
+def _told(raw: Asset | RawInput) -> str:
+    """Say what lay beside the files and was not used: how much, and the first of it."""
+    passed = raw.passed if isinstance(raw, RawInput) else ()
+    return f"{len(passed)}, e.g. {passed[0]}" if passed else "0"
 
 
 def _scan(folder: Path, unit: Unit) -> UnitOutput:
