@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,20 +95,31 @@ def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{path.name}: {describe(error)}") from None
+        raise ValueError(f"{path.name}: {describe(error, values)}") from None
 
 
-def describe(error: ValidationError) -> str:
-    """Put a validation error into one sentence: each field with what is wrong and what was given."""
+def describe(error: ValidationError, values: Any) -> str:
+    """Put a validation error into one sentence: each field with what is wrong and what was given in `values`."""
     problems = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "config"
+        field = ".".join(_as_written(item["loc"], item["type"], values)) or "config"
         text = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             text = "there is no such field"
         given = "" if isinstance(item["input"], dict) else f" (given {item['input']!r})"
         problems.append(f"{field}: {text}{given}")
     return "; ".join(problems)
+
+
+def _as_written(location: Sequence[str | int], kind: str, values: Any) -> Iterator[str]:
+    """Yield the parts of a location that somebody wrote, or should have; pydantic adds the names of alternatives."""
+    for part in location:
+        inside = range(len(values)) if isinstance(values, list | tuple) else values
+        if isinstance(inside, Mapping | range) and part in inside:
+            values = values[part]
+        elif not (kind == "missing" and part == location[-1]):
+            continue
+        yield str(part)
 
 
 def parse_override(override: str) -> tuple[str, Any]:

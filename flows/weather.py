@@ -27,7 +27,7 @@ from storage.raw import find_files
 from tasks.captions.gather import caption_files, named_columns, passed_over, weather_captions
 from tasks.era5.download import as_of, era5_arco, era5_cds
 from tasks.era5.ingest import era5_windows
-from tasks.era5.inputs import may_be_netcdf
+from tasks.era5.inputs import may_be_netcdf, what_it_is
 from tasks.era5.prepare import era5_training_set
 from tasks.era5.report import era5_report
 from tasks.era5.scan import era5_catalog
@@ -165,7 +165,7 @@ def raw_files(config: WeatherConfig, today: date) -> Any:
         case SampleSource() as source:
             return era5_sample(source=source)
         case FilesSource() as source:
-            return raw_input("era5_files", find_files(source.paths, may_be_netcdf))
+            return raw_input("era5_files", find_files(source.paths, may_be_netcdf, what_it_is, source.on_bad_file))
         case CdsSource() as source:
             return era5_cds(source=source.until(today), as_of=as_of(source.until(today), today))
         case ArcoSource() as source:

@@ -12,6 +12,7 @@ import netCDF4
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.raw import Stamp, require_unchanged
 from tasks.era5.catalog import Variable
 from tasks.era5.netcdf import NETCDF_LOCK, Decoder, UnusableError, decoder, open_netcdf, read_box
 from tasks.era5.timeline import Source
@@ -31,14 +32,15 @@ class SourceFiles:
     Any thread may read. Files stay open until others take their places, or until `close`.
     """
 
-    def __init__(self, paths: Mapping[str, Path]) -> None:
+    def __init__(self, paths: Mapping[str, Path], stamps: Mapping[str, Stamp | None] | None = None) -> None:
         self._paths = paths
+        self._stamps = stamps or {}
         self._open: OrderedDict[str, _OpenFile] = OrderedDict()
 
     def read(self, source: Source, facts: Variable, selection: Mapping[str, slice]) -> NDArray[np.float32]:
         """Return decoded values (steps, levels, rows, columns) in stored orientation; see `read_box` for `selection`.
 
-        `ValueError` names the file where it cannot be read.
+        `ValueError` names the file where it cannot be read, or is no longer the one that was hashed.
         """
         with _naming(source.name, facts.name), NETCDF_LOCK:
             file = self._opened(source.member.sha256)
@@ -49,6 +51,7 @@ class SourceFiles:
                     variable.set_var_chunk_cache(0)  # every chunk is read once
             decode = file.decoders[facts.name]
             stored = read_box(variable, facts.dimensions, selection)
+            require_unchanged(self._paths[source.member.sha256], self._stamps.get(source.member.sha256))
         return decode(stored)
 
     def close(self) -> None:
