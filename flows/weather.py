@@ -147,7 +147,7 @@ def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
         case SampleCaptions():
             return {"raw": raw, "names": {}, "columns": {}, "boxes": REGIONS}
         case CaptionFiles() as source:
-            paths = find_files(source.paths, lambda path: path.suffix.lower() == ".csv", "captions.source.paths")
+            paths = find_files(source.paths, lambda path: path.suffix.lower() == ".csv", field="captions.source.paths")
             if unused := passed_over(source.paths, paths):
                 shown = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
                 current_session().reporter.message(f"{len(unused)} files among the captions are not used: {shown}")
@@ -155,7 +155,7 @@ def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
             call = {"raw": files, "names": caption_files(files), "columns": named_columns(source), "boxes": {}}
             if source.regions:
                 field = "captions.source.regions"
-                call["regions"] = raw_input("region_boxes", find_files([source.regions], lambda path: True, field))
+                call["regions"] = raw_input("region_boxes", find_files([source.regions], lambda path: True, field=field))
             return call
 
 
