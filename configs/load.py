@@ -13,6 +13,8 @@ from configs.base import Config
 
 PROFILES = Path(__file__).parent / "profiles"
 EXTENDS, MINUTES = "extends", "minutes"  # what a profile says of itself
+SHOWN = 200
+"""Characters of a value that a message shows."""
 C = TypeVar("C", bound=Config)
 
 
@@ -106,7 +108,7 @@ def describe(error: ValidationError, values: Any) -> str:
         text = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             text = "there is no such field"
-        given = "" if isinstance(item["input"], dict) else f" (given {item['input']!r})"
+        given = "" if isinstance(item["input"], dict) else f" (given {_short(item['input'])})"
         problems.append(f"{field}: {text}{given}")
     return "; ".join(problems)
 
@@ -120,6 +122,11 @@ def _as_written(location: Sequence[str | int], kind: str, values: Any) -> Iterat
         elif not (kind == "missing" and part == location[-1]):
             continue
         yield str(part)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
 def parse_override(override: str) -> tuple[str, Any]:

@@ -155,7 +155,9 @@ def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
             call = {"raw": files, "names": caption_files(files), "columns": named_columns(source), "boxes": {}}
             if source.regions:
                 field = "captions.source.regions"
-                call["regions"] = raw_input("region_boxes", find_files([source.regions], lambda path: True, field=field))
+                call["regions"] = raw_input(
+                    "region_boxes", find_files([source.regions], lambda path: True, field=field)
+                )
             return call
 
 

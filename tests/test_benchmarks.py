@@ -144,7 +144,7 @@ def test_an_unknown_benchmark_ends_in_one_sentence(monkeypatch: pytest.MonkeyPat
 
 def test_what_takes_an_hour_runs_only_when_named() -> None:
     on_request = set(benchmark_names()) - set(benchmark_names(on_request=False))
-    assert on_request == {"fire_skill", "gpu_loop", "kills", "mutants", "narratives", "scenes", "smollm2"}
+    assert on_request == {"fire_skill", "fuzz", "gpu_loop", "kills", "mutants", "narratives", "scenes", "smollm2"}
 
 
 @pytest.mark.parametrize("quick", [True, False])

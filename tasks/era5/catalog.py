@@ -201,7 +201,7 @@ def _unpack(path: Path, extract_to: Path) -> Iterator[tuple[str, Path | Unusable
             _require_bounded(infos, shutil.disk_usage(extract_to).free)
             for info in infos:
                 yield _printable(info.filename), _unpack_member(archive, info, extract_to)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise UnusableError(f"is a damaged or cut-off ZIP archive ({error}); download it again") from error
 
 
@@ -233,9 +233,9 @@ def _unpack_member(
         return temporary.replace(folder / f"{sha256.hexdigest()}.nc")
     except UnusableError as error:
         return error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
         return _BadMemberError(f"is damaged or cut off ({error}); download it again")
-    except (NotImplementedError, RuntimeError) as error:  # unknown compression, encryption
+    except (NotImplementedError, RuntimeError, MemoryError) as error:  # unknown compression, encryption
         return _BadMemberError(f"cannot be unpacked ({error}); unpack it by other means")
     finally:
         temporary.unlink(missing_ok=True)
@@ -249,7 +249,7 @@ def _scan_netcdf(path: Path, sha256: str, entry: str | None) -> tuple[Member, tu
     with NETCDF_LOCK, open_netcdf(path) as dataset:
         try:
             return _Header(dataset).member(sha256, entry)
-        except (OSError, RuntimeError, IndexError) as error:
+        except (OSError, RuntimeError, IndexError, UnicodeDecodeError) as error:
             raise UnusableError(f"is damaged: its header cannot be read ({error}); download it again") from error
 
 

@@ -124,7 +124,7 @@ def pressures(coordinate: netCDF4.Variable) -> tuple[int, ...] | None:
     """Return levels in hPa; None for one level that nothing says to be a pressure. `UnusableError` for all others."""
     name, units = coordinate.name, text(coordinate, "units").lower()
     meaning = f"{text(coordinate, 'standard_name')} {text(coordinate, 'long_name')}"
-    decoded = values(coordinate).astype(np.float64)
+    decoded = values(coordinate).astype(np.float64).ravel()
     factor = _HPA.get(units)
     if factor is None and units in ("", "1", "level", "~"):
         said = name in _NAMES_OF_PRESSURE or re.search(r"pressure|isobaric|hpa|millibar", meaning, re.IGNORECASE)

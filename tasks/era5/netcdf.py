@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import sys
 import threading
@@ -88,6 +89,8 @@ def open_netcdf(path: Path) -> netCDF4.Dataset:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UnusableError(f"is a damaged or cut-off NetCDF file ({reason}); download it again") from error
+    except UnicodeDecodeError:
+        raise UnusableError("is damaged: it has names that are no UTF-8; download it again") from None
     dataset.set_auto_maskandscale(False)
     dataset.set_auto_chartostring(False)
     return dataset
@@ -98,8 +101,8 @@ def _require_whole_classic(path: Path) -> None:
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            needed = _ClassicHeader(file).needed_bytes()
-    except (struct.error, IndexError, KeyError, MemoryError) as error:
+            needed = _ClassicHeader(file, size).needed_bytes()
+    except (struct.error, IndexError, KeyError) as error:
         raise UnusableError("has a damaged or cut-off classic NetCDF header; download it again") from error
     if size < needed:
         raise UnusableError(f"is cut off: {size:,} bytes of the {needed:,} that its header promises; download it again")
@@ -108,8 +111,8 @@ def _require_whole_classic(path: Path) -> None:
 class _ClassicHeader:
     """The header of a classic NetCDF file (CDF-1, CDF-2, CDF-5), as far as its size needs it."""
 
-    def __init__(self, file: BufferedReader) -> None:
-        self._file = file
+    def __init__(self, file: BufferedReader, size: int) -> None:
+        self._file, self._size = file, size
         version = file.read(4)[3]
         self._count = ">q" if version == 5 else ">i"
         self._offset = ">i" if version == 1 else ">q"
@@ -118,8 +121,9 @@ class _ClassicHeader:
         return struct.unpack(kind, self._file.read(struct.calcsize(kind)))[0]
 
     def _skip(self, count: int) -> None:
-        if len(self._file.read(padded := count + -count % 4)) < padded:
+        if not 0 <= count <= self._size - self._file.tell():
             raise struct.error("cut off")
+        self._file.seek(count + -count % 4, os.SEEK_CUR)
 
     def _list_length(self) -> int:
         self._number()
@@ -174,6 +178,8 @@ def packing(variable: netCDF4.Variable) -> dict[str, Any]:
             continue
         value = found[name] = variable.getncattr(name)
         if name == "_Unsigned":
+            if str(value).lower() not in ("true", "false"):
+                raise UnusableError(f"has the _Unsigned {value!r}, which is neither true nor false; correct it")
             continue
         numbers = np.ravel(value)
         usable = numbers.dtype.kind in "iuf" and numbers.size > 0

@@ -153,10 +153,10 @@ def seconds_since_1970(decoded: NDArray, units: str, calendar: str) -> NDArray[n
     if not (np.abs(wide) < 2**50).all():  # fill values and NaN too
         raise UnusableError("has missing values in its time coordinate; repair or leave it out")
     try:
-        shift = netCDF4.date2num(datetime(1970, 1, 1), f"seconds since {parts[2]}", calendar.lower())
-    except ValueError as error:
+        shift = int(netCDF4.date2num(datetime(1970, 1, 1), f"seconds since {parts[2]}", calendar.lower()))
+    except (ValueError, TypeError, OverflowError) as error:
         raise UnusableError(f"has times in {units!r}, which is no date to count from ({error})") from error
-    seconds = np.rint(wide).astype(np.int64) - int(shift)
+    seconds = np.rint(wide).astype(np.int64) - shift
     if (np.abs(seconds) > _FARTHEST).any():
         year = int(seconds[np.abs(seconds).argmax()] / 31_556_952) + 1970
         raise UnusableError(f"has a time in the year {year}; correct its time coordinate")

@@ -6,6 +6,8 @@ the tar is refused, or what is lost is a dropped row.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import re
 import tarfile
@@ -13,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.image_text.row import Dropped, Moved, Row, Rows, as_text, clean, drop
@@ -42,7 +45,7 @@ def read_tar(file: ListFile, caption_field: str, several: bool, moved: Moved) ->
     """
     _refuse_packed(file)
     try:
-        with tarfile.open(file.path, "r:") as tar:
+        with _open(file.path) as tar:
             for found in _samples(file, tar):
                 if isinstance(found, Dropped):
                     yield found
@@ -132,7 +135,7 @@ def _no_part(member: tarfile.TarInfo, key: str | None) -> str:
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yield the members of a tar but folders, without keeping them; `tarfile` itself takes a cut for the end."""
-    while (member := tar.next()) is not None:
+    while (member := _next(tar)) is not None:
         tar.members.clear()  # type: ignore[attr-defined]
         if not member.isdir():
             yield member
@@ -141,6 +144,29 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise tarfile.ReadError(f"no member and no end at byte {tar.offset}")
     _refuse_more(tar.fileobj)
+
+
+def _open(path: Path) -> tarfile.TarFile:
+    with _sound():  # the first header is read at once
+        return tarfile.open(path, "r:")
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    with _sound():
+        return tar.next()
+
+
+@contextlib.contextmanager
+def _sound() -> Iterator[None]:
+    """Raise `TarError` for headers whose numbers are none, or send `tarfile` to a place that no file has."""
+    try:
+        yield
+    except (ValueError, OverflowError, MemoryError) as error:
+        raise tarfile.ReadError(f"a header of it holds no number: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise tarfile.ReadError("a header of it tells of a place that no file has") from None
 
 
 def _refuse_more(stream: Any) -> None:

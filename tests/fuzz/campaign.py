@@ -24,6 +24,8 @@ from tests.imports import import_graph, modules
 
 ROOM = 2**30
 """Bytes that a process may have beyond what its libraries take."""
+WARM_UP = 20
+"""Cases that a process runs first, so that libraries are loaded and have what memory they always take."""
 PATIENCE = 60.0
 """Seconds by the clock after which a case that does not even compute is ended."""
 HERE = Path(__file__).parent
@@ -161,7 +163,7 @@ def load(path: Path) -> Found | None:
 def _child(reader: Reader, found: Found, cases: int, end: float, place: mmap.mmap, path: Path) -> None:
     """Run cases and save what comes of them every second."""
     with sandbox() as folder:
-        for number in range(20):  # libraries are loaded, and take what memory they always do
+        for number in range(WARM_UP):
             run_case(reader, number, folder)
         _limit_memory()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries in C complain there of every case
@@ -178,8 +180,8 @@ def _child(reader: Reader, found: Found, cases: int, end: float, place: mmap.mma
 
 
 def _limit_memory() -> None:
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.RLIM_INFINITY))
+    size = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()  # of private memory
+    resource.setrlimit(resource.RLIMIT_DATA, (size + ROOM, resource.RLIM_INFINITY))
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class Verdict(NamedTuple):
     trace: str = ""
 
 
-class Told(Exception):
+class ToldError(Exception):
     """A reader says its sentence without raising it."""
 
 
@@ -113,7 +113,7 @@ def _judged(reader: Reader, given: Path, made: Path, names: set[str]) -> Verdict
 
 def _of_error(error: BaseException) -> Verdict:
     text = str(error)
-    if isinstance(error, Told):
+    if isinstance(error, ToldError):
         return Verdict("sentence", text)
     frames = list(traceback.walk_tb(error.__traceback__))
     ours = [(frame, line) for frame, line in frames if frame.f_code.co_filename.startswith(PRODUCT)]
@@ -141,7 +141,7 @@ def _fault(error: BaseException, text: str, raised: tuple[FrameType, int]) -> st
 
 
 class _Fence:
-    """Keeps Python from writing anywhere but in a folder, while it is entered; libraries in C are looked after later."""
+    """Keeps Python from writing anywhere but in a folder, while entered; what libraries in C leave is found later."""
 
     folder: Path | None = None
     installed = False

@@ -12,15 +12,16 @@ T = TypeVar("T")
 
 INTEGERS = (0, 1, 2, 3, 4, 7, 8, 13, 16, 127, 128, 255, 256, 1000, 32767, 32768, 65535, 65536, 2**24, 2**30, 2**31 - 1,
             2**31, 2**32 - 1, 2**32, 2**53, 2**63 - 1, -1, -2, -128, -32768, -(2**31), -(2**63))  # fmt: skip
-NUMBERS = ("0", "-0", "1", "-1", "0.5", "1e3", "1e-320", "1e999", "-1e999", "nan", "NaN", "inf", "-Infinity", "٣", "²",
-           "½", "１２", "1_000", "0x10", "1,5", "1.234,5", "999", "-9999", "99999999999999999999", "1" * 400, "+5", "5.",
+NUMBERS = ("0", "-0", "1", "-1", "0.5", "1e3", "1e-320", "1e999", "-1e999", "nan", "NaN", "inf", "-inf", "٣", "²",
+           "½", "１２", "1_0", "0x10", "1,5", "1.234,5", "999", "-9999", "9" * 20, "1" * 400, "+5", "5.",
            ".", "1 000", "10 km/h", "VRB", "True", "None", "null", "1e", "--1", "1;2")  # fmt: skip
 WORDS = ("", " ", "\t", "\0", "\ufeff", "\r", "\n", "\r\n", '"', '""', "'", "\\", ",", ";", "|", "\u2028", "\x1b[31m",
          "\ud7ff", "\uffff", "🔥", "é", "../../../etc/passwd", "/etc/passwd", "~", "$HOME", "%s%n", "{}", "a" * 300,
          "https://example.org/a.jpg", "http://[::1", "http://", "HTTPS://EXAMPLE.org", "ftp://x", "https://ex\0ample",
          "2024-01-01", "2024-02-30", "0000-00-00", "9999-12-31T23:59-23:59", "2024-01-01T00:00:00Z", "1e5-01-01",
          "[]", "{}", '{"a":', "[USER]", "jpg", "json", "txt", "NaN")  # fmt: skip
-BYTES = (b"\0", b"\xff", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\xff\xfe\0\0", b"\x1f\x8b", b"PK\3\4", b"\r", b"\n",
+BYTES = (b"\0", b"\xff", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\xff\xfe\0\0", b"\x1f\x8b", b"PK\3\4", b"\r",
+         b"\n",
          b'"', b"\xc3", b"\xed\xa0\x80", b"\0" * 64, b"\xff" * 16, b"\x80")  # fmt: skip
 
 
@@ -168,8 +169,10 @@ def _change_cells(random: Random, line: str, separators: str) -> str:
 def odd(random: Random) -> Any:
     """Return a value for JSON that nobody expects."""
     return random.choice((
-        None, True, False, "", [], {}, 0, -1, 0.5, 1e308, float("nan"), float("inf"), 2**63, -(2**70), 10**400, "\ud800",
-        random.choice(WORDS), random.choice(NUMBERS), number(random), [None], [[]], {"": None}, _deep(random), "a" * 3000,
+        None, True, False, "", [], {}, 0, -1, 0.5, 1e308, float("nan"), float("inf"), 2**63, -(2**70), 10**400,
+        "\ud800",
+        random.choice(WORDS), random.choice(NUMBERS), number(random), [None], [[]], {"": None}, _deep(random),
+        "a" * 3000,
         list(range(50)),
     ))  # fmt: skip
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from tests.fuzz.case import Reader
 
 MODULES = {
-    "netcdf": "era5", "netcdf_classic": "era5", "netcdf_zip": "era5",
+    "netcdf": "era5", "netcdf_classic": "era5", "netcdf_zip": "era5", "unit": "era5",
     "geotiff": "fire", "fire_frame": "fire", "fire_wind": "fire", "fire_archive": "fire",
     "png": "pictures", "jpeg": "pictures", "other_image": "pictures",
     "tsv": "lists", "folder_captions": "lists", "parquet": "lists", "tar": "lists",

@@ -18,29 +18,61 @@ import numpy as np
 from configs.weather import Recipe, StoreLayout
 from tasks.era5.block import list_blocks, write_block
 from tasks.era5.catalog import scan_file
+from tasks.era5.cf_units import same_unit
 from tasks.era5.source_files import SourceFiles
 from tasks.era5.timeline import build_timeline
-from tests.fuzz.case import Files, Reader, Told
+from tests.fuzz.case import Files, Reader, ToldError
 from tests.fuzz.mutate import NUMBERS, WORDS, mutate_bytes, number, packed, some
 
 LAYOUT = StoreLayout(chunk_space=4, shard_chunks=(1, 2))
-SHA = "0" * 64
 Described = dict[str, Any]
 """Dimensions (name -> length), variables (name -> dtype, dimensions, values, attributes) and attributes of a file."""
 
 
 def _read(given: Path, made: Path) -> object:
     """Do what ingest does with one file; what it says of the file is a sentence, as an exception would be."""
-    (path,) = given.iterdir()
-    scan = scan_file(path, SHA, made / "members")
-    if not scan.members:
-        raise Told(scan.problem)
-    paths = {SHA: path} | {m.sha256: made / "members" / f"{m.sha256}.nc" for m in scan.members if m.entry}
-    timeline = build_timeline([scan.model_copy(update={"problem": None})], {SHA: path.name}, Recipe(), LAYOUT)
+    places = {f"{number:064d}": path for number, path in enumerate(sorted(given.iterdir()))}
+    scans = [scan_file(path, sha256, made / "members") for sha256, path in places.items()]
+    if problem := next((scan.problem for scan in scans if not scan.members), None):
+        raise ToldError(problem)
+    members = [member for scan in scans for member in scan.members if member.entry]
+    paths = places | {m.sha256: made / "members" / f"{m.sha256}.nc" for m in members}
+    names = {sha256: path.name for sha256, path in places.items()}
+    timeline = build_timeline([scan.model_copy(update={"problem": None}) for scan in scans], names, Recipe(), LAYOUT)
     with closing(SourceFiles(paths)) as files:
         for block in list_blocks(timeline, LAYOUT)[:2]:
             write_block(timeline, LAYOUT, files, made / "store", block, made / "scratch")
     return timeline
+
+
+def _read_unit(given: Path, made: Path) -> object:
+    return same_unit((given / "unit").read_bytes().decode(), "m s**-1")
+
+
+def _make_unit(random: Random) -> Files:
+    words = (
+        "m",
+        "s",
+        "K",
+        "kg",
+        "**",
+        "*",
+        "/",
+        "^",
+        " ",
+        "-",
+        "(",
+        ")",
+        ".",
+        "degC",
+        "kilo",
+        "%",
+        "1e",
+        "m s-1",
+        "J m**-2",
+    )
+    parts = random.choices((*words, *words, *NUMBERS, *WORDS), k=random.choice((1, 2, 3, 5, 8, 30)))
+    return {"unit": "".join(parts).encode(errors="replace")}
 
 
 def _file(*, time: str, levels: bool, packed_as: str | None) -> Described:
@@ -78,8 +110,10 @@ def _files() -> tuple[Described, ...]:
 
 
 UNITS = ("K", "m", "degrees_north", "degrees_east", "radians", "hPa", "Pa", "1", "level", "days since 2024-01-01",
-         "hours since 0000-00-00", "months since 2000-01-01", "seconds since 1970-01-01", "hours since 1900-01-01 +25:00",
-         "hours since ", "fortnights since 2024-01-01", "common_years since 1-1-1", "minutes since 9999999-01-01")  # fmt: skip
+         "hours since 0000-00-00", "months since 2000-01-01", "seconds since 1970-01-01",
+         "hours since 1900-01-01 +25:00",
+         "hours since ", "fortnights since 2024-01-01", "common_years since 1-1-1",
+         "minutes since 9999999-01-01")  # fmt: skip
 TEXTS = {
     "units": UNITS,
     "calendar": ("gregorian", "360_day", "noleap", "julian", "none", "martian", "proleptic_gregorian"),
@@ -137,7 +171,8 @@ def _change(random: Random, found: Described) -> None:
     elif chance < 0.9:
         _change_shape(random, found, name)
     else:
-        other = random.choice(("time", "valid_time", "latitude", "lon", "level", "expver", "step", "number", "time_bnds",
+        other = random.choice(("time", "valid_time", "latitude", "lon", "level", "expver", "step", "number",
+                               "time_bnds",
                                "isobaricInhPa", "heightAboveGround", "crs", "tp", "x", "forecast_reference_time",
                                *WORDS[14:20]))  # fmt: skip
         variables[other] = (dtype, along, values, deepcopy(attributes))
@@ -193,14 +228,14 @@ def _change_shape(random: Random, found: Described, name: str) -> None:
 
 def _written(described: Described, form: str, random: Random) -> bytes:
     """Return a described file; what cannot be written of it is left out."""
-    file = netCDF4.Dataset("memory.nc", "w", format=form, memory=4096)
+    file = netCDF4.Dataset("memory.nc", "w", format=form, memory=1)
     place = file
     if form == "NETCDF4" and random.random() < 0.03:
         place = file.createGroup("inner")
     for name, length in described["dimensions"].items():
         place.createDimension(name, length)
     for name, (dtype, along, values, attributes) in described["variables"].items():
-        with suppress(RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):
+        with suppress(RuntimeError, TypeError, ValueError, LookupError, AttributeError, OverflowError, OSError):
             _write_variable(place, form, name, (dtype, along, values, attributes), random)
     for name, value in described["attributes"].items():
         file.setncattr(name, value)
@@ -216,7 +251,7 @@ def _write_variable(place: Any, form: str, name: str, described: tuple[Any, ...]
     variable = place.createVariable(name, str if dtype == "str" else dtype, along, **options)
     variable.set_auto_maskandscale(False)
     for key, value in attributes.items():
-        with suppress(RuntimeError, TypeError, ValueError, AttributeError, OverflowError):
+        with suppress(RuntimeError, TypeError, ValueError, AttributeError, OverflowError, OSError):
             variable.setncattr(key, value)
     shape = [length or 2 for length in variable.shape]
     with np.errstate(all="ignore"):
@@ -226,7 +261,12 @@ def _write_variable(place: Any, form: str, name: str, described: tuple[Any, ...]
 
 def _make_netcdf(random: Random) -> Files:
     data = _written(_described(random), "NETCDF4", random)
-    return {"a.nc": mutate_bytes(random, data) if random.random() < 0.25 else data}
+    return _beside_another(random, mutate_bytes(random, data) if random.random() < 0.25 else data)
+
+
+def _beside_another(random: Random, data: bytes) -> Files:
+    """Return a file, sometimes with a good one that it must fit."""
+    return {"a.nc": data} | ({"b.nc": random.choice(_plain())} if random.random() < 0.3 else {})
 
 
 CLASSIC = ("NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA")
@@ -243,7 +283,7 @@ def _plain() -> tuple[bytes, ...]:
 
 def _make_classic(random: Random) -> Files:
     if random.random() < 0.5:
-        return {"a.nc": _classic(random)}
+        return _beside_another(random, _classic(random))
     data = bytearray(random.choice(_plain()))
     for _ in some(random):  # numbers of the header stand at multiples of 4
         at = 4 * random.randrange(1 if random.random() < 0.9 else 0, min(len(data), 900) // 4)
@@ -293,4 +333,5 @@ READERS = (
     Reader("netcdf", CODE, _make_netcdf, _read, least=50),
     Reader("netcdf_classic", CODE, _make_classic, _read, least=100),
     Reader("netcdf_zip", CODE, _make_zip, _read, least=50),
+    Reader("unit", ("tasks.era5.cf_units",), _make_unit, _read_unit),
 )

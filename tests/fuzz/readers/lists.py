@@ -92,7 +92,8 @@ def _kinds() -> tuple[pa.DataType, ...]:
     nested = (
         pa.list_(pa.string()), pa.list_(pa.float64()), pa.large_list(pa.string()), pa.list_(pa.string(), 2),
         pa.struct([("x", pa.float64()), ("y", pa.binary())]), pa.map_(pa.string(), pa.int32()),
-        pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.struct([("x", pa.float64())])), pa.list_(pa.list_(pa.string())),
+        pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.struct([("x", pa.float64())])),
+        pa.list_(pa.list_(pa.string())),
     )  # fmt: skip
     return (*plain, *nested)
 

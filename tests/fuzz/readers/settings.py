@@ -77,7 +77,8 @@ def _profiles(pipeline: str) -> tuple[tuple[dict[str, Any], str], ...]:
 
 
 YAML_TEXTS = ("&a [*a]", "!!python/object/apply:os.system [ls]", "? [a]\n: b", "{a: b", "- a", "a: b: c", "a: |\n  b",
-              "<<: {a: 1}", "2024-13-45", "!!binary aaa", "&a {x: *a}", "extends: demo", "extends: x.yaml", "minutes: x",
+              "<<: {a: 1}", "2024-13-45", "!!binary aaa", "&a {x: *a}", "extends: demo", "extends: x.yaml",
+              "minutes: x",
               "a: 0o9", "0b2: 1", "1: 2", "null: 3", "a: !!float x", "a: !!int x", "12:99:99", "%YAML 9.9", "a: *b",
               "!!timestamp 2024-99-99", "!!set {a, b}", "!!omap [a: 1]", "a: .inf", "\t- a")  # fmt: skip
 
@@ -85,8 +86,7 @@ YAML_TEXTS = ("&a [*a]", "!!python/object/apply:os.system [ls]", "? [a]\n: b", "
 def _make_yaml(random: Random) -> Files:
     pipeline = random.choice(list(CONFIGS))
     values, text = random.choice(_profiles(pipeline))
-    overrides = [f"{random.choice((_name(random, values), 'a', *WORDS))}={random.choice((*NUMBERS, *WORDS, *YAML_TEXTS))}"
-                 for _ in range(random.choice((0, 0, 1, 2)))]  # fmt: skip
+    overrides = [_override(random, values) for _ in range(random.choice((0, 0, 1, 2)))]
     chance = random.random()
     if chance < 0.5:
         data = yaml.safe_dump(mutate_json(random, values), allow_unicode=random.random() < 0.5).encode(errors="replace")
@@ -98,6 +98,11 @@ def _make_yaml(random: Random) -> Files:
     else:
         data = mutate_bytes(random, text.encode()) if random.random() < 0.5 else mutate_text(random, text, ": ")
     return {"x.yaml": data, "pipeline": pipeline.encode(), "overrides": json.dumps(overrides).encode()}
+
+
+def _override(random: Random, values: dict[str, Any]) -> str:
+    name = random.choice((_name(random, values), "a", *WORDS))
+    return f"{name}={random.choice((*NUMBERS, *WORDS, *YAML_TEXTS))}"
 
 
 def _name(random: Random, values: dict[str, Any]) -> str:
@@ -114,12 +119,15 @@ def _read_yaml(given: Path, made: Path) -> object:
 
 # -- addresses ----------------------------------------------------------------------------------------------------
 
-HOSTS = ("127.0.0.1", "8.8.8.8", "10.0.0.1", "::1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+HOSTS = ("127.0.0.1", "8.8.8.8", "10.0.0.1", "::1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1",
+         "2002:7f00:1::",
          "2001:0:7f00:1::", "fe80::1%eth0", "fec0::1", "2606:4700::1", "0x7f.1", "2130706433", "0177.0.0.1", "1.1",
-         "localhost", "1and1.example", "example.org.", "a..b", "xn--e1afmkfd", "127.0.0.1.", "[::1]", "1e3")  # fmt: skip
+         "localhost", "1and1.example", "example.org.", "a..b", "xn--e1afmkfd", "127.0.0.1.", "[::1]",
+         "1e3")  # fmt: skip
 BLOCKED = [ipaddress.ip_network(n) for n in ("10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
                                              "fe80::/10", "fec0::/10", "::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48",
-                                             "169.254.0.0/16", "100.64.0.0/10", "0.0.0.0/8", "224.0.0.0/3")]  # fmt: skip
+                                             "169.254.0.0/16", "100.64.0.0/10", "0.0.0.0/8",
+                                             "224.0.0.0/3")]  # fmt: skip
 
 
 def _make_address(random: Random) -> Files:
