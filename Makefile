@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= assets
+FUZZ_SECONDS ?= 600
 READY := $(VENV)/.ready
 EDGE ?= .venv-edge
 export MILLRACE_EDGE ?= $(abspath $(EDGE))
 
-.PHONY: demo test edge gpu mutants kills lint bench setup lock clean
+.PHONY: demo test edge gpu mutants kills fuzz lint bench setup lock clean
 
 demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the reports
 	$(BIN)/millrace run all --profile demo --root $(ROOT)
@@ -29,6 +30,9 @@ mutants: setup  ## Put faults into what decides about results, and see whether t
 
 kills: setup  ## Kill every stage of every pipeline at one file operation after another (hours; resumes)
 	$(BIN)/python -m tests.kills
+
+fuzz: setup  ## Give readers files that nobody would write, for so many seconds (goes on where it ended)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .

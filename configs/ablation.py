@@ -54,4 +54,4 @@ def _vary(name: str, ablation: Ablation, recipes: Mapping[str, Recipe]) -> Recip
     try:
         return type(original).model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"ablation {name}: {describe(error)}") from None
+        raise ValueError(f"ablation {name}: {describe(error, values)}") from None

@@ -27,6 +27,8 @@ class Columns(Config):
     """SHA-256 of the image's bytes, which is then checked."""
     keep: tuple[TableColumn, ...] = ()
     """Further columns that travel along as JSON, e.g. points, count and label."""
+    several_captions: bool = False
+    """The column `caption` holds a list of captions in each row; every one becomes a row of its own."""
 
     @model_validator(mode="after")
     def _text(self) -> Self:
@@ -45,6 +47,14 @@ class TsvLists(Config):
     """Files (`.gz` as well), folders and globs."""
     order: Literal["auto", "url_first", "caption_first"] = "auto"
     """CC12M has the URL first, CC3M the caption; `auto` decides by a vote of many rows of each file."""
+    columns: tuple[Literal["url", "caption", "ignore"], ...] = ()
+    """What the columns hold, from left to right, where there are more than two: e.g. `[url, caption, ignore]`."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.columns and (self.columns.count("url"), self.columns.count("caption")) != (1, 1):
+            raise ValueError("name one column url, one caption, and every other one ignore")
+        return self
 
 
 class ParquetLists(Config):
@@ -75,6 +85,8 @@ class ShardFolder(Config):
     """Tar files, folders and globs."""
     caption_field: str = "caption"
     """Field of the `json` member that holds the caption, where there is no `txt`."""
+    several_captions: bool = False
+    """That field holds a list of captions; every one becomes a row of its own."""
 
 
 Source = Annotated[

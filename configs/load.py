@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from configs.base import Config
 
 PROFILES = Path(__file__).parent / "profiles"
 EXTENDS, MINUTES = "extends", "minutes"  # what a profile says of itself
+SHOWN = 200
+"""Characters of a value that a message shows."""
 C = TypeVar("C", bound=Config)
 
 
@@ -36,15 +38,20 @@ def profile_path(pipeline: str, profile: str) -> Path:
     )
 
 
+def parse_yaml(text: str | bytes, name: str) -> Any:
+    """Return what a YAML text holds; `ValueError` with its name where it is none."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # dates and numbers that are none
+        raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
 def read_profile(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the fields that a YAML profile sets, on top of those of the profile that it `extends`, if any.
 
     `extends` names a profile of the same folder, or a YAML file from there on.
     """
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    values = parse_yaml(path.read_bytes(), str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of configuration fields")
     values.pop(MINUTES, None)
@@ -90,20 +97,36 @@ def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{path.name}: {describe(error)}") from None
+        raise ValueError(f"{path.name}: {describe(error, values)}") from None
 
 
-def describe(error: ValidationError) -> str:
-    """Put a validation error into one sentence: each field with what is wrong and what was given."""
+def describe(error: ValidationError, values: Any) -> str:
+    """Put a validation error into one sentence: each field with what is wrong and what was given in `values`."""
     problems = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "config"
+        field = ".".join(_as_written(item["loc"], item["type"], values)) or "config"
         text = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             text = "there is no such field"
-        given = "" if isinstance(item["input"], dict) else f" (given {item['input']!r})"
+        given = "" if isinstance(item["input"], dict) else f" (given {_short(item['input'])})"
         problems.append(f"{field}: {text}{given}")
     return "; ".join(problems)
+
+
+def _as_written(location: Sequence[str | int], kind: str, values: Any) -> Iterator[str]:
+    """Yield the parts of a location that somebody wrote, or should have; pydantic adds the names of alternatives."""
+    for part in location:
+        inside = range(len(values)) if isinstance(values, list | tuple) else values
+        if isinstance(inside, Mapping | range) and part in inside:
+            values = values[part]
+        elif not (kind == "missing" and part == location[-1]):
+            continue
+        yield str(part)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
 def parse_override(override: str) -> tuple[str, Any]:
@@ -111,7 +134,7 @@ def parse_override(override: str) -> tuple[str, Any]:
     name, sign, text = override.partition("=")
     if not sign or not name:
         raise ValueError(f"--set {override!r} must look like field.subfield=value")
-    return name, yaml.safe_load(text)
+    return name, parse_yaml(text, f"--set {override!r}")
 
 
 def apply_override(values: dict[str, Any], name: str, value: Any) -> None:

@@ -27,7 +27,7 @@ from storage.raw import find_files
 from tasks.captions.gather import caption_files, named_columns, passed_over, weather_captions
 from tasks.era5.download import as_of, era5_arco, era5_cds
 from tasks.era5.ingest import era5_windows
-from tasks.era5.inputs import may_be_netcdf
+from tasks.era5.inputs import may_be_netcdf, what_it_is
 from tasks.era5.prepare import era5_training_set
 from tasks.era5.report import era5_report
 from tasks.era5.scan import era5_catalog
@@ -147,7 +147,7 @@ def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
         case SampleCaptions():
             return {"raw": raw, "names": {}, "columns": {}, "boxes": REGIONS}
         case CaptionFiles() as source:
-            paths = find_files(source.paths, lambda path: path.suffix.lower() == ".csv", "captions.source.paths")
+            paths = find_files(source.paths, lambda path: path.suffix.lower() == ".csv", field="captions.source.paths")
             if unused := passed_over(source.paths, paths):
                 shown = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
                 current_session().reporter.message(f"{len(unused)} files among the captions are not used: {shown}")
@@ -155,7 +155,9 @@ def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
             call = {"raw": files, "names": caption_files(files), "columns": named_columns(source), "boxes": {}}
             if source.regions:
                 field = "captions.source.regions"
-                call["regions"] = raw_input("region_boxes", find_files([source.regions], lambda path: True, field))
+                call["regions"] = raw_input(
+                    "region_boxes", find_files([source.regions], lambda path: True, field=field)
+                )
             return call
 
 
@@ -165,7 +167,7 @@ def raw_files(config: WeatherConfig, today: date) -> Any:
         case SampleSource() as source:
             return era5_sample(source=source)
         case FilesSource() as source:
-            return raw_input("era5_files", find_files(source.paths, may_be_netcdf))
+            return raw_input("era5_files", find_files(source.paths, may_be_netcdf, what_it_is, source.on_bad_file))
         case CdsSource() as source:
             return era5_cds(source=source.until(today), as_of=as_of(source.until(today), today))
         case ArcoSource() as source:

@@ -21,11 +21,14 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint import CheckpointException
 
 from storage.files import atomic_path, fsync, remove_tree, write_atomic
 from storage.hashing import canonical_json, file_sha256
 
 FACTS = "checkpoint.json"
+LONGEST_REASON = 500
+"""Characters of what libraries say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Checkpoints:
         for folder in self._folders():
             try:
                 return self._read(folder), passed_over
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError) as error:
                 passed_over.append(f"checkpoint {folder.name} is damaged ({error}); the one before it is used")
         return None, passed_over
 
@@ -100,19 +103,25 @@ class Checkpoints:
         for folder in self._folders():
             try:
                 found.append(self._read(folder, verify=False))
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError):
                 continue
         return found
 
     @staticmethod
     def _read(folder: Path, *, verify: bool = True) -> Checkpoint:
-        content = json.loads((folder / FACTS).read_text())
-        if verify:
-            for name, (size, sha256) in content["files"].items():
-                path = folder / name
-                if path.stat().st_size != size or file_sha256(path) != sha256:
-                    raise ValueError(f"{name} is not what was written")
-        return Checkpoint(content["step"], folder, content["facts"])
+        try:
+            content = json.loads((folder / FACTS).read_bytes())
+            files = [(name, size, sha256) for name, (size, sha256) in content["files"].items()]
+            checkpoint = Checkpoint(int(folder.name.removeprefix("step-")), folder, dict(content["facts"]))
+            if content["step"] != checkpoint.step:
+                raise ValueError("another step")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError(f"{FACTS} is not what was written") from None
+        for name, size, sha256 in files if verify else ():
+            path = folder / name
+            if path.stat().st_size != size or file_sha256(path) != sha256:
+                raise ValueError(f"{name} is not what was written")
+        return checkpoint
 
     def load(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
         """Read tensors of a checkpoint into the given ones, in place; every rank calls it."""
@@ -120,7 +129,7 @@ class Checkpoints:
 
         reader = HuggingFaceStorageReader(str(checkpoint.folder))
         dense = {name: _dense(t) for name, t in tensors.items()}
-        with _without_remarks():
+        with _without_remarks(), _readable(checkpoint):
             dcp.load(dense, storage_reader=reader, no_dist=not dist.is_initialized())
 
     @staticmethod
@@ -128,12 +137,13 @@ class Checkpoints:
         """Return empty tensors for everything in a checkpoint whose name starts with a prefix, to be loaded into."""
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-        metadata = HuggingFaceStorageReader(str(checkpoint.folder)).read_metadata().state_dict_metadata
-        return {
-            name: torch.empty(entry.size, dtype=entry.properties.dtype)  # type: ignore[union-attr]
-            for name, entry in metadata.items()
-            if name.startswith(prefix)
-        }
+        with _readable(checkpoint):
+            metadata = HuggingFaceStorageReader(str(checkpoint.folder)).read_metadata().state_dict_metadata
+            return {
+                name: torch.empty(entry.size, dtype=entry.properties.dtype)  # type: ignore[union-attr]
+                for name, entry in metadata.items()
+                if name.startswith(prefix)
+            }
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}"
@@ -153,6 +163,18 @@ def _without_remarks() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: Checkpoint) -> Iterator[None]:
+    """Make one sentence of what DCP and safetensors say, who have kinds of their own, of a file or tensors unfit."""
+    try:
+        yield
+    except (Exception, CheckpointException) as error:
+        told = " ".join(str(error).split())[:LONGEST_REASON]
+        raise ValueError(
+            f"{checkpoint.folder} cannot be continued from ({told}); delete it to go on from the one before"
+        ) from error
 
 
 def untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

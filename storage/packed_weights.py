@@ -65,11 +65,12 @@ def packed_header(path: Path) -> PackedHeader:
     try:
         found = json.loads(remarks[REMARK])
         version = found["version"]
-    except (KeyError, TypeError, ValueError):
+        header = PackedHeader(**found) if version == VERSION else None
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise ValueError(f"{path} does not say how its weights are packed; {AGAIN}") from None
-    if version != VERSION:
+    if header is None:
         raise ValueError(f"{path} is packed in version {version}, and version {VERSION} can be read; {AGAIN}")
-    return PackedHeader(**found)
+    return header
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -11,27 +11,54 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from storage.files import is_full, is_writable
 from storage.hashing import digest, file_sha256
 
 IN_KEY = False
 
+ZARR = "is a Zarr folder; write it to a file with `xarray.open_zarr(...).to_netcdf(...)`"
+_TOLD = 3
+
+
+Stamp = tuple[int, int, int]
+"""Size, time of the last change in nanoseconds, and inode: another one where a file was written again or replaced."""
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return a file's stamp."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def require_unchanged(path: Path, stamp: Stamp | None) -> None:
+    """Refuse a file that is no longer the one that was hashed; `None` for files that nobody else writes."""
+    if stamp is None:
+        return
+    if not path.exists():
+        raise ValueError(f"{path} is no longer there; put it back or run again")
+    if stamp_of(path) != tuple(stamp):
+        raise ValueError(f"{path} was changed after it had been hashed; run again when nothing writes to it any more")
+
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """One raw file and the digest of its content."""
+    """One raw file, the digest of its content, and what it looked like when it was hashed."""
 
     path: Path
     size: int
     sha256: str
+    stamp: Stamp | None = None
 
 
 class RawInput:
     """A set of raw files that stages take as input; equal contents are equal inputs, whatever their names."""
 
-    def __init__(self, name: str, files: Sequence[RawFile]) -> None:
+    def __init__(self, name: str, files: Sequence[RawFile], passed: Sequence[str] = ()) -> None:
         self.name = name
+        self.passed = tuple(passed)
+        """What was found beside the files and not used, each with its reason."""
         self.files = tuple(sorted(files, key=lambda f: (f.sha256, str(f.path))))
         self.fingerprint = digest(sorted({f.sha256 for f in self.files}))
 
@@ -39,13 +66,32 @@ class RawInput:
         """Return one path per content, by its SHA-256."""
         return {f.sha256: f.path for f in reversed(self.files)}
 
+    def require_unchanged(self) -> None:
+        """Refuse files that are no longer those that were hashed: what was made of them must not pass for theirs."""
+        for file in self.files:
+            require_unchanged(file.path, file.stamp)
+
 
 class FoundFiles(list[Path]):
-    """Files in a folder of the user's; `hidden` are those that were passed over, by their own name or a folder's."""
+    """Files in a folder of the user's; `hidden` are those that were passed over, by their own name or a folder's.
 
-    def __init__(self, paths: Iterable[Path] = (), hidden: Iterable[Path] = ()) -> None:
+    `passed` is what else was found and not used, each with its reason.
+    """
+
+    def __init__(
+        self, paths: Iterable[Path] = (), hidden: Iterable[Path] = (), passed: Iterable[tuple[Path, str]] = ()
+    ) -> None:
         super().__init__(paths)
         self.hidden = tuple(hidden)
+        self.passed = tuple(passed)
+
+    def told(self) -> str:
+        """Say what was found and not used: how much, and the first few by name; empty where there is nothing."""
+        if not self.passed:
+            return ""
+        shown = "; ".join(f"{path} {reason}" for path, reason in self.passed[:_TOLD])
+        more = f"; and {len(self.passed) - _TOLD} more" if len(self.passed) > _TOLD else ""
+        return f"{len(self.passed)} found there and not used: {shown}{more}"
 
 
 def visible(paths: Iterable[Path], below: Path) -> FoundFiles:
@@ -58,39 +104,97 @@ def visible(paths: Iterable[Path], below: Path) -> FoundFiles:
     return FoundFiles(shown, hidden)
 
 
-def find_files(patterns: Iterable[str], accept: Callable[[Path], bool], field: str = "source.paths") -> FoundFiles:
+def find_files(
+    patterns: Iterable[str],
+    accept: Callable[[Path], bool],
+    why: Callable[[Path], str] = lambda path: "is of another kind",
+    unreadable: Literal["error", "skip"] = "error",
+    field: str = "source.paths",
+) -> FoundFiles:
     """Expand files, folders and globs to sorted absolute paths, each once.
 
-    Folders are searched recursively for files that `accept` takes; what is hidden there, or matches a glob only if
-    hidden names do, is passed over. A pattern that matches nothing is a `ValueError`: a silent empty input is worse
-    than a stop; it is told with the `field` of the configuration.
+    Folders are searched recursively for files that `accept` takes; of all others, `why` says what they are. What is
+    hidden there, or matches a glob only if hidden names do, is passed over. A pattern that matches nothing is a
+    `ValueError`: a silent empty input is worse than a stop; so is a file that nobody may read, unless it is skipped. It
+    is told with the `field` of the configuration.
     """
     found: set[Path] = set()
     hidden: set[Path] = set()
+    passed: dict[Path, str] = {}
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            files = visible((p for p in path.rglob("*") if p.is_file()), below=path)
-            hits = [p for p in files if accept(p)]
+            files = _inside(path)
+            others = sorted(((p, why(p)) for p in files if not accept(p)), key=lambda other: other[1])
+        elif path.is_file():
+            files, others = FoundFiles([path]), []
         else:
-            files = FoundFiles([path]) if path.is_file() else _matches(str(path))
-            hits = files
-        if not hits:
+            files, others = _matches(str(path)), []
+        taken = set(files) - {p for p, _ in others}
+        closed = [(p, "cannot be read: it is closed to you") for p in sorted(taken) if not os.access(p, os.R_OK)]
+        if closed and unreadable == "error":
+            raise ValueError(f"{closed[0][0]} {closed[0][1]}; change its permissions or leave it out")
+        here = FoundFiles(taken - {p for p, _ in closed}, files.hidden, [*files.passed, *closed, *others])
+        if not here:
             also = f"; hidden ones do not count ({len(files.hidden)})" if files.hidden else ""
+            also += f"; {told}" if (told := here.told()) else ""
             raise ValueError(
                 f"{field}: {pattern!r} matches no file of the right kind (seen from {Path.cwd()}){also}; correct "
                 "the path or leave it out"
             )
-        found.update(Path(os.path.abspath(p)) for p in hits)
-        hidden.update(Path(os.path.abspath(p)) for p in files.hidden)
-    return FoundFiles(sorted(found), sorted(hidden - found))
+        found.update(Path(os.path.abspath(p)) for p in here)
+        hidden.update(Path(os.path.abspath(p)) for p in here.hidden)
+        passed |= {Path(os.path.abspath(p)): reason for p, reason in here.passed}
+    left = [(p, reason) for p, reason in passed.items() if p not in found]
+    return FoundFiles(sorted(found), sorted(hidden - found), left)
+
+
+def _inside(folder: Path) -> FoundFiles:
+    """Walk a folder, and the folders that it links to; name what no walk can enter, and stores that are folders."""
+    if _is_zarr(folder):
+        return FoundFiles(passed=[(folder, ZARR)])
+    files: list[Path] = []
+    passed: list[tuple[Path, str]] = []
+    seen: set[str] = set()
+
+    def refused(error: OSError) -> None:
+        passed.append((Path(error.filename), f"cannot be entered ({error.strerror})"))
+
+    for name, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        here = Path(name)
+        stores = [inner for inner in folders if _is_zarr(here / inner)]
+        passed += [(here / inner, ZARR) for inner in sorted(stores)]
+        seen.add(os.path.realpath(name))
+        folders[:] = [f for f in sorted(folders) if f not in stores and os.path.realpath(here / f) not in seen]
+        for path in (here / inner for inner in sorted(names)):
+            if path.is_file():
+                files.append(path)
+            else:
+                passed.append((path, "is a link to nothing" if path.is_symlink() else "is no file"))
+    shown = visible(files, below=folder)
+    return FoundFiles(shown, shown.hidden, passed)
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def _matches(pattern: str) -> FoundFiles:
     """Return the files that match a glob, whose wildcards stand for no hidden name."""
     shown, every = (glob.glob(pattern, recursive=True, include_hidden=also) for also in (False, True))
     hidden = set(every) - set(shown)
-    return FoundFiles(*([Path(p) for p in names if Path(p).is_file()] for names in (shown, hidden)))
+    files, behind = ([Path(p) for p in names if Path(p).is_file()] for names in (shown, hidden))
+    others = [Path(p) for p in sorted(set(shown) - {str(f) for f in files})] if "**" not in pattern else []
+    links = [Path(pattern)] if Path(pattern).is_symlink() and not Path(pattern).exists() else []
+    return FoundFiles(files, behind, [(p, _other(p)) for p in dict.fromkeys([*links, *others])])
+
+
+def _other(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return "is a link to nothing"
+    if _is_zarr(path):
+        return ZARR
+    return "is a folder: name it, and it is searched"
 
 
 TABLE = "CREATE TABLE IF NOT EXISTS raw (path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, sha256 TEXT)"
@@ -136,10 +240,10 @@ class RawIndex:
         unknown: list[Path] = []
         for path in paths:
             with _readable(path):
-                stat = path.stat()
+                stamp = stamp_of(path)
             entry = remembered.get(str(path))
-            if entry and entry[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
-                known.append(RawFile(path, stat.st_size, entry[3]))
+            if entry and entry[:3] == stamp:
+                known.append(RawFile(path, stamp[0], entry[3], stamp))
             else:
                 unknown.append(path)
         return known, unknown
@@ -159,29 +263,30 @@ class RawIndex:
             for batch in batched(unknown, 256):
                 hashed = list(pool.map(_hash, batch))
                 self._remember(hashed)
-                fresh.extend(file for file, _ in hashed)
+                fresh.extend(hashed)
                 if on_progress:
                     on_progress(len(fresh), len(unknown))
-        return RawInput(name, known + fresh)
+        passed = [f"{path} {why}" for path, why in paths.passed] if isinstance(paths, FoundFiles) else []
+        return RawInput(name, known + fresh, passed)
 
-    def _remember(self, hashed: Sequence[tuple[RawFile, os.stat_result]]) -> None:
+    def _remember(self, hashed: Sequence[RawFile]) -> None:
         if not self._writable:
             return
         with self._writing() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?)",
-                [(str(f.path), s.st_size, s.st_mtime_ns, s.st_ino, f.sha256) for f, s in hashed],
+                [(str(file.path), *file.stamp, file.sha256) for file in hashed if file.stamp],
             )
 
 
-def _hash(path: Path) -> tuple[RawFile, os.stat_result]:
+def _hash(path: Path) -> RawFile:
     with _readable(path):
-        before = path.stat()
+        before = stamp_of(path)
         sha = file_sha256(path)
-        after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        after = stamp_of(path)
+    if before != after:
         raise ValueError(f"{path} changed while it was read; wait until its download has finished and run again")
-    return RawFile(path, after.st_size, sha), after
+    return RawFile(path, before[0], sha, before)
 
 
 @contextmanager

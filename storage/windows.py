@@ -78,9 +78,11 @@ class WindowGrid(BaseModel):
         plane: tuple[int, int],
         *,
         is_global: bool,
+        begin: int = 0,
     ) -> Self:
-        """Place windows on a store with this time axis and grid; `ValueError` when none fits."""
+        """Place windows on a store with this time axis and grid, from step `begin` on; `ValueError` when none fits."""
         first, stop = time_range(time, config.time_start, config.time_end)
+        first = min(max(first, begin), stop)
         height, width = plane
         if config.wrap_longitude and not is_global:
             raise ValueError(
@@ -97,9 +99,10 @@ class WindowGrid(BaseModel):
             anchor_step={"first": 0, "middle": config.time // 2, "last": config.time - 1}[config.anchor],
         )
         if not grid.time.count:
-            covered = f"{time[0]} to {time[-1]}" if len(time) else "nothing"
+            covered = f"{time[begin]} to {time[-1]}" if len(time) else "nothing"
             raise ValueError(
-                f"No windows: windows.time is {config.time} steps, but {stop - first} of the store's {len(time)} steps "
+                f"No windows: windows.time is {config.time} steps, but {stop - first} of the store's "
+                f"{len(time) - begin} steps "
                 f"({covered}) lie in the chosen range; widen the time range or lower windows.time"
             )
         for axis, name, size in ((grid.rows, "height", height), (grid.cols, "width", width)):

@@ -314,6 +314,9 @@ class Stage(Generic[P]):
             if isinstance(value, Asset):
                 value.fetch(tell=session.reporter.message)
         result = self.function(job, **arguments)  # type: ignore[call-arg]
+        for value in request.inputs.values():
+            if isinstance(value, RawInput):
+                value.require_unchanged()
         units, files = _inventory(workspace)
         manifest = Manifest(
             stage=self.name,
@@ -385,6 +388,8 @@ def raw_input(name: str, paths: Sequence[Path]) -> Any:
     session = current_session()
     if isinstance(paths, FoundFiles) and paths.hidden:
         session.reporter.message(f"{name}: hidden files are passed over ({len(paths.hidden)}, e.g. {paths.hidden[0]})")
+    if isinstance(paths, FoundFiles) and (told := paths.told()):
+        session.reporter.message(f"{name}: {told}")
     index = RawIndex(session.store.root / ".raw.sqlite")
     if session.planning:
         _, unknown = index.split(paths)

@@ -145,7 +145,7 @@ def test_an_unknown_benchmark_ends_in_one_sentence(monkeypatch: pytest.MonkeyPat
 def test_what_takes_an_hour_runs_only_when_named() -> None:
     on_request = set(benchmark_names()) - set(benchmark_names(on_request=False))
     assert on_request == {
-        "answers", "fire_skill", "gpu_loop", "kills", "mutants", "narratives", "puzzles", "scenes", "smollm2"
+        "answers", "fire_skill", "fuzz", "gpu_loop", "kills", "mutants", "narratives", "puzzles", "scenes", "smollm2"
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs.load import load_config, profile_names, profile_path, read_profile
+from configs.weather_pipeline import WeatherConfig
 from flows.pipelines import find_pipeline, pipeline_names
 
 
@@ -44,3 +45,20 @@ def test_a_profile_that_extends_nothing_or_itself_is_refused(tmp_path, base, own
     (tmp_path / "own.yaml").write_text(own)
     with pytest.raises(ValueError, match=r"extends (nothing|own|base), but .* is no other profile"):
         read_profile(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("source.days=0", "source.days: "),
+        ("source.kind=nowhere", "source: "),
+        ("source={kind: files}", "source.paths: Field required"),
+        ("source={kind: files, paths: [a], path: b}", "source.path: there is no such field"),
+        ("recipe.variables=[{variable: tp, nan: never}]", "recipe.variables.0.nan: "),
+        ("source={kind: cds, start: 2024-01-02, end: 2024-01-01, single_level: [a]}", "source: end (2024-01-01)"),
+    ],
+)
+def test_an_error_names_the_field_as_it_was_written(override: str, field: str) -> None:
+    with pytest.raises(ValueError, match=r"demo\.yaml: ") as error:
+        load_config(WeatherConfig, profile_path("weather", "demo"), [override])
+    assert str(error.value).startswith(f"demo.yaml: {field}")

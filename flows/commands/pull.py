@@ -66,10 +66,11 @@ def find_source(name: str, *, hub: str | None, revision: str | None, folder: Pat
 
 
 def _checkpoint(hub: str, revision: str) -> HubCheckpoint:
+    given = {"hub": hub, "revision": revision}
     try:
-        return HubCheckpoint(hub=hub, revision=revision)
+        return HubCheckpoint.model_validate(given)
     except ValidationError as error:
-        raise ValueError(f"--{describe(error)}") from None
+        raise ValueError(f"--{describe(error, given)}") from None
 
 
 def _installed(package: Package) -> Path | None:

@@ -24,6 +24,9 @@ from tasks.era5.timeline import Source, Timeline, utc
 _MEMORY_BYTES = 9 * 2**26
 """What a worker may hold of a block at once, decoded: its slabs, and chunks that no other block needs."""
 
+_LARGEST = 1e18
+"""No variable of the weather comes near it; what is beyond stands for missing, or came from a division by zero."""
+
 _RUN_BYTES = 2**18
 """How much of one channel is read and converted at a time, at least a plane: small planes are cheap in company."""
 
@@ -45,11 +48,13 @@ class BlockReport(BaseModel):
     """Planes that several file steps had, all equal."""
     without_previous: int
     """Planes that are not valid because their rate needs a step that no file has."""
+    changes: dict[str, Any]
+    """By accumulated channel, how its values change over the day; see `Evidence`."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Everything but the files."""
-        return self.model_dump(exclude={"files"})
+        """Everything that is a number of planes."""
+        return self.model_dump(exclude={"files", "changes"})
 
 
 def list_blocks(timeline: Timeline, layout: StoreLayout) -> list[int]:
@@ -138,7 +143,7 @@ class _Filler:
         self._first = block * layout.shard_time
         self._spans = [_span(timeline, layout, block, channel) for channel in timeline.channels]
         self._accumulations = {
-            index: Accumulation(channel, timeline.cadence)
+            index: Accumulation(channel, timeline.cadence, _quantum(timeline, channel))
             for index, channel in enumerate(timeline.channels)
             if channel.recipe.accumulation
         }
@@ -180,6 +185,10 @@ class _Filler:
             preliminary=int((self.versions == ERA5T).sum()),
             compared=self._compared,
             without_previous=self._without_previous,
+            changes={
+                self._timeline.channels[index].name: accumulation.evidence.report()
+                for index, accumulation in self._accumulations.items()
+            },
         )
 
     def _prepare(self, held: int) -> None:
@@ -225,6 +234,7 @@ class _Filler:
         channel, steps = self._timeline.channels[index], slice(first, first + len(out))
         records = self._read(index, first, out)
         sources = [self._timeline.sources[source] for source in records["source"].tolist()]
+        self._require_plausible(channel, first, out, sources)
         valid = self._convert(index, first, out, sources)
         if channel.recipe.nan != "keep":
             self._replace_nan(channel, first, out, sources, valid)
@@ -253,6 +263,18 @@ class _Filler:
                     self._disagreement(channel, self._time(first + int(steps[k])), records, (chosen[k], second[k]))
                 )
         return rows[begins]
+
+    def _require_plausible(
+        self, channel: Channel, first: int, out: NDArray[np.float32], sources: Sequence[Source]
+    ) -> None:
+        """Refuse infinities, and values so large that they are fill values which no attribute marks."""
+        if (wrong := np.abs(out) > _LARGEST).any():
+            k, row, column = (int(n[0]) for n in np.nonzero(wrong))
+            raise ValueError(
+                f"{sources[k].name}: {channel.name} has the value {out[k, row, column]:g} at "
+                f"{utc(self._time(first + k))}; if it stands for missing, mark it (`ncatted -a missing_value,...`), "
+                f"else repair or leave out the file"
+            )
 
     def _convert(
         self, index: int, first: int, out: NDArray[np.float32], sources: Sequence[Source]
@@ -294,6 +316,12 @@ class _Filler:
         finite = difference[np.isfinite(difference)]
         how = f"they differ by up to {finite.max():g}" if finite.any() else "they are missing in different places"
         return f"{who} {channel.name} at {utc(time)}, and {how}; leave out the file that is wrong"
+
+
+def _quantum(timeline: Timeline, channel: Channel) -> float:
+    """Return the coarsest step between stored values that any source has."""
+    variables = (v for s in timeline.sources for v in s.member.variables if v.name == channel.variable)
+    return max((v.quantum for v in variables), default=0.0)
 
 
 def _true_runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -7,6 +7,8 @@ dimension, where only the data say which of the two versions a time step has.
 from __future__ import annotations
 
 import hashlib
+import lzma
+import re
 import shutil
 import uuid
 import zipfile
@@ -22,8 +24,30 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from storage.files import fsync
+from tasks.era5.coordinates import (
+    LEVELS,
+    bounds,
+    degrees,
+    described,
+    horizontal_axes,
+    is_level,
+    listed,
+    pressures,
+    text,
+    values,
+)
 from tasks.era5.grid import Grid, Orientation, canonical_grid
-from tasks.era5.netcdf import NETCDF_LOCK, UnusableError, decoder, open_netcdf, read_box, seconds_since_1970, sniff
+from tasks.era5.netcdf import (
+    NETCDF_LOCK,
+    UnusableError,
+    decoder,
+    open_netcdf,
+    packing,
+    read_box,
+    require_filters,
+    sniff,
+)
+from tasks.era5.times import is_time, read_times
 
 FINAL, ERA5T = 1, 5
 """Values of `expver` that mean final ERA5 and preliminary ERA5T; 0 stands for none or any other."""
@@ -31,12 +55,11 @@ FINAL, ERA5T = 1, 5
 MAX_INFLATION = 200
 """A ZIP member that grows more than this, and beyond a megabyte, is refused."""
 
-_TIMES = ("valid_time", "time", "date")
-_LEVELS = ("pressure_level", "isobaricInhPa", "level", "plev", "pressure")
-_HPA = {"hpa": 1.0, "millibar": 1.0, "millibars": 1.0, "mbar": 1.0, "mb": 1.0, "": 1.0, "pa": 0.01}
 _PRESENCE_STEPS = 64
 
 Role = Literal["time", "expver", "level", "latitude", "longitude", "single"]
+LATITUDE: Role = "latitude"
+LONGITUDE: Role = "longitude"
 
 
 class _Facts(BaseModel):
@@ -60,6 +83,8 @@ class Variable(_Facts):
     standard_name: str
     step_type: str | None
     """`GRIB_stepType`, e.g. instant, accum, avgad; classic files do not have it."""
+    cell_method: str
+    """What `cell_methods` says of time, e.g. `mean`; empty for values at a point of time, and where nothing says it."""
     dtype: str
     dimensions: tuple[Role, ...]
     """What each stored dimension is; `single` has one element and is dropped."""
@@ -68,8 +93,19 @@ class Variable(_Facts):
     chunks: tuple[int, ...] | None
     """HDF5 chunk shape; None where planes are contiguous."""
     packed: bool
+    quantum: float = 0.0
+    """The step between stored values, where they are packed."""
+    selected: tuple[tuple[str, float], ...] = ()
+    """Coordinates of which the file has one value, e.g. heightAboveGround 2, in the order of their names."""
+    stored_as: str = ""
+    """Its name in the file, where it goes by another one."""
     present: tuple[Presence, ...] = ()
     """Filled where the file has an expver dimension."""
+
+    @property
+    def name_in_file(self) -> str:
+        """What to ask the file for."""
+        return self.stored_as or self.name
 
 
 class Member(_Facts):
@@ -123,29 +159,41 @@ def scan_file(path: Path, sha256: str, extract_to: Path) -> FileScan:
         member, skipped = _scan_netcdf(path, sha256, None)
     except UnusableError as error:
         return FileScan(sha256=sha256, problem=str(error))
+    except OSError as error:
+        return FileScan(sha256=sha256, problem=f"cannot be read ({error.strerror}); change its permissions")
     return FileScan(sha256=sha256, members=(member,), skipped=skipped)
 
 
 def _scan_archive(path: Path, sha256: str, extract_to: Path) -> FileScan:
+    """Describe the good members of an archive; bad ones are its problem, and files of other kinds are skipped."""
     members: list[Member] = []
     skipped: list[str] = []
+    bad: list[str] = []
     for entry, unpacked in _unpack(path, extract_to):
         if isinstance(unpacked, UnusableError):
             skipped.append(f"ZIP member {entry} {unpacked}")
             continue
         try:
+            if isinstance(unpacked, _BadMemberError):
+                raise unpacked
             member, notes = _scan_netcdf(unpacked, unpacked.stem, entry)
-        except UnusableError as error:
-            raise UnusableError(f"is a ZIP archive whose member {entry} {error}") from error
+        except (UnusableError, _BadMemberError) as error:
+            bad.append(f"{entry} {error}")
+            continue
         members.append(member)
         skipped.extend(f"ZIP member {entry}: {note}" for note in notes)
-    if not members:
+    if not members and not bad:
         raise UnusableError(f"is a ZIP archive without NetCDF ({'; '.join(skipped) or 'no members'})")
-    return FileScan(sha256=sha256, members=tuple(members), skipped=tuple(skipped))
+    problem = f"is a ZIP archive whose member {', and whose member '.join(bad)}" if bad else None
+    return FileScan(sha256=sha256, members=tuple(members), problem=problem, skipped=tuple(skipped))
 
 
-def _unpack(path: Path, extract_to: Path) -> Iterator[tuple[str, Path | UnusableError]]:
-    """Yield each member's printable name and its unpacked file, or why it is not NetCDF."""
+class _BadMemberError(Exception):
+    """A member of an archive that cannot be unpacked; the message is a predicate."""
+
+
+def _unpack(path: Path, extract_to: Path) -> Iterator[tuple[str, Path | UnusableError | _BadMemberError]]:
+    """Yield each member's printable name and its unpacked file, or why it is not NetCDF or cannot be unpacked."""
     extract_to.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -153,10 +201,8 @@ def _unpack(path: Path, extract_to: Path) -> Iterator[tuple[str, Path | Unusable
             _require_bounded(infos, shutil.disk_usage(extract_to).free)
             for info in infos:
                 yield _printable(info.filename), _unpack_member(archive, info, extract_to)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise UnusableError(f"is a damaged or cut-off ZIP archive ({error}); download it again") from error
-    except (NotImplementedError, RuntimeError) as error:  # unknown compression, encryption
-        raise UnusableError(f"is a ZIP archive that cannot be unpacked ({error})") from error
 
 
 def _require_bounded(infos: list[zipfile.ZipInfo], free: int) -> None:
@@ -171,7 +217,9 @@ def _require_bounded(infos: list[zipfile.ZipInfo], free: int) -> None:
         raise UnusableError(f"is a ZIP archive that needs {needed:,} bytes unpacked, and {free:,} are free")
 
 
-def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> Path | UnusableError:
+def _unpack_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path
+) -> Path | UnusableError | _BadMemberError:
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     sha256 = hashlib.sha256()
     try:
@@ -185,6 +233,10 @@ def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path
         return temporary.replace(folder / f"{sha256.hexdigest()}.nc")
     except UnusableError as error:
         return error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
+        return _BadMemberError(f"is damaged or cut off ({error}); download it again")
+    except (NotImplementedError, RuntimeError, MemoryError) as error:  # unknown compression, encryption
+        return _BadMemberError(f"cannot be unpacked ({error}); unpack it by other means")
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -197,7 +249,7 @@ def _scan_netcdf(path: Path, sha256: str, entry: str | None) -> tuple[Member, tu
     with NETCDF_LOCK, open_netcdf(path) as dataset:
         try:
             return _Header(dataset).member(sha256, entry)
-        except (OSError, RuntimeError, IndexError) as error:
+        except (OSError, RuntimeError, IndexError, UnicodeDecodeError) as error:
             raise UnusableError(f"is damaged: its header cannot be read ({error}); download it again") from error
 
 
@@ -206,75 +258,73 @@ class _Header:
 
     def __init__(self, dataset: netCDF4.Dataset) -> None:
         self._dataset = dataset
-        latitude, longitude = self._horizontal("latitude", "north"), self._horizontal("longitude", "east")
-        self._grid, self._orientation = canonical_grid(latitude[:], longitude[:])
-        time = self._time_coordinate()
-        self._seconds = _seconds(time)
+        if dataset.groups and not dataset.variables:
+            raise UnusableError(
+                f"keeps its variables in groups ({', '.join(dataset.groups)}); write one to a file of its own, e.g. "
+                f"with `xarray.open_dataset(path, group={next(iter(dataset.groups))!r}).to_netcdf(...)`"
+            )
+        if any(name.startswith("phony_dim") for name in dataset.dimensions):
+            raise UnusableError("is HDF5 without the structure of NetCDF (no named dimensions); write it as NetCDF")
+        latitude, longitude = horizontal_axes(dataset)
+        self._grid, self._orientation = canonical_grid(degrees(latitude, "north"), degrees(longitude, "east"))
+        self._times = read_times(dataset)
         self._roles: dict[str, Role] = {
             name: "single" for name, dimension in dataset.dimensions.items() if dimension.size == 1
         }
-        self._roles |= {name: "time" for name in time.dimensions if name not in self._roles}
-        self._roles |= {name: "level" for name in _LEVELS if name in dataset.dimensions}
-        self._roles |= {latitude.dimensions[0]: "latitude", longitude.dimensions[0]: "longitude"}
+        if self._times.dimension and self._times.dimension not in self._roles:
+            self._roles[self._times.dimension] = "time"
+        self._roles |= {name: "level" for name in dataset.dimensions if self._names_levels(name)}
+        self._horizontal = (*latitude.dimensions, *longitude.dimensions)
+        self._roles |= dict.fromkeys(latitude.dimensions, LATITUDE) | dict.fromkeys(longitude.dimensions, LONGITUDE)
         if "expver" in dataset.dimensions:
             self._roles["expver"] = "expver"
+        self._aside = self._coordinates() | {latitude.name, longitude.name} | self._times.coordinates
 
-    def _horizontal(self, name: str, direction: str) -> netCDF4.Variable:
-        found = [v for v in self._dataset.variables.values() if _is_horizontal(v, name, direction)]
-        if any(v.ndim == 2 for v in found):
-            raise UnusableError(
-                f"has a {name} with two dimensions (a projected or rotated grid); regrid it to latitude and longitude"
-            )
-        found = [v for v in found if v.ndim == 1]
-        if not found:
-            raise UnusableError(
-                f"has no {name} axis ({self._described()}); only fields on a latitude-longitude grid can be stored"
-            )
-        return found[0]
+    def _names_levels(self, dimension: str) -> bool:
+        """Say whether a dimension has pressures: more than one level, or one of which the file says the pressure."""
+        coordinate = self._dataset.variables.get(dimension)
+        if coordinate is None or not is_level(coordinate):
+            return dimension in LEVELS
+        if coordinate.size > 1:
+            return True
+        try:
+            return pressures(coordinate) is not None
+        except UnusableError:
+            return True
 
-    def _time_coordinate(self) -> netCDF4.Variable:
+    def _coordinates(self) -> set[str]:
+        """Return the variables that describe others: coordinates, their bounds, and grid mappings."""
         variables = self._dataset.variables
-        others = [n for n, v in variables.items() if n not in _TIMES and _text(v, "standard_name") == "time"]
-        for name in (*_TIMES, *others):
-            if name not in variables:
-                continue
-            variable = variables[name]
-            if sum(n > 1 for n in variable.shape) > 1:
-                raise UnusableError(
-                    f"has a {name} with two dimensions ({', '.join(variable.dimensions)}); flatten it to one time axis"
-                )
-            if variable.size and (" since " in _text(variable, "units") or name == "date"):
-                return variable
-        raise UnusableError(
-            f"has no time coordinate ({self._described()}), as climatologies have none; give files with a time or "
-            f"valid_time coordinate"
-        )
-
-    def _described(self) -> str:
-        lengths = ", ".join(f"{name} {d.size}" for name, d in self._dataset.dimensions.items())
-        return f"dimensions: {lengths or 'none'}"
+        named = {*listed(self._dataset), *(name for v in variables.values() for name in listed(v))}
+        mappings = {text(v, "grid_mapping") for v in variables.values()}
+        mappings |= {name for name, v in variables.items() if "grid_mapping_name" in v.ncattrs()}
+        return bounds(self._dataset) | named | mappings | set(self._dataset.dimensions) | {"expver", "number"}
 
     def member(self, sha256: str, entry: str | None) -> tuple[Member, tuple[str, ...]]:
-        """Describe the file; the second item names gridded variables that were left out."""
+        """Describe the file; the second item names what in it was left out."""
         self._require_one_realisation()
         found: list[Variable] = []
         skipped: list[str] = []
         for variable in self._dataset.variables.values():
-            roles = [self._roles.get(name) for name in variable.dimensions]
-            if not {"latitude", "longitude"} <= set(roles):
+            if variable.name in self._aside:
                 continue
             try:
-                found.append(self._variable(variable))
+                if self._is_field(variable):
+                    found.append(self._variable(variable))
             except UnusableError as error:
                 skipped.append(f"variable {variable.name} {error}")
         if not found:
-            raise UnusableError(f"has no usable variable ({'; '.join(skipped) or self._described()})")
+            raise UnusableError(f"has no usable variable ({'; '.join(skipped) or described(self._dataset)})")
+        skipped += [
+            f"group {name} ({len(group.variables)} variables) is not read; write it to a file of its own"
+            for name, group in self._dataset.groups.items()
+        ]
         layers = self._layers()
         member = Member(
             sha256=sha256,
             entry=entry,
             variables=tuple(found),
-            times=_arithmetic_runs(self._seconds),
+            times=_arithmetic_runs(self._times.seconds),
             versions=() if layers else self._versions(),
             layers=layers,
             grid=self._grid,
@@ -282,11 +332,20 @@ class _Header:
         )
         return member, tuple(skipped)
 
+    def _is_field(self, variable: netCDF4.Variable) -> bool:
+        """Say whether a variable lies on the grid; `UnusableError` where it is a field, but of another grid."""
+        if set(self._horizontal) <= set(variable.dimensions):
+            return bool(self._horizontal) or np.dtype(variable.dtype).kind in "iuf"
+        if sum(n > 1 for n in variable.shape) > 1 and np.dtype(variable.dtype).kind in "iuf":
+            grid = " x ".join(self._horizontal)
+            raise UnusableError(f"lies along {' x '.join(variable.dimensions)}, not on the file's grid of {grid}")
+        return False
+
     def _require_one_realisation(self) -> None:
         for name, dimension in self._dataset.dimensions.items():
             coordinate = self._dataset.variables.get(name)
             named = name in ("number", "realization", "ensemble", "member")
-            marked = coordinate is not None and _text(coordinate, "standard_name") == "realization"
+            marked = coordinate is not None and text(coordinate, "standard_name") == "realization"
             if dimension.size > 1 and (named or marked):
                 raise UnusableError(
                     f"holds {dimension.size} ensemble members; select one (product_type reanalysis has only one)"
@@ -300,41 +359,75 @@ class _Header:
             if name not in self._roles:
                 raise UnusableError(f"has a dimension {name} of length {length}, which is no time, level or place")
             roles.append(self._roles[name])
-        if "time" not in roles and len(self._seconds) > 1:
+        if "time" not in roles and len(self._times.seconds) > 1:
             raise UnusableError("does not vary in time")
+        require_filters(variable)
+        attributes = packing(variable)
         chunked = self._dataset.data_model.startswith("NETCDF4") and variable.chunking() != "contiguous"
         levels = self._levels(variable, roles)
         return Variable(
             name=variable.name,
-            units=_text(variable, "units"),
-            long_name=_text(variable, "long_name"),
-            standard_name=_text(variable, "standard_name"),
-            step_type=_text(variable, "GRIB_stepType") or None,
+            units=text(variable, "units"),
+            long_name=text(variable, "long_name"),
+            standard_name=text(variable, "standard_name"),
+            step_type=text(variable, "GRIB_stepType") or None,
+            cell_method=self._cell_method(variable),
             dtype=str(np.dtype(variable.dtype)),
             dimensions=tuple(roles),
             levels=levels,
             chunks=tuple(variable.chunking()) if chunked else None,
-            packed=not {"scale_factor", "add_offset"}.isdisjoint(variable.ncattrs()),
+            packed=not {"scale_factor", "add_offset"}.isdisjoint(attributes),
+            quantum=abs(float(attributes.get("scale_factor", 0))),
+            selected=tuple(self._selected(variable)),
             present=tuple(_presence(variable, roles, levels)) if "expver" in roles else (),
         )
 
+    def _cell_method(self, variable: netCDF4.Variable) -> str:
+        """Return what `cell_methods` says of time: `area: mean time: sum (interval: 1 hour) => sum (interval: 1 hour)`.
+
+        A point of time is as good as nothing.
+        """
+        methods = re.findall(r"((?:\w+: )+)(\w+(?: \([^)]*\))?)", " ".join(text(variable, "cell_methods").split()))
+        names = self._times.coordinates | {"time", "valid_time", self._times.dimension}
+        of_time = [method for axes, method in methods if not names.isdisjoint(axes.replace(":", "").split())]
+        return " ".join(of_time).lower().removeprefix("point")
+
+    def _selected(self, variable: netCDF4.Variable) -> Iterator[tuple[str, float]]:
+        """Yield the coordinates of which the file has one value for this variable, times and places aside."""
+        variables = self._dataset.variables
+        names = {name for name in variable.dimensions if self._roles.get(name) == "single"}
+        names |= {*listed(variable), *listed(self._dataset)}
+        names -= {"expver", *self._horizontal, *self._times.coordinates}
+        for name in sorted(names & variables.keys()):
+            coordinate = variables[name]
+            if coordinate.size != 1 or np.dtype(coordinate.dtype).kind not in "iuf":
+                continue
+            if not (is_time(coordinate) or is_level(coordinate) or coordinate.name in ("latitude", "longitude")):
+                yield name, float(values(coordinate).ravel()[0])
+
     def _levels(self, variable: netCDF4.Variable, roles: list[Role]) -> tuple[int, ...] | None:
-        if "level" in roles:
-            name = variable.dimensions[roles.index("level")]
-        else:  # one level, as a scalar coordinate
-            listed = f"{_text(variable, 'coordinates')} {_text(self._dataset, 'coordinates')}".split()
-            scalars = [n for n in _LEVELS if n in listed and n in self._dataset.variables]
-            if not scalars:
-                return None
-            name = scalars[0]
+        kind = text(variable, "GRIB_typeOfLevel")
+        along = variable.dimensions[roles.index("level")] if "level" in roles else None
+        name = along or self._scalar_level(variable, kind)
+        if name is None:
+            return None
         coordinate = self._dataset.variables.get(name)
-        factor = None if coordinate is None else _HPA.get(_text(coordinate, "units").lower())
-        if coordinate is None or factor is None:
-            raise UnusableError(f"lies on {name}s that are not pressures in hPa")
-        pressures = np.atleast_1d(coordinate[...]).astype(np.float64) * factor
-        if not np.allclose(pressures, np.round(pressures), atol=1e-3):
-            raise UnusableError(f"lies on pressure levels that are not whole hPa ({pressures.tolist()})")
-        return tuple(round(p) for p in pressures.tolist())
+        if coordinate is None:
+            raise UnusableError(f"lies on {name}s that are not pressures in hPa: they have no values")
+        if kind and not kind.startswith("isobaric"):
+            raise UnusableError(
+                f"lies on {name}s that are not pressures in hPa, but {kind}; interpolate it to pressures"
+            )
+        return pressures(coordinate)
+
+    def _scalar_level(self, variable: netCDF4.Variable, kind: str) -> str | None:
+        """Return the coordinate that tells a variable's one level; it is for all where no attribute says for which."""
+        variables = self._dataset.variables
+        scalars = [name for name in variables if variables[name].size == 1 and is_level(variables[name])]
+        owned = {*listed(self._dataset), *(name for v in variables.values() for name in listed(v))}
+        mine = {*listed(variable), *listed(self._dataset)}
+        found = [name for name in scalars if name in mine or (name not in owned and not variables[name].ndim)]
+        return found[0] if found and (not kind or kind.startswith("isobaric")) else None
 
     def _layers(self) -> tuple[int, ...]:
         if "expver" not in self._dataset.dimensions:
@@ -348,36 +441,11 @@ class _Header:
             return ()
         versions = _expver(self._dataset.variables["expver"])
         if len(versions) == 1:
-            return ((versions[0], len(self._seconds)),)
-        if len(versions) != len(self._seconds):
-            raise UnusableError(f"has {len(versions)} expver values for {len(self._seconds)} times; repair it")
+            return ((versions[0], len(self._times.seconds)),)
+        if len(versions) != len(self._times.seconds):
+            raise UnusableError(f"has {len(versions)} expver values for {len(self._times.seconds)} times; repair it")
         cuts = [0, *(np.flatnonzero(np.diff(versions)) + 1).tolist(), len(versions)]
         return tuple((versions[a], b - a) for a, b in pairwise(cuts))
-
-
-def _is_horizontal(variable: netCDF4.Variable, name: str, direction: str) -> bool:
-    units = _text(variable, "units").lower()
-    return (
-        variable.name.lower() in (name, name[:3])
-        or _text(variable, "standard_name") == name
-        or (units.startswith("degree") and units.endswith(direction))
-    )
-
-
-def _text(holder: netCDF4.Variable | netCDF4.Dataset, attribute: str) -> str:
-    return str(holder.getncattr(attribute)).strip() if attribute in holder.ncattrs() else ""
-
-
-def _seconds(coordinate: netCDF4.Variable) -> NDArray[np.int64]:
-    values = np.atleast_1d(coordinate[...]).ravel()
-    units = _text(coordinate, "units")
-    if " since " in units:
-        return seconds_since_1970(values, units, _text(coordinate, "calendar") or "standard")
-    try:
-        days = [f"{str(int(v))[:4]}-{str(int(v))[4:6]}-{str(int(v))[6:]}" for v in values]
-        return np.array(days, "datetime64[D]").astype("datetime64[s]").astype(np.int64)
-    except ValueError as error:
-        raise UnusableError(f"has dates that are not YYYYMMDD, such as {values[0]}; add a time coordinate") from error
 
 
 def _expver(coordinate: netCDF4.Variable) -> list[int]:
@@ -421,6 +489,6 @@ def _presence(variable: netCDF4.Variable, roles: list[Role], levels: tuple[int, 
                     "level": slice(index, index + 1),
                 }
                 stored = read_box(variable, roles, selection)
-                found[window] = ~np.isnan(decode(stored) if decode else stored).all(axis=(1, 2, 3))
+                found[window] = ~np.isnan(decode(stored)).all(axis=(1, 2, 3))
             edges = np.flatnonzero(np.diff(found, prepend=False, append=False)).reshape(-1, 2).tolist()
             yield Presence(layer=layer, level=level, runs=tuple((a, b - a) for a, b in edges))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from configs.weather import Recipe, VariableRecipe
 from tasks.era5.catalog import Member, Variable
+from tasks.era5.cf_units import same_unit
 
 _KINDS = (
     "`hourly`: each value holds the last hour (ERA5); `since_00utc`: everything since 00 UTC (ERA5-Land); "
     "`mean_rate`: already a rate"
 )
-_RATE_UNITS = {"J m**-2": "W m**-2"}
 
 NamedMember = tuple[str, Member]
 
@@ -28,6 +29,7 @@ class Channel:
     units: str
     """Units of the stored values."""
     recipe: VariableRecipe
+    units_in_files: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,37 @@ class _Offer:
         marked = [(name, value) for name, v in self.holders if (value := getattr(v, attribute))]
         for name, value in marked:
             if value != marked[0][1]:
-                raise ValueError(
-                    f"{self.holders[0][1].name} has the {attribute.replace('_', ' ')} {marked[0][1]!r} in "
-                    f"{marked[0][0]} but {value!r} in {name}; convert one of them or leave it out"
-                )
+                self._differ(attribute, marked[0], (name, value))
         return marked[0][1] if marked else None
+
+    def agreed_unit(self) -> str:
+        """Return the unit of all files, however each writes it; one that does not tell it is not taken for the same."""
+        first, *others = [(name, variable.units) for name, variable in self.holders]
+        for other in others:
+            if not same_unit(first[1], other[1]):
+                self._differ("units", first, other)
+        return first[1]
+
+    def require_one_kind(self) -> None:
+        """Refuse files that say different things of how their values came about, or where in the air they are."""
+        first, *others = [(name, variable.cell_method) for name, variable in self.holders]
+        for other in others:
+            if other[1] != first[1]:
+                self._differ("cell methods", first, other)
+        for coordinate in sorted({key for _, variable in self.holders for key, _ in variable.selected}):
+            values = [(name, dict(v.selected).get(coordinate)) for name, v in self.holders]
+            told = [(name, value) for name, value in values if value is not None]
+            for entry in told:
+                if entry[1] != told[0][1]:
+                    self._differ(coordinate, told[0], entry)
+
+    def _differ(self, what: str, first: tuple[str, object], other: tuple[str, object]) -> NoReturn:
+        """Raise a `ValueError` that names two files and what they say."""
+        one, two = ("none" if value == "" else repr(value) for _, value in (first, other))
+        raise ValueError(
+            f"{self.holders[0][1].name} has the {what.replace('_', ' ')} {one} in {first[0]} but {two} in {other[0]}; "
+            f"convert one of them or leave it out"
+        )
 
 
 def resolve_channels(members: Sequence[NamedMember], recipe: Recipe) -> list[Channel]:
@@ -76,14 +104,18 @@ def _channels_of(recipe: VariableRecipe, offer: _Offer) -> list[Channel]:
             raise ValueError(
                 f"recipe.variables: no file has {recipe.variable} on {level} hPa; it is there on {described}"
             )
-    name, units = recipe.variable, _stored_units(offer.agreed("units") or "", recipe)
-    return [Channel(name if lv is None else f"{name}@{lv}", name, lv, units, recipe) for lv in wanted]
+    offer.require_one_kind()
+    name, told = recipe.variable, offer.agreed_unit()
+    units = _stored_units(told, recipe)
+    return [Channel(name if lv is None else f"{name}@{lv}", name, lv, units, recipe, told) for lv in wanted]
 
 
 def _stored_units(units: str, recipe: VariableRecipe) -> str:
     if not recipe.rate or recipe.accumulation == "mean_rate":
         return units
-    return _RATE_UNITS.get(units, f"{units} s**-1".strip())
+    if same_unit(units, "J m**-2"):
+        return "W m**-2"
+    return f"{units} s**-1".strip()
 
 
 def _require_accumulations(wanted: Sequence[VariableRecipe], offers: dict[str, _Offer]) -> None:

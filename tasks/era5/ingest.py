@@ -16,6 +16,7 @@ from storage.files import write_atomic
 from storage.hashing import canonical_json, digest
 from storage.raw import RawInput
 from storage.window_store import block_file_rename, write_metadata
+from tasks.era5.accumulation import Evidence
 from tasks.era5.block import block_identity, geometry, list_blocks, write_block
 from tasks.era5.inputs import raw_files
 from tasks.era5.scan import MEMBERS, load_scans
@@ -54,10 +55,13 @@ def era5_windows(
     ]
     with closing(work.files):
         records = job.map(_write, units, rename=lambda name, unit: block_file_rename(name, unit.payload[2]))
+    forms = _forms(timeline, records)
+    for name, form in forms.items():
+        job.message(f"{name} holds {form}")
     write_metadata(
         job.folder, geometry(timeline, layout), timeline.times.astype("datetime64[s]"), _attributes(timeline, recipe)
     )
-    return StageResult(counts=_counts(timeline, records))
+    return StageResult(counts=_counts(timeline, records) | {f"form {name}": form for name, form in forms.items()})
 
 
 def _describe(job: Job, raw: Asset | RawInput, catalog: Asset, recipe: Recipe, layout: StoreLayout) -> Path:
@@ -65,6 +69,7 @@ def _describe(job: Job, raw: Asset | RawInput, catalog: Asset, recipe: Recipe, l
     work = {
         "catalog": str(catalog.folder),
         "paths": {sha: str(path) for sha, path in files.paths.items()},
+        "stamps": files.stamps,
         "names": files.names,
         "recipe": recipe,
         "layout": layout,
@@ -83,7 +88,7 @@ def _load(description: Path) -> Work:
     paths = {sha: Path(path) for sha, path in work["paths"].items()}
     members = (m for scan in scans for m in scan.members if m.entry is not None)
     paths |= {m.sha256: catalog / MEMBERS / f"{m.sha256}.nc" for m in members}
-    return Work(build_timeline(scans, work["names"], recipe, layout), layout, SourceFiles(paths))
+    return Work(build_timeline(scans, work["names"], recipe, layout), layout, SourceFiles(paths, work["stamps"]))
 
 
 def _write(folder: Path, unit: Unit) -> UnitOutput:
@@ -91,6 +96,20 @@ def _write(folder: Path, unit: Unit) -> UnitOutput:
     work = _load(description)
     report = write_block(work.timeline, work.layout, work.files, folder, block, scratch)
     return UnitOutput(report.files, report.model_dump(exclude={"files"}))
+
+
+def _forms(timeline: Timeline, records: Sequence[UnitRecord]) -> dict[str, str]:
+    """Say what accumulated values were found to be; `ValueError` where the recipe declares something else."""
+    forms: dict[str, str] = {}
+    for channel in timeline.channels:
+        evidence = Evidence()
+        for record in records:
+            evidence.merge(record.result["changes"].get(channel.name, {"hours": {}, "grew": False}))
+        if sentence := evidence.contradiction(channel):
+            raise ValueError(sentence)
+        if channel.recipe.accumulation in ("hourly", "since_00utc"):
+            forms[channel.name] = f"{evidence.form()}, and is declared {channel.recipe.accumulation}"
+    return forms
 
 
 def _attributes(timeline: Timeline, recipe: Recipe) -> dict[str, Any]:

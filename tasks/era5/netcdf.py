@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import ctypes
+import os
 import struct
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import netCDF4
 import numpy as np
@@ -25,13 +27,23 @@ Decoder = Callable[[NDArray], NDArray[np.float32]]
 _CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TYPE_BYTES = dict(zip(range(1, 12), (1, 1, 2, 4, 4, 8, 1, 2, 4, 8, 8), strict=True))
-_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-_UNIT_SECONDS = {
-    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1),
-    **dict.fromkeys(("min", "mins", "minute", "minutes"), 60),
-    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600),
-    **dict.fromkeys(("d", "day", "days"), 86_400),
+_FILTERS = {
+    4: "szip",
+    307: "bzip2",
+    32000: "LZF",
+    32001: "Blosc",
+    32004: "LZ4",
+    32008: "bitshuffle",
+    32013: "ZFP",
+    32015: "Zstandard",
+    32017: "SZ",
+    32018: "FCIDECOMP",
+    32019: "JPEG",
+    32024: "SZ3",
+    32026: "Blosc2",
+    32028: "SPERR",
 }
+_MOST_FILTERS = 32
 
 
 class UnusableError(ValueError):
@@ -56,7 +68,7 @@ def _foreign(head: bytes) -> str:
     if text.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not data; run `git lfs pull`"
     if head.startswith(b"GRIB"):
-        return "is GRIB, not NetCDF; request data_format netcdf, or convert it (e.g. `grib_to_netcdf`, cfgrib)"
+        return "is GRIB, not NetCDF; convert it with `cdo -f nc4 copy`, or request data_format netcdf"
     if text.startswith((b"<", b"{")):
         return "is an HTML or JSON page, probably the error message of a server; download the data again"
     if head.startswith(b"\x1f\x8b"):
@@ -77,6 +89,8 @@ def open_netcdf(path: Path) -> netCDF4.Dataset:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UnusableError(f"is a damaged or cut-off NetCDF file ({reason}); download it again") from error
+    except UnicodeDecodeError:
+        raise UnusableError("is damaged: it has names that are no UTF-8; download it again") from None
     dataset.set_auto_maskandscale(False)
     dataset.set_auto_chartostring(False)
     return dataset
@@ -87,8 +101,8 @@ def _require_whole_classic(path: Path) -> None:
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            needed = _ClassicHeader(file).needed_bytes()
-    except (struct.error, IndexError, KeyError, MemoryError) as error:
+            needed = _ClassicHeader(file, size).needed_bytes()
+    except (struct.error, IndexError, KeyError) as error:
         raise UnusableError("has a damaged or cut-off classic NetCDF header; download it again") from error
     if size < needed:
         raise UnusableError(f"is cut off: {size:,} bytes of the {needed:,} that its header promises; download it again")
@@ -97,8 +111,8 @@ def _require_whole_classic(path: Path) -> None:
 class _ClassicHeader:
     """The header of a classic NetCDF file (CDF-1, CDF-2, CDF-5), as far as its size needs it."""
 
-    def __init__(self, file: BufferedReader) -> None:
-        self._file = file
+    def __init__(self, file: BufferedReader, size: int) -> None:
+        self._file, self._size = file, size
         version = file.read(4)[3]
         self._count = ">q" if version == 5 else ">i"
         self._offset = ">i" if version == 1 else ">q"
@@ -107,8 +121,9 @@ class _ClassicHeader:
         return struct.unpack(kind, self._file.read(struct.calcsize(kind)))[0]
 
     def _skip(self, count: int) -> None:
-        if len(self._file.read(padded := count + -count % 4)) < padded:
+        if not 0 <= count <= self._size - self._file.tell():
             raise struct.error("cut off")
+        self._file.seek(count + -count % 4, os.SEEK_CUR)
 
     def _list_length(self) -> int:
         self._number()
@@ -155,47 +170,92 @@ def _record_end(records: int, starts: list[int], sizes: list[int]) -> int:
     return max(start + (records - 1) * stride + size for start, size in zip(starts, sizes, strict=True))
 
 
-def seconds_since_1970(values: NDArray, units: str, calendar: str) -> NDArray[np.int64]:
-    """Decode a CF time coordinate exactly: `([24], "hours since 1970-01-01", "standard") => [86400]`."""
-    if calendar.lower() not in _CALENDARS:
-        raise UnusableError(f"has times in a {calendar} calendar; ERA5 times are Gregorian, convert them")
-    parts = re.fullmatch(r"\s*(\w+)\s+since\s+(.+?)\s*", units)
-    if parts is None or parts[1].lower() not in _UNIT_SECONDS:
-        raise UnusableError(f"has times in {units!r}; convert them to seconds, minutes, hours or days since a date")
-    wide = values.astype(np.int64 if values.dtype.kind in "iu" else np.float64) * _UNIT_SECONDS[parts[1].lower()]
-    if not (np.abs(wide) < 2**50).all():  # fill values and NaN too
-        raise UnusableError("has missing values in its time coordinate; repair or leave it out")
-    try:
-        shift = netCDF4.date2num(datetime(1970, 1, 1), f"seconds since {parts[2]}", calendar.lower())
-    except ValueError as error:
-        raise UnusableError(f"has times in {units!r}, which is no date to count from ({error})") from error
-    return np.rint(wide).astype(np.int64) - int(shift)
+def packing(variable: netCDF4.Variable) -> dict[str, Any]:
+    """Return the attributes that say how stored values become real ones; `UnusableError` where one is not a number."""
+    found: dict[str, Any] = {}
+    for name in ("_FillValue", "_Unsigned", "add_offset", "missing_value", "scale_factor"):
+        if name not in variable.ncattrs():
+            continue
+        value = found[name] = variable.getncattr(name)
+        if name == "_Unsigned":
+            if str(value).lower() not in ("true", "false"):
+                raise UnusableError(f"has the _Unsigned {value!r}, which is neither true nor false; correct it")
+            continue
+        numbers = np.ravel(value)
+        usable = numbers.dtype.kind in "iuf" and numbers.size > 0
+        if name != "missing_value":
+            usable = usable and numbers.size == 1
+        if name in ("add_offset", "scale_factor"):
+            usable = usable and bool(np.isfinite(numbers).all()) and (name == "add_offset" or bool(numbers.all()))
+        if not usable:
+            written = value if isinstance(value, str) else numbers.tolist()
+            raise UnusableError(f"has the {name} {written!r}, which is not one usable number; correct it (`ncatted`)")
+        if numbers.size == 1:
+            found[name] = numbers[0]
+    return found
 
 
-def decoder(variable: netCDF4.Variable) -> Decoder | None:
-    """Return what turns stored values into float32 with NaN where missing; None where they are that already.
+def missing_values(variable: netCDF4.Variable) -> NDArray:
+    """Return what stands for missing among stored values, NaN aside: as marked, and what NetCDF fills unmarked with."""
+    attributes, dtype = packing(variable), np.dtype(variable.dtype)
+    marked = [np.ravel(attributes[name]) for name in ("_FillValue", "missing_value") if name in attributes]
+    if dtype.kind == "f" or ("_FillValue" not in attributes and dtype.itemsize > 1 and variable.get_fill_value()):
+        marked.append(np.array([netCDF4.default_fillvals[dtype.str[1:]]]))
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = np.concatenate(marked).astype(dtype)
+        return cast[~np.isnan(cast)]
+    return np.concatenate([*marked, np.array([], dtype)])
 
-    The arithmetic is xarray's own, so results equal `xarray.open_dataset(...)` cast to float32 bit by bit.
+
+def decoder(variable: netCDF4.Variable) -> Decoder:
+    """Return what turns stored values into float32 with NaN where missing.
+
+    The arithmetic is xarray's own, so results equal `xarray.open_dataset(...)` cast to float32 bit by bit. Beyond that,
+    fill values count whose type is not that of the data, several missing values, and those that NetCDF fills with.
     """
-    names = set(variable.ncattrs()) & {"scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned"}
-    attributes = {name: variable.getncattr(name) for name in sorted(names)}
-    dtype = np.dtype(variable.dtype)
-    fills = [np.ravel(attributes[name]) for name in names & {"_FillValue", "missing_value"}]
-    if dtype == np.float32 and names <= {"_FillValue", "missing_value"} and all(np.isnan(f).all() for f in fills):
-        return None
+    attributes, fills, dtype = packing(variable), missing_values(variable), np.dtype(variable.dtype)
+    if dtype == np.float32 and attributes.keys() <= {"_FillValue", "missing_value"}:
+        return lambda raw: _blanked(raw, raw, fills)  # unpacked files do without xarray's second of start
+    if np.size(attributes.get("missing_value", 0)) > 1:
+        del attributes["missing_value"]
 
-    import xarray as xr  # unpacked files do without its second of start
+    import xarray as xr
 
     def decode(raw: NDArray) -> NDArray[np.float32]:
         stored = xr.Variable([f"d{i}" for i in range(raw.ndim)], raw, dict(attributes))
         decoded = xr.conventions.decode_cf_variable(variable.name, stored, decode_times=False, decode_timedelta=False)
-        return decoded.values.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
+            return _blanked(decoded.values.astype(np.float32), raw, fills)
 
     if dtype.kind in "iu" and dtype.itemsize <= 2:
         native, index = dtype.newbyteorder("="), np.dtype(f"u{dtype.itemsize}")
         table = decode(np.arange(1 << 8 * dtype.itemsize).astype(index).view(native))
         return lambda raw: table[raw.astype(native, copy=False).view(index)]
     return decode
+
+
+def _blanked(values: NDArray[np.float32], raw: NDArray, fills: NDArray) -> NDArray[np.float32]:
+    """Set values to NaN, in place, where what was stored is one of the fill values."""
+    for fill in fills:
+        if (missing := raw == fill).any():
+            values[missing] = np.nan
+    return values
+
+
+def require_filters(variable: netCDF4.Variable) -> None:
+    """Refuse values that were compressed by an HDF5 filter that is not installed; reading would call them damaged."""
+    library = ctypes.CDLL(sys.modules[netCDF4.Dataset.__module__].__file__)
+    count, filters = ctypes.c_size_t(), (ctypes.c_uint * _MOST_FILTERS)()
+    if library.nc_inq_var_filter_ids(variable._grpid, variable._varid, ctypes.byref(count), filters):
+        return
+    for number in filters[: count.value]:
+        if library.nc_inq_filter_avail(variable._grpid, ctypes.c_uint(number)):
+            name = f"{_FILTERS[number]} (HDF5 filter {number})" if number in _FILTERS else f"HDF5 filter {number}"
+            raise UnusableError(
+                f"is compressed with {name}, which is not installed; `pip install hdf5plugin` and set HDF5_PLUGIN_PATH "
+                f"to its hdf5plugin.PLUGIN_PATH, or write the file again with `nccopy -d 1` where it can be read"
+            )
 
 
 def read_box(variable: netCDF4.Variable, roles: Sequence[str], selection: Mapping[str, slice]) -> NDArray:

@@ -43,7 +43,9 @@ class Row:
     @cached_property
     def key(self) -> str:
         """Name of the planes by their content."""
-        return digest([self.source.member.sha256, self.facts.name, self.layer, self.first, self.steps, self.levels])
+        return digest(
+            [self.source.member.sha256, self.facts.name_in_file, self.layer, self.first, self.steps, self.levels]
+        )
 
     @property
     def stop(self) -> int:

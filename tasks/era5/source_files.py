@@ -12,6 +12,7 @@ import netCDF4
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.raw import Stamp, require_unchanged
 from tasks.era5.catalog import Variable
 from tasks.era5.netcdf import NETCDF_LOCK, Decoder, UnusableError, decoder, open_netcdf, read_box
 from tasks.era5.timeline import Source
@@ -22,7 +23,7 @@ _OPEN_FILES = 32
 @dataclass(frozen=True, slots=True)
 class _OpenFile:
     dataset: netCDF4.Dataset
-    decoders: dict[str, Decoder | None]
+    decoders: dict[str, Decoder]
 
 
 class SourceFiles:
@@ -31,25 +32,27 @@ class SourceFiles:
     Any thread may read. Files stay open until others take their places, or until `close`.
     """
 
-    def __init__(self, paths: Mapping[str, Path]) -> None:
+    def __init__(self, paths: Mapping[str, Path], stamps: Mapping[str, Stamp | None] | None = None) -> None:
         self._paths = paths
+        self._stamps = stamps or {}
         self._open: OrderedDict[str, _OpenFile] = OrderedDict()
 
     def read(self, source: Source, facts: Variable, selection: Mapping[str, slice]) -> NDArray[np.float32]:
         """Return decoded values (steps, levels, rows, columns) in stored orientation; see `read_box` for `selection`.
 
-        `ValueError` names the file where it cannot be read.
+        `ValueError` names the file where it cannot be read, or is no longer the one that was hashed.
         """
         with _naming(source.name, facts.name), NETCDF_LOCK:
             file = self._opened(source.member.sha256)
-            variable = file.dataset.variables[facts.name]
+            variable = file.dataset.variables[facts.name_in_file]
             if facts.name not in file.decoders:
                 file.decoders[facts.name] = decoder(variable)
                 if facts.chunks:
                     variable.set_var_chunk_cache(0)  # every chunk is read once
             decode = file.decoders[facts.name]
             stored = read_box(variable, facts.dimensions, selection)
-        return decode(stored) if decode else stored
+            require_unchanged(self._paths[source.member.sha256], self._stamps.get(source.member.sha256))
+        return decode(stored)
 
     def close(self) -> None:
         """Close every file; the next read opens its own again."""

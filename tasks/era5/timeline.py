@@ -7,11 +7,11 @@ shard length, so that data added before or after never move the borders of the b
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import not_
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,15 @@ from configs.weather import Recipe, StoreLayout
 from tasks.era5.catalog import ERA5T, FINAL, FileScan, Member, Variable
 from tasks.era5.channels import Channel, resolve_channels
 from tasks.era5.grid import Grid
+from tasks.era5.renamed import names_to_use, renamed
 
 CANDIDATE = np.dtype([("source", "i4"), ("step", "i4"), ("layer", "i1"), ("version", "u1")])
 """A file step that may fill a slot: index of the source, of the time in it, and of the expver layer (-1: none)."""
 
 _MAX_SLOTS = 10_000_000
+_DAY = 86_400
+_SHORTEST_MONTH = 27 * _DAY
+_STAMP_TOLERANCE = 2 * _DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +146,15 @@ def build_timeline(
     (grids, units, times) or the recipe does not fit them (unknown variable or level, undeclared accumulation).
     """
     sources, identical, skipped = _distinct_sources(scans, names)
+    used = names_to_use([s.member for s in sources], [entry.variable for entry in recipe.variables])
+    sources = [Source(s.name, renamed(s.member, used)) for s in sources]
     channels = resolve_channels([(s.name, s.member) for s in sources], recipe)
     wanted = {channel.variable for channel in channels}
-    used = [not wanted.isdisjoint(v.name for v in s.member.variables) for s in sources]
-    skipped += [f"{s.name} holds none of the recipe's variables" for s in compress(sources, map(not_, used))]
-    sources = list(compress(sources, used))
+    wants = [not wanted.isdisjoint(v.name for v in s.member.variables) for s in sources]
+    skipped += [f"{s.name} holds none of the recipe's variables" for s in compress(sources, map(not_, wants))]
+    sources = list(compress(sources, wants))
     grid = _common_grid(sources)
-    cadence = _declared_cadence(sources, recipe.step_hours) if recipe.step_hours else _infer_cadence(sources)
+    cadence = _declared_cadence(sources, recipe.step_hours) if recipe.step_hours else _infer_cadence(sources, wanted)
     slots = [cadence.slots(s.member.seconds()) for s in sources]
     first = min(int(s.min()) for s in slots) // layout.shard_time * layout.shard_time
     length = max(int(s.max()) for s in slots) + 1 - first
@@ -212,21 +218,68 @@ def _declared_cadence(sources: Sequence[Source], hours: int) -> Cadence:
     return Cadence("seconds", step, int(phases[0]))
 
 
-def _infer_cadence(sources: Sequence[Source]) -> Cadence:
+def _infer_cadence(sources: Sequence[Source], wanted: Collection[str]) -> Cadence:
     """Return the largest regular step that meets every time."""
     times = np.unique(np.concatenate([s.member.seconds() for s in sources]))
     if len(times) == 1:
         return Cadence("seconds", 3600, int(times[0] % 3600))
     steps = np.diff(times)
-    months = times.astype("datetime64[s]").astype("datetime64[M]").astype("datetime64[s]").astype(np.int64)
-    offsets = np.unique(times - months)
-    if len(offsets) == 1 and steps.min() >= 28 * 86_400:
-        return Cadence("months", 1, int(offsets[0]))
+    if (phase := _monthly_phase(times)) is not None:
+        return Cadence("months", 1, phase)
+    _require_one_minute(sources)
     step = int(np.gcd.reduce(steps))
     usual = Counter(steps.tolist()).most_common(1)[0][0]
     if step < 3600 and step != usual:
         raise ValueError(_odd_time(times, usual, sources))
+    _require_one_clock(sources, wanted, step)
     return Cadence("seconds", step, int(times[0] % step))
+
+
+def _monthly_phase(times: NDArray[np.int64]) -> int | None:
+    """Return how far into its month every time lies, 0 where that differs; None where times are not monthly.
+
+    Monthly means are stamped at the begin, in the middle or at the end of their month, at any hour.
+    """
+    months = times.astype("datetime64[s]").astype("datetime64[M]")
+    begins, ends = (m.astype("datetime64[s]").astype(np.int64) for m in (months, months + 1))
+    if len(np.unique(months)) < len(times) or np.diff(times).min() < _SHORTEST_MONTH:
+        return None
+    offsets = times - begins
+    if len(np.unique(offsets)) == 1:
+        return int(offsets[0])
+    near = [np.abs(times - place).max() for place in (begins, (begins + ends) / 2, ends)]
+    return 0 if min(near) <= _STAMP_TOLERANCE or np.ptp(offsets // _DAY) == 0 else None
+
+
+def _require_one_clock(sources: Sequence[Source], wanted: Collection[str], step: int) -> None:
+    """Refuse sources whose steps never meet: each would be all gaps on the other's axis."""
+    clocks: dict[tuple[int, int], str] = {}
+    for variable in sorted(wanted):
+        holders = [s for s in sources if any(v.name == variable for v in s.member.variables)]
+        times = np.unique(np.concatenate([s.member.seconds() for s in holders]))
+        own = int(np.gcd.reduce(np.diff(times))) if len(times) > 1 else 0
+        if own in (0, step):
+            return
+        clocks.setdefault((own, int(times[0] % own)), f"{variable} of {holders[0].name}")
+    _two_clocks(list(clocks.values()))
+
+
+def _require_one_minute(sources: Sequence[Source]) -> None:
+    """Refuse hourly sources of which one counts from the full hour, and another one from half past."""
+    minutes: dict[int, str] = {}
+    for source in sources:
+        times = source.member.seconds()
+        if len(times) > 1 and not (np.diff(times) % 3600).any():
+            minutes.setdefault(int(times[0] % 3600), f"{source.name} at minute {times[0] % 3600 // 60}")
+    if len(minutes) > 1:
+        _two_clocks(list(minutes.values()))
+
+
+def _two_clocks(described: Sequence[str]) -> NoReturn:
+    raise ValueError(
+        f"{described[0]} and {described[-1]} are two sources, whose times do not meet; ingest them into two stores, or "
+        f"bring them to the same times"
+    )
 
 
 def _odd_time(times: NDArray[np.int64], usual: int, sources: Sequence[Source]) -> str:

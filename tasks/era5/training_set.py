@@ -27,7 +27,8 @@ def build_training_set(store: WindowStore, windows: WindowConfig, splits: SplitC
 
     `ValueError` when no window fits, the splits are impossible, or nothing usable is left to train on.
     """
-    grid = WindowGrid.of(windows, store.time, store.geometry.plane, is_global=store.geometry.is_global)
+    plane, begin = store.geometry.plane, first_step(store)
+    grid = WindowGrid.of(windows, store.time, plane, is_global=store.geometry.is_global, begin=begin)
     periods = split_periods(splits, store.time, (grid.time.first, grid.time.stop), windows.time)
     origins = [grid.time.within(*steps) for found in periods.values() for steps in found]
     judgement = judge_windows(store, grid, windows.max_nan_share, origins)
@@ -46,6 +47,11 @@ def build_training_set(store: WindowStore, windows: WindowConfig, splits: SplitC
         warnings=tuple(_warnings(statistics, blocks)),
         usable=Bits.of(judgement.packed, len(grid)),
     )
+
+
+def first_step(store: WindowStore) -> int:
+    """Return the first step with data; a store begins with whole shards, and what pads the first one is no gap."""
+    return int(store.side("valid").any(axis=1).argmax())
 
 
 def _block(steps: Steps, time: NDArray[np.datetime64], grid: WindowGrid, judgement: Judgement) -> Block:

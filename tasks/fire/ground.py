@@ -47,16 +47,20 @@ def pixel_size(path: Path, transform: Any, crs: Any, shape: tuple[int, int], dec
     if not (upright and transform.b == transform.d == 0):
         numbers = [float(v) for v in tuple(transform)[:6]]
         raise ValueError(f"{path} is not north-up (transform {numbers}); warp it first, e.g. with gdalwarp")
-    size = _nominal(path, transform, crs, shape, decoding)
-    if not all(SMALLEST < side < LARGEST for side in (size.east, size.north)):
-        raise ValueError(f"{path} has pixels of {size.east:.4g} by {size.north:.4g} metres; correct its georeference")
+    size = _sensible(path, _nominal(path, transform, crs, shape, decoding))
     if decoding.cell_metres is None and crs is not None:
-        size = _on_the_ground(path, transform, crs, shape, size)
+        size = _sensible(path, _on_the_ground(path, transform, crs, shape, size))
     if abs(size.east / size.north - 1) > SQUARE:
         raise ValueError(
             f"{path} has pixels of {size.east:.4g} by {size.north:.4g} metres; warp it to square ones in a metric "
             "projection first, e.g. with gdalwarp -t_srs"
         )
+    return size
+
+
+def _sensible(path: Path, size: Pixel) -> Pixel:
+    if not all(SMALLEST < side < LARGEST for side in (size.east, size.north)):
+        raise ValueError(f"{path} has pixels of {size.east:.4g} by {size.north:.4g} metres; correct its georeference")
     return size
 
 

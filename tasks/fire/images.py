@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -12,16 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.image_files import png_has_all_rows
+
 LARGEST = 2**28
 """Pixels of an image; what claims to have more would fill the memory."""
 CHUNK_FRAME = 12
 """Bytes around the data of a chunk: length, kind and checksum."""
-
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""By the type of colour that a header tells."""
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""First column and row of every pass of an interlaced image, and the steps from there."""
-DAMAGED = "cannot be decoded as PNG (it is cut off or damaged, or something else)"
 
 Palette = Mapping[int, tuple[int, ...]]
 
@@ -32,50 +27,24 @@ def read_mask(path: Path, green: int) -> NDArray[np.bool_]:
     Grey, palette, RGB and RGBA images are taken by colour, a grey value being its own green. An image holds at most one
     colour that burns and one that does not: with a third, or with two of a kind, nobody knows what is meant.
     """
-    _require_whole(path)
+    data = path.read_bytes()
+    _require_whole(data)
+    if not png_has_all_rows(data):  # before there is memory for them
+        raise ValueError("cannot be decoded as PNG (it is truncated: its compressed stream ends before all rows)")
     pixels, palette = _decode(path)
     return _by_colour(_one_number_per_pixel(pixels), pixels, palette, green)
 
 
-def _require_whole(path: Path) -> None:
-    """Check that nothing is missing: GDAL fills what is with whatever lies in memory.
-
-    Every chunk must have its checksum, and the compressed stream must hold all rows.
-    """
-    data = path.read_bytes()
-    chunks = []
+def _require_whole(data: bytes) -> None:
+    """Check every chunk against its checksum: GDAL fills what is missing with whatever lies in memory."""
     start, kind = 8, b""
     while kind != b"IEND":
         end = start + CHUNK_FRAME + int.from_bytes(data[start : start + 4], "big")
         kind = data[start + 4 : start + 8]
         checksum = int.from_bytes(data[end - 4 : end], "big")
         if end > len(data) or zlib.crc32(data[start + 4 : end - 4]) != checksum:
-            raise ValueError(DAMAGED)
-        chunks.append((kind, data[start + 8 : end - 4]))
+            raise ValueError("cannot be decoded as PNG (it is cut off or damaged, or something else)")
         start = end
-    if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13 or chunks[0][1][9] not in CHANNELS:
-        raise ValueError(DAMAGED)
-    expected = _stream_size(chunks[0][1])
-    try:
-        stream = zlib.decompressobj()
-        found = len(stream.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"), max(1, expected)))
-    except zlib.error:
-        raise ValueError(DAMAGED) from None
-    if found < expected:
-        raise ValueError(f"is truncated: its compressed stream ends after {found} of {expected} bytes of pixels")
-
-
-def _stream_size(header: bytes) -> int:
-    """Return how many bytes the compressed stream of a PNG must hold, by its header."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
-    if width * height > LARGEST:
-        raise ValueError(f"has {height} x {width} pixels, more than an image of a fire has")
-    size = 0
-    for x, y, step_x, step_y in ADAM7 if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -((x - width) // step_x), -((y - height) // step_y)
-        if columns > 0 and rows > 0:
-            size += rows * (1 + -(-columns * CHANNELS[colour] * depth // 8))
-    return size
 
 
 def _decode(path: Path) -> tuple[NDArray[np.uint8], Palette | None]:
@@ -91,6 +60,8 @@ def _decode(path: Path) -> tuple[NDArray[np.uint8], Palette | None]:
         ):
             if image.dtypes[0] != "uint8":
                 raise ValueError(f"has {image.dtypes[0]} pixels; write it with 8 bits per channel")
+            if image.width * image.height > LARGEST:
+                raise ValueError(f"has {image.height} x {image.width} pixels, more than an image of a fire has")
             palette = image.colormap(1) if image.colorinterp[0] == ColorInterp.palette else None
             bits = int(image.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
             pixels = np.empty((image.height, image.width, image.count), np.uint8)

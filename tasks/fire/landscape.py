@@ -107,6 +107,8 @@ def read_landscape(path: Path, decoding: Decoding) -> Landscape:
             }
     except RasterioError as error:
         raise ValueError(f"{path} cannot be read as a raster ({error}); replace it") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is damaged: it holds texts that are no UTF-8; replace it") from None
     land = _assemble(path, bands, facts, decoding)
     notes = [f"{path}: {note}" for note in (size.note, _steepness(land, decoding)) if note]
     return replace(land, notes=notes)
@@ -129,7 +131,13 @@ def _read_band(
     scale, offset = source.scales[index - 1], source.offsets[index - 1]
     if not (math.isfinite(scale) and scale and math.isfinite(offset)):
         raise ValueError(f"{path}: band {name} has the scale {scale:g} and the offset {offset:g}; correct them")
-    return (band if (scale, offset) == (1, 0) else band * float(scale) + float(offset)), valid
+    scaled = band if (scale, offset) == (1, 0) else band * float(scale) + float(offset)
+    if not (np.abs(scaled[valid]) < HUGE).all():
+        raise ValueError(
+            f"{path}: band {name} has values up to {np.abs(scaled[valid]).max():g} by its scale {scale:g} and offset "
+            f"{offset:g}; correct them"
+        )
+    return scaled, valid
 
 
 def _check_fills(path: Path, name: str, values: NDArray[Any]) -> None:

@@ -18,6 +18,8 @@ UNKNOWN = {
     "?", "m", "/", "//", "///", "vrb", "var", "variable", "inf", "+inf", "-inf",
 }  # fmt: skip
 """What stands for a value that was not measured, in small letters."""
+SHOWN = 200
+"""Characters of a row that a message shows."""
 FASTEST = 300
 """No hourly mean of the wind was ever above 278 km/h (Mount Washington, 1934)."""
 
@@ -76,8 +78,8 @@ def _measured(row: Row, header: list[str], columns: dict[str, int]) -> list[floa
     line, cells = row
     if any(cell.strip() for cell in cells[len(header) :]):
         raise ValueError(
-            f"has more cells in line {line} than in its header ({','.join(cells)}); quote numbers with decimal commas, "
-            "or write decimal points"
+            f"has more cells in line {line} than in its header ({','.join(cells)[:SHOWN]}); quote numbers "
+            "with decimal commas, or write decimal points"
         )
     if len(cells) < len(header):
         return [np.nan, np.nan]
@@ -90,7 +92,7 @@ def _number(cell: str, line: int, column: str) -> float:
         return np.nan
     if NUMBER.fullmatch(text):
         return float(text.replace(",", "."))
-    raise ValueError(f"has {text!r} for {column} in line {line}; write a plain number, or leave the cell empty")
+    raise ValueError(f"has {text[:SHOWN]!r} for {column} in line {line}; write a plain number, or leave the cell empty")
 
 
 def _shown(row: Row, columns: dict[str, int]) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 UNICAST = ipaddress.ip_network("2000::/3")
 TUNNELS = tuple(map(ipaddress.ip_network, ("2001::/32", "2002::/16")))
@@ -43,7 +44,7 @@ def is_public(address: str) -> bool:
     carried = _carried(ip) if isinstance(ip, ipaddress.IPv6Address) else []
     if any(not is_public(str(inner)) for inner in carried):
         return False
-    if carried and (ip not in UNICAST or any(ip in tunnel for tunnel in TUNNELS)):
+    if ip.version == 6 and (ip in MAPPED or ip in NAT64 or any(ip in tunnel for tunnel in TUNNELS)):
         return True
     if ip.version == 6 and ip not in UNICAST:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -34,6 +35,10 @@ RESOLVER_THREADS = 64
 KEEP_ALIVE = 2.0
 """Seconds that an idle connection waits for its host's next image; lists name so many hosts that more would pile up."""
 CHUNK = 2**18
+PACKED = ("gzip", "x-gzip", "deflate")
+"""Content encodings that are unpacked though no encoding was asked for."""
+ZLIB_WINDOWS = (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)
+"""How zlib is told to expect a header of gzip or its own, and none, as some servers send `deflate`."""
 
 
 class FetchError(Exception):
@@ -133,13 +138,31 @@ class Fetcher:
             raise FetchError("robots_optout", "X-Robots-Tag", http_status=200)
         if (response.content_length or 0) > self._largest:
             raise FetchError("too_big", f"more than {self._rules.max_megabytes:g} MB", http_status=200)
+        encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        if encoding not in ("", "identity", *PACKED):
+            raise FetchError("not_image", "sent in a Content-Encoding that nobody asked for", http_status=200)
         chunks, size = [], 0
         async for chunk in response.content.iter_any():
             chunks.append(chunk)
             size += len(chunk)
             if size > self._largest:
                 raise FetchError("too_big", f"more than {self._rules.max_megabytes:g} MB", http_status=200)
-        return b"".join(chunks)
+        return self._unpacked(b"".join(chunks)) if encoding in PACKED else b"".join(chunks)
+
+    def _unpacked(self, body: bytes) -> bytes:
+        """Return a body that came packed unasked; of servers that only say so it is as it came."""
+        for window in ZLIB_WINDOWS:
+            unpack = zlib.decompressobj(window)
+            try:
+                found = unpack.decompress(body, self._largest + 1)
+            except zlib.error:
+                continue
+            if len(found) > self._largest:
+                raise FetchError("too_big", f"more than {self._rules.max_megabytes:g} MB", http_status=200)
+            if not unpack.eof:
+                raise FetchError("short_body", "ended before it was whole", http_status=200)
+            return found
+        return body
 
 
 def opted_out(headers: list[str]) -> bool:

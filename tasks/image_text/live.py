@@ -28,6 +28,8 @@ class Tally:
 
     statuses: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
+    unconverted: int = 0
+    """Images that were stored without applying their colour profile."""
 
     def count(self, status: str, size: int) -> None:
         """Count an image."""
@@ -38,10 +40,12 @@ class Tally:
         """Add what another tally gave as JSON."""
         self.statuses.update(facts["status_dict"])
         self.bytes += facts["bytes"]
+        self.unconverted += facts.get("unconverted", 0)
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts."""
-        return {"images": self.statuses.total(), "status_dict": dict(self.statuses), "bytes": self.bytes}
+        facts = {"images": self.statuses.total(), "status_dict": dict(self.statuses), "bytes": self.bytes}
+        return facts | ({"unconverted": self.unconverted} if self.unconverted else {})
 
     def save(self, path: Path) -> None:
         """Leave the counts where `Watch` finds them; who comes in between finds nothing for once."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from configs.image_text import ImageFormat
+from storage.image_files import PNG_SIGNATURE, SOS, Segment, is_cut, jpeg_segments, png_has_all_rows
+from tasks.image_text.colours import UnconvertedError, jpeg_profile, to_srgb
 
 cv2.setNumThreads(1)  # the processes are the parallelism
 Image.MAX_IMAGE_PIXELS = None  # bounded here, by the header
@@ -20,16 +24,19 @@ Image.MAX_IMAGE_PIXELS = None  # bounded here, by the header
 Pixels = NDArray[np.uint8]
 ORIENTATION = 0x0112
 JPEG = b"\xff\xd8\xff"
-SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"RIFF": "WEBP", b"BM": "BMP", b"\0\0\0": "AVIF",
-}  # fmt: skip
-"""Other formats than JPEG by their first bytes; Pillow looks closer, and is allowed that one format only."""
+SIGNATURES = {JPEG: "JPEG", PNG_SIGNATURE: "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
+"""Formats by their first bytes; Pillow looks closer, and is allowed that one format only."""
+EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])")
 QUARTER_TURNS = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}
 """Turns to the left that bring an image of an EXIF orientation upright."""
 MIRRORED = (2, 4, 5, 7)
 """EXIF orientations that are mirrored left to right besides."""
 TEXTURELESS = 1.5
 """Grey levels of standard deviation below which a perceptual hash is noise."""
+MOST_SCANS = 100
+"""Of a JPEG. Encoders make about ten; every further one costs as much as another image of the size."""
+PLACE_IN_MEMORY = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class UnusableError(Exception):
@@ -51,100 +58,171 @@ class Picture:
     original_height: int
     phash: int
     """64-bit perceptual hash of the stored pixels; 0 where the image has too little texture for one."""
+    profile: str = ""
+    """Why its colour profile could not be applied; its pixels are then stored as if they were sRGB."""
+
+
+@dataclass(slots=True)
+class Decoded:
+    """Upright RGB pixels, at least as large as wanted, and the upright image's size."""
+
+    pixels: Pixels
+    width: int
+    height: int
+    profile: str = ""
 
 
 def make_picture(data: bytes, rules: ImageFormat) -> Picture:
     """Decode, check, scale and encode; `UnusableError` where that is not possible."""
-    pixels, size = _decode_jpeg(data, rules) if data.startswith(JPEG) else _decode_other(data, rules)
-    pixels = _fit(pixels, rules)
+    kind = kind_of(data)
+    if kind is None:
+        raise UnusableError("not_image", f"begins with {data[:12]!r}")
+    image = _decode_jpeg(data, rules) if kind == "JPEG" else _decode_with_pillow(data, kind, rules)
+    pixels = _fit(image.pixels, rules)
     height, width = pixels.shape[:2]
     jpeg = simplejpeg.encode_jpeg(pixels, rules.quality, "RGB", "420", fastdct=False)
-    return Picture(jpeg, width, height, *size, perceptual_hash(pixels))
+    return Picture(jpeg, width, height, image.width, image.height, perceptual_hash(pixels), image.profile)
 
 
-def _decode_jpeg(data: bytes, rules: ImageFormat) -> tuple[Pixels, tuple[int, int]]:
-    """Return upright pixels, at least as large as wanted, and the upright image's width and height.
+def kind_of(data: bytes) -> str | None:
+    """Return the format of a file by its first bytes, as Pillow calls it; None for what is no image."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp" and b"avi" in data[8 : int.from_bytes(data[:4], "big")]:
+        return "AVIF"
+    return next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), None)
 
-    Scaling by 1/2, 1/4 or 1/8 happens while decoding. Warnings of the decoder are errors: a truncated image would
-    otherwise come out half grey.
+
+def _decode_jpeg(data: bytes, rules: ImageFormat) -> Decoded:
+    """Decode a JPEG, scaled by 1/2, 1/4 or 1/8 meanwhile where that is enough.
+
+    Warnings of the decoder are errors: a truncated image would otherwise come out half grey.
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
-        raise _undecodable(error) from None
+        raise _undecodable(error, data, "JPEG") from None
     _check_size(width, height, rules)
+    if scans(data) > MOST_SCANS:
+        raise UnusableError("decode_error", f"more than {MOST_SCANS} scans")
     if colours in ("CMYK", "YCCK"):
         return _decode_with_pillow(data, "JPEG", rules)
     wanted_height, wanted_width = _wanted(height, width, rules)
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=wanted_height, min_width=wanted_width, strict=True)
     except ValueError as error:
-        raise _undecodable(error) from None
-    orientation = exif_orientation(data)
+        raise _undecodable(error, data, "JPEG") from None
+    segments = _before_scans(data)
+    pixels, profile = _in_srgb(pixels, data, segments, grey=colours == "Gray")
+    orientation = jpeg_orientation(data, segments)
     if orientation != 1:
         pixels = np.rot90(pixels, QUARTER_TURNS.get(orientation, 0))
         pixels = np.ascontiguousarray(pixels[:, ::-1] if orientation in MIRRORED else pixels)
-    return pixels, (height, width) if orientation >= 5 else (width, height)
+    width, height = (height, width) if orientation >= 5 else (width, height)
+    return Decoded(pixels, width, height, profile)
 
 
-def _undecodable(error: Exception) -> UnusableError:
-    text = " ".join(str(error).split())
-    return UnusableError("truncated" if "remature" in text or "truncated" in text else "decode_error", text)
+def scans(data: bytes) -> int:
+    """Return how many scans a JPEG has."""
+    if data.count(b"\xff\xda") <= MOST_SCANS:  # no more than so many, thumbnails included
+        return data.count(b"\xff\xda")
+    return sum(segment.marker == SOS for segment in jpeg_segments(data))
 
 
-def exif_orientation(data: bytes) -> int:
-    """Return the orientation that a JPEG's EXIF segment declares, 1 (upright) where it has none."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if data[position + 1] == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-            return _orientation_of(data[position + 4 : end])
-        position = end
-    return 1
+def _before_scans(data: bytes) -> list[Segment]:
+    segments = []
+    for segment in jpeg_segments(data):
+        if segment.marker == SOS:
+            break
+        segments.append(segment)
+    return segments
 
 
-def _orientation_of(segment: bytes) -> int:
+def _in_srgb(pixels: Pixels, data: bytes, segments: Sequence[Segment], *, grey: bool) -> tuple[Pixels, str]:
+    """Return RGB pixels of a JPEG as its colour profile has them, or as they are and why that is so."""
+    try:
+        profile = jpeg_profile(data, segments)
+        if not profile:
+            return pixels, ""
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
+        return np.asarray(to_srgb(image, profile)), ""
+    except UnconvertedError as error:
+        return pixels, str(error)
+
+
+def _undecodable(error: Exception, data: bytes, kind: str) -> UnusableError:
+    """Return the status of what a decoder refused; its text holds nothing that changes from run to run."""
+    text = PLACE_IN_MEMORY.sub("", " ".join(str(error).split()))
+    cut = "remature" in text or "truncated" in text or is_cut(data, kind)
+    return UnusableError("truncated" if cut else "decode_error", text)
+
+
+def jpeg_orientation(data: bytes, segments: Sequence[Segment]) -> int:
+    """Return the orientation that a JPEG's EXIF declares, or else its XMP; 1 (upright) where neither does."""
+    contents = [data[start:end] for marker, start, end in segments if marker == 0xE1]
+    declared = next((_exif_orientation(content) for content in contents if content.startswith(EXIF)), None)
+    if declared is None:
+        found = next((XMP_ORIENTATION.search(content) for content in contents if content.startswith(XMP)), None)
+        declared = int(found[1]) if found else 1
+    return declared if 1 <= declared <= 8 else 1
+
+
+def _exif_orientation(segment: bytes) -> int | None:
     exif = Image.Exif()
     try:
         exif.load(segment)
-        value = exif.get(ORIENTATION, 1)
+        value = exif.get(ORIENTATION)
     except (SyntaxError, ValueError, OSError, TypeError):  # damaged metadata turns nothing
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        return None
+    return value if isinstance(value, int) else None
 
 
-def _decode_other(data: bytes, rules: ImageFormat) -> tuple[Pixels, tuple[int, int]]:
-    kind = next((name for start, name in SIGNATURES.items() if data.startswith(start)), None)
-    if kind is None:
-        raise UnusableError("not_image", f"begins with {data[:12]!r}")
-    return _decode_with_pillow(data, kind, rules)
-
-
-def _decode_with_pillow(data: bytes, kind: str, rules: ImageFormat) -> tuple[Pixels, tuple[int, int]]:
-    """Return upright RGB pixels and their width and height; the first frame, transparency on white."""
+def _decode_with_pillow(data: bytes, kind: str, rules: ImageFormat) -> Decoded:
+    """Decode the first frame, transparency on white."""
     try:
         image: Any = Image.open(io.BytesIO(data), formats=(kind,))
     except UnidentifiedImageError:
-        raise UnusableError("not_image", f"begins with {data[:12]!r}") from None
+        cut = is_cut(data, kind)
+        raise UnusableError("truncated" if cut else "not_image", f"begins with {data[:12]!r}") from None
     except Exception as error:  # Pillow's readers raise what they like on damaged headers
-        raise _undecodable(error) from None
+        raise _undecodable(error, data, kind) from None
     width, height = image.size
     _check_size(width, height, rules)
     try:
         image.load()
-        image = _to_rgb(ImageOps.exif_transpose(image))
+        profile = image.info.get("icc_profile") or b""
+        image, unconverted = _to_rgb(ImageOps.exif_transpose(image), profile)
     except Exception as error:
-        raise _undecodable(error) from None
-    return np.asarray(image), image.size
+        raise _undecodable(error, data, kind) from None
+    if is_cut(data, kind) if kind in ("GIF", "AVIF") else kind == "PNG" and not _is_whole_png(data):
+        raise UnusableError("truncated", "ends before it is whole")
+    return Decoded(np.asarray(image), image.width, image.height, unconverted)
 
 
-def _to_rgb(image: Any) -> Any:
+def _is_whole_png(data: bytes) -> bool:
+    """Whether a PNG goes to its end and holds all rows; what is missing comes out black."""
+    return not is_cut(data, "PNG") and png_has_all_rows(data)
+
+
+def _to_rgb(image: Any, profile: bytes) -> tuple[Any, str]:
+    """Return an image as RGB in sRGB, and why its colour profile was not applied where it was not."""
     if image.mode.startswith("I"):  # 16 bits of grey, which a plain conversion would clip
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    transparent = "A" in image.getbands() or "transparency" in image.info
+    grey = image.mode in ("1", "L", "LA", "La")
+    image = image.convert("RGBA") if transparent else image
+    alpha = image.getchannel("A") if transparent else None
+    plain = image if image.mode == "CMYK" else image.convert("L" if grey else "RGB")
+    colours, unconverted = plain.convert("RGB"), ""
+    if profile:
+        try:
+            colours = to_srgb(plain, profile)
+        except UnconvertedError as error:
+            unconverted = str(error)
+    if alpha is not None:
+        colours.putalpha(alpha)
+        colours = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return colours, unconverted
 
 
 def _check_size(width: int, height: int, rules: ImageFormat) -> None:

@@ -25,14 +25,17 @@ from storage.shard_set import OK, Member
 from tasks.image_text.addresses import Endpoint
 from tasks.image_text.crawl import Target, crawl
 from tasks.image_text.fetch import FetchError
+from tasks.image_text.in_time import picture_in_time
 from tasks.image_text.live import LIVE, Tally
 from tasks.image_text.packing import Fate, write_shard
-from tasks.image_text.picture import Picture, UnusableError, make_picture
+from tasks.image_text.picture import Picture, UnusableError
 from tasks.units import UnitOutput
 
 DECODERS = 2
 """Threads per worker that decode, resize and encode, most of the time without Python's lock."""
 REPORT_SECONDS = 0.5
+UNCONVERTED = "its colour profile was not applied"
+"""Detail of a stored image whose colours may be off, with the reason."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -125,30 +128,32 @@ class Collector:
     async def _judge(self, position: int, body: bytes) -> None:
         fate, expected = self.fates[position], self._images[position][0]["sha256"]
         loop = asyncio.get_running_loop()
-        picture = await loop.run_in_executor(self._decoders, judge, fate, body, expected, self._task.image)
+        picture = await loop.run_in_executor(self._decoders, judge, fate, body, expected, self._task)
         if picture is not None:
             self._spool.write(picture.jpeg)
             fate.jpg = Member(self._end, len(picture.jpeg))
             self._end += len(picture.jpeg)
         self.tally.count(fate.status, fate.bytes)
+        self.tally.unconverted += fate.status == OK and bool(fate.detail)
 
     def jpeg(self, fate: Fate) -> bytes:
         """Return the JPEG of a stored image whose member is still the one in the spool."""
         return os.pread(self._spool.fileno(), fate.jpg.size, fate.jpg.offset)
 
 
-def judge(fate: Fate, body: bytes, expected: str, rules: ImageFormat) -> Picture | None:
+def judge(fate: Fate, body: bytes, expected: str, task: ShardTask) -> Picture | None:
     """Note what a body is, and return the image to store if it is one."""
     fate.bytes, fate.sha256 = len(body), hashlib.sha256(body).hexdigest()
     if expected and fate.sha256 != expected:
         fate.status, fate.detail = "hash_mismatch", f"{expected} was expected"
         return None
     try:
-        picture = make_picture(body, rules)
+        picture = picture_in_time(body, task.image, task.fetching.deadline_seconds)
     except UnusableError as error:
         fate.status, fate.detail = error.status, error.detail
         return None
     fate.status, fate.phash = OK, picture.phash
+    fate.detail = f"{UNCONVERTED}: {picture.profile}" if picture.profile else ""
     fate.width, fate.height = picture.width, picture.height
     fate.original_width, fate.original_height = picture.original_width, picture.original_height
     fate.stored_sha256 = hashlib.sha256(picture.jpeg).hexdigest()

@@ -135,4 +135,6 @@ def _result(records: Sequence[UnitRecord], statuses: Counter[str]) -> StageResul
         **{status: count for count, status in failures},
         "received": sum(record.result["bytes"] for record in records),
     }
+    if unconverted := sum(record.result.get("unconverted", 0) for record in records):
+        counts["stored_without_applying_their_colour_profile"] = unconverted
     return StageResult(counts, metrics={"share_stored": round(statuses[OK] / images, 4) if images else 0.0})

@@ -15,7 +15,11 @@ from storage.raw import RawInput, find_files
 from tasks.session import Pending
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
-SUFFIXES = {"tsv": (".tsv", ".tsv.gz", ".txt"), "parquet": (".parquet",), "webdataset": (".tar",)}
+SUFFIXES = {
+    "tsv": (".tsv", ".tsv.gz", ".txt"),
+    "parquet": (".parquet",),
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+}
 SAMPLE_COLUMNS = {
     "pixmo_cap": Columns(url="image_url", caption="caption"),
     "pixmo_qa": Columns(url="image_url", sha256="image_sha256", question="question", answer="answer"),
@@ -60,6 +64,27 @@ def _folder_files(source: ImageFolder) -> list[Path]:
             f"source.path: {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); give the folder that does"
         )
     return sorted({captions, *images})
+
+
+def passed_over(source: ImageFolder) -> list[str]:
+    """Return what lies in an image folder and is not used, each with the reason; hidden files are told elsewhere."""
+    folder, captions = _absolute(source.path), _absolute(source.captions)
+    found: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        found.append(f"{Path(error.filename).name} (a folder that may not be read)")
+
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place, name)
+            if name.startswith(".") or path == captions or (is_image(path) and path.is_file()):
+                continue
+            reason = (
+                "no image by its name" if path.is_file() else "a link to nothing" if path.is_symlink() else "no file"
+            )
+            found.append(f"{path.relative_to(folder).as_posix()} ({reason})")
+    return found
 
 
 def _absolute(path: str) -> Path:

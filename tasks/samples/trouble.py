@@ -91,7 +91,7 @@ def troubles(good: str) -> dict[str, Trouble]:
             Page(headers={"X-Robots-Tag": "otherbot: all, millrace: noindex"}, file=good), "robots_optout"
         ),
         "noai_for_others": Trouble(Page(headers={"X-Robots-Tag": "otherbot: noai"}, file=good), "ok"),
-        "gzip": Trouble(Page(file=own["packed.jpg"], headers={"Content-Encoding": "gzip"}), "not_image"),
+        "gzip": Trouble(Page(file=own["packed.jpg"], headers={"Content-Encoding": "br"}), "not_image"),
         **redirects,
     }
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from inspect import isabstract
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import ValidationError
 from torch import nn
 
 from configs.quantise import QuantiseRecipe
@@ -26,6 +28,15 @@ ONNX = "model.onnx"
 """A network, or the most of it, for ONNX Runtime."""
 FAMILIES = ("tasks",)
 """Packages in which `config.json` may name a family's `Release`, and what computes in place of its network."""
+
+
+AGAIN = "get or make the model again"
+LONGEST_REASON = 500
+"""Characters of what is wrong with a description."""
+
+
+class ReleaseError(ValueError):
+    """A folder that holds no released model that can be used; its message is a sentence."""
 
 
 class Release(ABC):
@@ -55,54 +66,83 @@ class Release(ABC):
         Raises:
             ValueError: the folder holds none, one of another family, or weights that do not fit it.
         """
-        try:
-            config = json.loads((folder / CONFIG).read_text())
-        except FileNotFoundError:
-            raise ValueError(f"{folder} is no released model: it has no {CONFIG}") from None
-        family = _family(folder, config.get("release", ""))
+        config = _config(folder)
+        family = _family(folder, config.get("release"))
         if not issubclass(family, cls):
-            raise ValueError(f"{folder} is a {family.__name__}, and a {cls.__name__} is needed; name another model")
+            raise ReleaseError(f"{folder} is a {family.__name__}, and a {cls.__name__} is needed; name another model")
         if config.get(PACKED):
             release = _packed(family, config, folder)
         else:
-            release = family.restore(config["model"], config["weights"], folder)
-            load_weights(folder / WEIGHTS, release.network, frozenset(config["left_out"]))
+            with _described(folder):
+                release = family.restore(config["model"], config["weights"], folder)
+                left_out = frozenset(config["left_out"])
+            load_weights(folder / WEIGHTS, release.network, left_out)
         if config.get(COMPUTED_BY):
             release = replace(release, network=_computed(folder, config[COMPUTED_BY], release.network))
         release.network.eval()
         return release
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ReleaseError(f"{folder} is no released model: it has no {CONFIG}") from None
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ReleaseError(f"{path} holds no JSON object; {AGAIN}")
+    return config
+
+
+@contextlib.contextmanager
+def _described(folder: Path) -> Iterator[None]:
+    """Make one sentence of whatever is wrong with what `config.json` says of a model; a disk tells of itself."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ReleaseError) or (isinstance(error, OSError) and error.errno):
+            raise
+        problems = error.errors() if isinstance(error, ValidationError) else ()
+        why = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
+        told = " ".join((why or f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
+        raise ReleaseError(f"{folder / CONFIG} describes no model that can be built here ({told}); {AGAIN}") from error
+
+
 def _packed(family: type[Any], config: Mapping[str, Any], folder: Path) -> Any:
     """Return a release whose weights are packed; no exact weights are made on the way."""
     from tasks.quantise.packing import read_packed, without_memory
 
-    with without_memory():
-        release = family.restore(config["model"], config["weights"], folder)
-    read_packed(folder / WEIGHTS, release.network, QuantiseRecipe.model_validate(config[PACKED]))
+    with _described(folder):
+        recipe = QuantiseRecipe.model_validate(config[PACKED])
+        with without_memory():
+            release = family.restore(config["model"], config["weights"], folder)
+    read_packed(folder / WEIGHTS, release.network, recipe)
     return release
 
 
-def _family(folder: Path, path: str) -> type[Any]:
+def _family(folder: Path, path: object) -> type[Any]:
     family = _named(path)
-    if not (isinstance(family, type) and issubclass(family, Release)):
-        raise ValueError(f"{folder / CONFIG} does not say of what family the model is; train it again")
+    if not (isinstance(family, type) and issubclass(family, Release)) or isabstract(family):
+        raise ReleaseError(f"{folder / CONFIG} does not say of what family the model is; train it again")
     return family
 
 
-def _computed(folder: Path, path: str, network: nn.Module) -> nn.Module:
+def _computed(folder: Path, path: object, network: nn.Module) -> nn.Module:
     """Return what computes in place of a network."""
     by = _named(path)
     if by is None:
-        raise ValueError(f"{folder / CONFIG} says that {path!r} computes, which does not exist here; make it again")
-    found: nn.Module = by(network, folder / ONNX)
-    return found
+        raise ReleaseError(f"{folder / CONFIG} says that {path!r} computes, which does not exist here; make it again")
+    with _described(folder):
+        found: nn.Module = by(network, folder / ONNX)
+        return found
 
 
-def _named(path: str) -> Any:
+def _named(path: object) -> Any:
     """Return what `config.json` names, none where that is not in the packages that it may name."""
-    if path.split(".")[0] in FAMILIES:
-        with contextlib.suppress(ImportError, AttributeError):
+    if isinstance(path, str) and path.split(".")[0] in FAMILIES:
+        with contextlib.suppress(ImportError, AttributeError, ValueError):
             return imported(path)
     return None
 
@@ -111,7 +151,7 @@ def referred(folder: Path, name: str) -> Path:
     """Return the folder of an asset that a release in `folder` refers to as kind/key; `ValueError` if it is gone."""
     place = folder.parent.parent / name
     if not place.is_dir():
-        raise ValueError(f"{name}, which {folder.parent.name}/{folder.name} was made from, is gone; make it again")
+        raise ReleaseError(f"{name}, which {folder.parent.name}/{folder.name} was made from, is gone; make it again")
     return place
 
 

@@ -15,7 +15,9 @@ from configs.weather import Recipe, StoreLayout
 from storage.hashing import digest
 from storage.window_store import SIDE_ARRAYS
 from tasks.era5 import rows, source_files
+from tasks.era5.accumulation import Evidence
 from tasks.era5.block import block_identity, list_blocks, write_block
+from tasks.era5.channels import Channel
 from tasks.era5.source_files import SourceFiles
 from tests.era5.raw_files import (
     LATITUDE,
@@ -329,6 +331,78 @@ def test_packing_noise_and_dry_days_prove_nothing(tmp_path: Path, kind: str) -> 
     assert ingest(tmp_path, path, recipe=both).total("valid") == 96
 
 
+def evidence_of(store: Store, name: str) -> Evidence:
+    found = Evidence()
+    for report in store.reports:
+        found.merge(report.changes[name])
+    return found
+
+
+def channel_of(path: Path, wanted: Recipe) -> Channel:
+    return scan(path).timeline(wanted).channels[0]
+
+
+@pytest.mark.input_shape(format="NetCDF", shape="ERA5-Land totals that sink by the noise of packing", outcome="read")
+def test_totals_that_sink_by_packing_noise_are_totals(tmp_path: Path) -> None:
+    times = hours("2024-06-01T00", 96)
+    dice = np.random.default_rng(0)
+    drizzle = dice.uniform(0, 1e-5, (96, 6, 8)) * (dice.random((96, 1, 1)) < 0.5)  # nothing in half of all hours
+    clean = totals(drizzle, times)
+    tp = (clean + dice.uniform(-2e-8, 2e-8, clean.shape)).astype(np.float32)
+    path = write_cds(tmp_path / "land.nc", {"tp": tp}, times, units="m", step_type="accum")
+    assert (np.diff(tp, axis=0) < 0).mean() > 0.1, "it does sink"
+    wanted = recipe({"variable": "tp", "accumulation": "since_00utc", "rate": True})
+    store = ingest(tmp_path, path, recipe=wanted)
+    after = times[1:].astype("M8[h]").astype(int) % 24 != 1
+    rate = np.diff(tp, axis=0)[after] / np.float32(3600)
+    got = stored(store, "tp").sel(time=times[1:][after].astype("M8[ns]")).values
+    np.testing.assert_array_equal(got, rate)
+    assert evidence_of(store, "tp").form() == "totals since 00 UTC"
+    assert "declare since_00utc" in (
+        evidence_of(store, "tp").contradiction(channel_of(path, recipe({"variable": "tp", "accumulation": "hourly"})))
+        or ""
+    )
+    with pytest.raises(ValueError, match=r"never falls from .* it looks like a total since 00 UTC"):
+        ingest(tmp_path / "hourly", path, recipe=recipe({"variable": "tp", "accumulation": "hourly"}))
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.8, 0.97])
+@pytest.mark.input_shape(format="NetCDF", shape="hourly rain that grows until midnight and dies down", outcome="read")
+def test_hourly_rain_that_grows_until_midnight_is_hourly(tmp_path: Path, decay: float) -> None:
+    times = hours("2024-06-01T01", 48)
+    rain = np.r_[np.arange(1, 25) / 24, decay ** np.arange(1, 25)][:, None, None]
+    rain = (rain * np.random.default_rng(0).uniform(1e-3, 5e-3, (6, 8))).astype(np.float32)
+    path = write_cds(tmp_path / "era5.nc", {"tp": rain}, times, units="m", step_type="accum")
+    wanted = recipe({"variable": "tp", "accumulation": "hourly"})
+    store = ingest(tmp_path, path, recipe=wanted)
+    np.testing.assert_array_equal(stored(store, "tp").sel(time=times.astype("M8[ns]")).values, rain)
+    assert evidence_of(store, "tp").contradiction(channel_of(path, wanted)) is None
+    assert evidence_of(store, "tp").form() == "hourly values"
+
+
+def test_a_day_alone_that_only_grows_is_not_taken_for_hourly(tmp_path: Path) -> None:
+    times = hours("2024-06-01T01", 24)
+    path = write_cds(tmp_path / "a.nc", {"ssrd": totals(sunshine(times), times)}, times, step_type="accum")
+    wanted = ssrd("hourly", rate=False)
+    store = ingest(tmp_path, path, recipe=wanted)
+    assert "declare since_00utc" in (evidence_of(store, "ssrd").contradiction(channel_of(path, wanted)) or "")
+
+
+@pytest.mark.input_shape(format="NetCDF", shape="totals since 06 and 18 UTC", outcome="refused")
+def test_totals_with_other_resets_are_named_by_them(tmp_path: Path) -> None:
+    times = hours("2024-06-01T00", 72)
+    rain = np.random.default_rng(0).uniform(1e-4, 1e-3, (72, 6, 8)).cumsum(axis=0)
+    start = (np.arange(72) - 7) // 12 * 12 + 6
+    tp = (rain - np.where(start[:, None, None] < 0, 0, rain[np.maximum(start, 0)])).astype(np.float32)
+    path = write_cds(tmp_path / "forecast.nc", {"tp": tp}, times, units="m", step_type="accum")
+    wanted = recipe({"variable": "tp", "accumulation": "hourly"})
+    evidence = evidence_of(ingest(tmp_path, path, recipe=wanted), "tp")
+    assert evidence.form() == "totals since 06 and 18 UTC"
+    assert "totals since 06 and 18 UTC, which cannot be stored" in (
+        evidence.contradiction(channel_of(path, wanted)) or ""
+    )
+
+
 def test_nan_policies(tmp_path: Path) -> None:
     values = field(24)
     path = write_cds(tmp_path / "sst.nc", {"sst": values}, DAY)
@@ -339,17 +413,27 @@ def test_nan_policies(tmp_path: Path) -> None:
         ingest(tmp_path / "refused", path, recipe=recipe({"variable": "sst", "nan": "error"}))
 
 
-def test_bit_rounding_keeps_nan_and_infinity(tmp_path: Path) -> None:
+def test_bit_rounding_keeps_nan(tmp_path: Path) -> None:
     values = field(24)
-    values[0, 0, :4] = np.inf, -np.inf, np.nan, 0
+    values[0, 0, 2:4] = np.nan, 0
     values[0, 1].view(np.uint32)[:] = 0x7FFFFFFF  # a NaN whose rounding would overflow
     path = write_cds(tmp_path / "a.nc", {"t2m": values}, DAY)
     got = stored(ingest(tmp_path, path, recipe=recipe({"variable": "t2m", "keepbits": 7})), "t2m").values
     np.testing.assert_array_equal(np.isnan(got), np.isnan(values))
     np.testing.assert_allclose(got, values, rtol=2**-8)
-    finite = got[np.isfinite(got)]
-    assert not (finite.view(np.uint32) & 0xFFFF).any()
-    assert np.isinf(got).sum() == 2
+    assert not (got[~np.isnan(got)].view(np.uint32) & 0xFFFF).any()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e20, -3.4e38])
+@pytest.mark.input_shape(format="NetCDF", shape="infinities, or huge values that no attribute marks", outcome="refused")
+def test_values_that_are_none_are_refused_by_file_and_time(tmp_path: Path, value: float) -> None:
+    values = field(24)
+    values[5, 1, 2] = value
+    path = write_cds(tmp_path / "a.nc", {"t2m": values}, DAY)
+    with pytest.raises(
+        ValueError, match=r"a\.nc: t2m has the value .* at 2024-01-01T05:00 UTC; if it stands for missing"
+    ):
+        ingest(tmp_path, path)
 
 
 def test_damage_found_while_reading_names_file_and_variable(tmp_path: Path) -> None:

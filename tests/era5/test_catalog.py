@@ -252,7 +252,6 @@ def edit(source: Path, target: Path, change: str) -> Path:
         ("missing time", "has missing values in its time coordinate"),
         ("ensemble", "holds 2 ensemble members"),
         ("projected", "has a latitude with two dimensions"),
-        ("point", "has no latitude axis"),
         ("steps", "has a valid_time with two dimensions"),
         ("shuffled latitude", "has latitudes in no order"),
     ],

@@ -6,6 +6,7 @@ import io
 import random
 import shutil
 import time
+import zipfile
 from datetime import date
 from pathlib import Path
 
@@ -145,6 +146,65 @@ def test_bad_files_are_all_named_at_once_and_can_be_skipped(store, tmp_path, era
         assert word in str(error.value)
     windows, _ = ingest(store, raw, bad="skip")
     assert xr.open_zarr(windows.folder).sizes["time"] == 24
+
+
+@pytest.mark.input_shape(format="NetCDF", shape="a file that is replaced while it is read", outcome="refused")
+@pytest.mark.parametrize("when", ["before the headers", "before the planes"])
+def test_a_file_that_is_replaced_after_it_was_hashed_ends_the_run(store, tmp_path, when):
+    path = write_days(tmp_path / "raw", "a.nc", "2024-01-01", 1)
+    session = Session(store, Silent())
+
+    def replace() -> None:
+        write_days(tmp_path / "other", "b.nc", "2024-01-01", 1, seed=5).replace(path)
+
+    def run() -> None:
+        with session.active():
+            raw = raw_input("files", [path])
+            if when == "before the headers":
+                replace()
+            catalog = era5_catalog(raw=raw, on_bad_file="skip")
+            replace()
+            era5_windows(raw=raw, catalog=catalog, recipe=Recipe(), layout=LAYOUT)
+
+    with pytest.raises(ValueError, match=r"a\.nc was changed after it had been hashed"):
+        run()
+    assert not store.assets("era5_windows")
+    windows, _ = ingest(store, tmp_path / "raw")
+    np.testing.assert_array_equal(xr.open_zarr(windows.folder).data.values[:, 0], field(24, seed=5))
+
+
+@pytest.mark.input_shape(format="NetCDF", shape="a ZIP with one bad member, on_bad_file: skip", outcome="read")
+def test_a_bad_member_does_not_take_the_good_ones_along(store, tmp_path):
+    good = write_days(tmp_path / "parts", "good.nc", "2024-01-01", 1).read_bytes()
+    (tmp_path / "raw").mkdir()
+    with zipfile.ZipFile(tmp_path / "raw" / "both.zip", "w") as archive:
+        archive.writestr("bad.nc", good[:3000])
+        archive.writestr("good.nc", good)
+    with pytest.raises(ValueError, match=r"both\.zip is a ZIP archive whose member bad\.nc is a damaged .*skip"):
+        ingest(store, tmp_path / "raw")
+    windows, _ = ingest(store, tmp_path / "raw", bad="skip")
+    np.testing.assert_array_equal(xr.open_zarr(windows.folder).data.values[:, 0], field(24))
+
+
+@pytest.mark.input_shape(format="NetCDF", shape="data that begin within a shard, e.g. at 22:00", outcome="read")
+@pytest.mark.parametrize(
+    "times", [hours("2024-01-01T22", 8), np.arange("2023-12", "2024-12", dtype="M8[M]").astype("M8[s]")]
+)
+def test_splits_begin_at_the_first_step_with_data(store, tmp_path, times):
+    (tmp_path / "raw").mkdir()
+    values = field(len(times))
+    write_cds(tmp_path / "raw" / "a.nc", {"t2m": values}, times)
+    windows, _ = ingest(store, tmp_path / "raw")
+    config = WindowConfig(time=8, height=6, width=8, max_nan_share=1)
+    with Session(store, Silent()).active():
+        training = era5_training_set(
+            store=windows, windows=config, splits=SplitConfig(validation_share=0, test_share=0)
+        )
+    assert training.manifest.counts["windows_train"] == 1 + (len(times) - 8) // 4
+    assert training.manifest.counts["left_out_missing_steps"] == 0
+    first = WindowDataset(windows.folder, training.folder, "train")[0]
+    assert first["valid"].all() or np.isnan(values[:8]).any()
+    assert int(first["time"]) == int(times[7].astype("M8[s]").astype(np.int64))
 
 
 def test_killed_ingest_resumes_and_ends_byte_identical(tmp_path):

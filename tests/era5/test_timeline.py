@@ -36,7 +36,7 @@ def offered(timeline: Timeline, channel: str) -> dict[str, list[str]]:
         (np.array(["2024-01-01T06:30"], "M8[s]"), 3600, 1),
         (np.array(["2023-10-01", "2023-12-01", "2024-01-01"], "M8[s]"), "months", 4),
         (np.array(["2023-01-15T12", "2023-02-15T12", "2023-03-15T12"], "M8[s]"), "months", 3),
-        (np.array(["2023-01-31", "2023-02-28", "2023-03-31"], "M8[s]"), 86400, 60),
+        (np.array(["2023-01-02", "2023-02-28", "2023-03-31"], "M8[s]"), 86400, 89),
         (hours("2024-01-01T12", 4, step=24), 86400, 4),
         (np.array(["2024-01-01T00:00", "2024-01-01T00:30", "2024-01-01T01:00"], "M8[s]"), 1800, 3),
     ],
@@ -47,6 +47,51 @@ def test_cadence_follows_from_the_times(tmp_path: Path, times: np.ndarray, step:
     assert (timeline.cadence.step if timeline.cadence.unit == "seconds" else "months") == step
     assert timeline.length == length
     assert set(times.astype(np.int64)) <= set(timeline.times)
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        pytest.param(
+            ["2023-12-16T12", "2024-01-16T12", "2024-02-15T12", "2024-03-16T12", "2024-04-16T00"],
+            marks=pytest.mark.input_shape(format="NetCDF", shape="monthly means stamped in mid-month", outcome="read"),
+        ),
+        pytest.param(
+            ["2023-12-01T00", "2024-01-01T06", "2024-02-01T00", "2024-03-01T06", "2024-04-01T00"],
+            marks=pytest.mark.input_shape(
+                format="NetCDF", shape="monthly means at 00 UTC of one month and 06 UTC of the next", outcome="read"
+            ),
+        ),
+        ["2023-12-31T00", "2024-01-31T00", "2024-02-29T00", "2024-03-31T00", "2024-04-30T00"],
+        ["2023-12-31T23:30", "2024-01-31T23:30", "2024-02-29T23:30", "2024-03-31T23:30", "2024-04-30T23:30"],
+    ],
+)
+def test_monthly_means_are_calendar_months_wherever_they_are_stamped(tmp_path: Path, stamps: list[str]) -> None:
+    path = write_cds(tmp_path / "a.nc", {"t2m": field(5)}, np.array(stamps, "M8[s]"))
+    timeline = scan(path).timeline(layout=StoreLayout(shard_time=1, chunk_time=1))
+    assert (timeline.cadence.unit, timeline.length) == ("months", 5)
+    assert timeline.times.astype("M8[s]").astype("M8[D]").astype(str).tolist() == [
+        "2023-12-01", "2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01",
+    ]  # fmt: skip
+    assert timeline.coverage()[0].all()
+
+
+@pytest.mark.input_shape(format="NetCDF", shape="stamps at :00 in one file and :30 in another", outcome="refused")
+def test_two_clocks_are_two_sources(tmp_path: Path) -> None:
+    times = hours("2024-01-01T00", 24)
+    whole = write_cds(tmp_path / "whole.nc", {"t2m": field(24)}, times)
+    half = write_cds(tmp_path / "half.nc", {"u10": field(24)}, times + 1800)
+    with pytest.raises(ValueError, match=r"\.nc at minute (0|30) and .*\.nc at minute (30|0) are two sources"):
+        scan(whole, half).timeline()
+    shifted = write_cds(tmp_path / "shifted.nc", {"u10": field(4)}, hours("2024-01-01T03", 4, 6))
+    six = write_cds(tmp_path / "six.nc", {"t2m": field(4)}, hours("2024-01-01T00", 4, 6))
+    with pytest.raises(ValueError, match=r"t2m of six\.nc and u10 of shifted\.nc are two sources"):
+        scan(six, shifted).timeline()
+    assert scan(whole, half).timeline(recipe("u10")).cadence.step == 3600
+    by_hour = [
+        write_cds(tmp_path / f"{h}.nc", {"t2m": field(3)}, hours(f"2024-01-01T{h:02}", 3, 24)) for h in (0, 6, 12, 18)
+    ]
+    assert scan(*by_hour).timeline().cadence.step == 6 * 3600
 
 
 def test_a_time_off_the_cadence_is_named(tmp_path: Path) -> None:
