@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -22,7 +23,10 @@ class Columns(Config):
     question: TableColumn | None = None
     """A question about the image; needs `answer`."""
     answer: TableColumn | None = None
-    """The answer to `question`."""
+    """The answer to `question`, or to what `question_from` asks."""
+    question_from: str | None = None
+    """A question that is made of other columns, named in braces, for lists that have none: of PixMo count and points
+    `How many {label} are there?`, with `count` as the answer."""
     sha256: TableColumn | None = None
     """SHA-256 of the image's bytes, which is then checked."""
     keep: tuple[TableColumn, ...] = ()
@@ -30,11 +34,19 @@ class Columns(Config):
     several_captions: bool = False
     """The column `caption` holds a list of captions in each row; every one becomes a row of its own."""
 
+    def asked_about(self) -> tuple[str, ...]:
+        """Return the columns that `question_from` names."""
+        return tuple(re.findall(r"{([^{}]+)}", self.question_from or ""))
+
     @model_validator(mode="after")
     def _text(self) -> Self:
-        if (self.question is None) != (self.answer is None):
+        if self.question and self.question_from:
+            raise ValueError("question names a column, and question_from makes one of others; give one of the two")
+        if bool(self.question or self.question_from) != bool(self.answer):
             raise ValueError("question and answer belong together; name both columns or none")
-        if self.caption is None and self.question is None:
+        if self.question_from and not self.asked_about():
+            raise ValueError(f"question_from {self.question_from!r} names no column in braces, e.g. {{label}}")
+        if self.caption is None and self.answer is None:
             raise ValueError("name the column that holds the caption, or those of question and answer")
         return self
 
@@ -74,7 +86,10 @@ class ImageFolder(Config):
     path: str
     """The folder of images; searched with its subfolders."""
     captions: str
-    """Tab-separated list of file name (relative to `path`) and caption, one row per caption."""
+    """Tab-separated list of file name (relative to `path`) and caption, one row per caption; or questions with answers
+    as JSON, in the form of VQAv2, GQA, TextVQA, or a list of objects with file, question and answer."""
+    questions: str | None = None
+    """Questions in a JSON file of their own, as VQAv2 has them beside its annotations."""
 
 
 class ShardFolder(Config):

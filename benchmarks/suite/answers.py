@@ -2,7 +2,7 @@
 
 The trm_vlm pipeline with its profile `scenes`: six thousand generated scenes with questions about counts, colours,
 shapes, places, relations, and yes or no. An encoder is aligned with what is said of the images, from random weights;
-then decoders are trained on what it saw, three seeds each: TRM, a plain decoder of equal parameters, and a blind one.
+then decoders are trained on what it saw: TRM, a plain decoder of equal parameters, and a blind one.
 On questions about test scenes, which no training saw: exact match, against the blind decoder, the majority's answer and
 other images, and TRM against the plain decoder. Intervals (95 %) come from resampling images.
 

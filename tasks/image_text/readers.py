@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from configs.image_text import Columns
+from tasks.image_text.annotations import Annotations, is_annotations
 from tasks.image_text.row import Moved, Rows, without_nul
 from tasks.image_text.sources import ListFile, is_image
 from tasks.image_text.tables import read_parquet
@@ -44,6 +45,12 @@ def _open_lists(files: Sequence[ListFile], reading: Mapping[str, Any], moved: Mo
             )
         case "folder":
             images = {file.name: file for file in files if is_image(file)}
-            yield from (OpenList(f, read_captions(f.path, images, moved)) for f in files if not is_image(f))
+            lists = [file for file in files if not is_image(file)]
+            annotations = Annotations([file for file in lists if is_annotations(file)], images)
+            for file in lists:
+                read = (
+                    annotations.rows(file, moved) if is_annotations(file) else read_captions(file.path, images, moved)
+                )
+                yield OpenList(file, read)
         case kind:
             raise AssertionError(f"unknown kind of list {kind}")

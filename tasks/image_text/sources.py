@@ -58,17 +58,21 @@ def _folder_files(source: ImageFolder) -> list[Path]:
         raise ValueError(f"source.path: there is no folder {folder}; give the one that holds the images")
     if not captions.is_file() or is_image(captions):
         raise ValueError(f"source.captions: there is no list {captions}; give one of file name, tab, caption")
+    lists = {captions} | ({_absolute(source.questions)} if source.questions else set())
+    if gone := [path for path in lists if not path.is_file()]:
+        raise ValueError(f"source.questions: there is no file {gone[0]}; give the JSON file of questions")
     images = [path for path in folder.rglob("*") if path.name[0] != "." and is_image(path) and path.is_file()]
     if not images:
         raise ValueError(
             f"source.path: {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); give the folder that does"
         )
-    return sorted({captions, *images})
+    return sorted({*lists, *images})
 
 
 def passed_over(source: ImageFolder) -> list[str]:
     """Return what lies in an image folder and is not used, each with the reason; hidden files are told elsewhere."""
-    folder, captions = _absolute(source.path), _absolute(source.captions)
+    folder = _absolute(source.path)
+    lists = [_absolute(path) for path in (source.captions, source.questions) if path]
     found: list[str] = []
 
     def unreadable(error: OSError) -> None:
@@ -78,7 +82,7 @@ def passed_over(source: ImageFolder) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(place, name)
-            if name.startswith(".") or path == captions or (is_image(path) and path.is_file()):
+            if name.startswith(".") or path in lists or (is_image(path) and path.is_file()):
                 continue
             reason = (
                 "no image by its name" if path.is_file() else "a link to nothing" if path.is_symlink() else "no file"
@@ -122,7 +126,7 @@ def list_names(raw: Any, source: Source) -> Any:
 def reading(source: Source) -> dict[str, Any]:
     """Return what of a source's settings shapes its rows; where files lie does not."""
     if not isinstance(source, SampleScenes):
-        return source.model_dump(mode="json", exclude={"path", "paths", "captions"})
+        return source.model_dump(mode="json", exclude={"path", "paths", "captions", "questions"})
     if columns := SAMPLE_COLUMNS.get(source.layout):
         return {"kind": "parquet", "columns": columns.model_dump(mode="json")}
     return {"kind": "tsv", "order": "url_first"}

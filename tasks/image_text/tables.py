@@ -22,7 +22,7 @@ TAGS = re.compile(r"\[(?:USER|ASSISTANT)\]", re.IGNORECASE)
 def read_parquet(path: Path, columns: Columns, moved: Moved) -> Rows:
     """Read the named columns of a parquet file, batch by batch."""
     named = (columns.url, columns.caption, columns.question, columns.answer, columns.sha256)
-    names = list(dict.fromkeys((*filter(None, named), *columns.keep)))
+    names = list(dict.fromkeys((*filter(None, named), *columns.asked_about(), *columns.keep)))
     try:
         with pq.ParquetFile(path) as file:
             _check(path.name, file.schema_arrow, names, columns)
@@ -48,6 +48,8 @@ def _check(name: str, schema: pa.Schema, names: list[str], columns: Columns) -> 
     for role in ("url", "caption", "question", "answer", "sha256"):
         if column := getattr(columns, role):
             _check_text(name, column, schema.field(column).type, several=role == "caption" and columns.several_captions)
+    for column in columns.asked_about():
+        _check_text(name, column, schema.field(column).type, several=False)
     if odd := [column for column in columns.keep if not _is_json(schema.field(column).type)]:
         raise ValueError(
             f"{name}: column {odd[0]} holds {schema.field(odd[0]).type}, which JSON has no word for; take it out of "
@@ -124,6 +126,7 @@ def _of_record(record: Mapping[str, Any], caption: Any, columns: Columns) -> Row
     values = [record[name] if name else "" for name in (columns.url, columns.question, columns.answer)]
     try:
         url, question, answer, caption = (_text(value) for value in (*values, caption))
+        question = question or _made(record, columns)
     except UnicodeDecodeError:
         return drop("not_utf8", " ".join(map(str, values)))
     sha256 = _digest(record[columns.sha256]) if columns.sha256 else ""
@@ -142,6 +145,15 @@ def _of_record(record: Mapping[str, Any], caption: Any, columns: Columns) -> Row
     except ValueError:
         return drop("bad_extra", shown)
     return Row(url, "", sha256, caption, question, answer, False, extra)
+
+
+def _made(record: Mapping[str, Any], columns: Columns) -> str:
+    """Return the question that is made of other columns; none where one of them is empty."""
+    values = {name: _text(record[name]) for name in columns.asked_about()}
+    question = columns.question_from or ""
+    for name, value in values.items():
+        question = question.replace(f"{{{name}}}", value)
+    return question if all(values.values()) else ""
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,113 @@
+"""Questions about images: annotations of public data sets, and questions made of columns."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from configs.image_text import Columns, ImageFolder
+from tasks.image_text.sources import source_files
+from tests.conftest import shared_data
+from tests.image_text.lists import dropped, read, rows
+from tests.image_text.test_lists_odd import shape, table
+
+PICTURES = ("COCO_val2014_000000000042.jpg", "2370799.jpg", "0054c91397f2fe05.jpg")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "images"
+    place.mkdir()
+    for number, name in enumerate(PICTURES):
+        Image.new("RGB", (40, 40), (50 * number, 9, 9)).save(place / name)
+    return place
+
+
+def asked(tmp_path, folder, content, questions=None):
+    """Write annotations and return (question, answer) of all rows, with the reasons of those that are dropped."""
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    beside = None
+    if questions is not None:
+        (tmp_path / "questions.json").write_text(json.dumps(questions))
+        beside = str(tmp_path / "questions.json")
+    asset = read(tmp_path, ImageFolder(path=str(folder), captions=str(tmp_path / "annotations.json"), questions=beside))
+    return [(row["question"], row["answer"]) for row in rows(asset)], list(dropped(asset).values())
+
+
+@shape("VQAv2: annotations, questions beside them", "read", "JSON annotations")
+def test_vqa_joins_its_questions_by_their_id(tmp_path, folder):
+    answers = [{"answer": text, "answer_confidence": "yes", "answer_id": k} for k, text in enumerate(["red", "pink"])]
+    annotation = {"question_id": 1, "image_id": 42, "multiple_choice_answer": "red", "answers": answers}
+    found, reasons = asked(
+        tmp_path, folder,
+        {"annotations": [annotation, annotation | {"image_id": 43}, annotation | {"question_id": 2}], "info": {}},
+        {"questions": [{"question_id": 1, "image_id": 42, "question": "What colour?"}], "task_type": "Open-Ended"},
+    )  # fmt: skip
+    assert found == [("What colour?", "red")]
+    assert sorted(reasons) == ["no_such_file", "no_text"]
+
+
+@shape("GQA: questions by id", "read", "JSON annotations")
+def test_gqa_names_images_by_their_number(tmp_path, folder):
+    content = {"0201": {"imageId": "2370799", "question": "Is it dark?", "answer": "yes", "fullAnswer": "Yes, it is."}}
+    assert asked(tmp_path, folder, content) == ([("Is it dark?", "yes")], [])
+
+
+@shape("TextVQA: ten answers, the most frequent counts", "read", "JSON annotations")
+def test_of_several_answers_the_most_frequent_counts(tmp_path, folder):
+    row = {
+        "image_id": "0054c91397f2fe05",
+        "question": "what brand?",
+        "answers": ["nokia", "toshiba", "toshiba", "nokia"],
+    }
+    found, reasons = asked(tmp_path, folder, {"data": [row, {**row, "answers": []}], "dataset_name": "textvqa"})
+    assert found == [("what brand?", "nokia")]
+    assert reasons == ["no_text"]
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    pytest.param("{", "no readable JSON", marks=shape("cut JSON", "refused", "JSON annotations")),
+    pytest.param('{"a": 1}', "no file of questions and answers",
+                 marks=shape("other JSON", "refused", "JSON annotations")),
+])  # fmt: skip
+def test_other_json_is_refused(tmp_path, folder, content, said):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path, ImageFolder(path=str(folder), captions=str(tmp_path / "a.json")))
+
+
+def test_questions_that_are_not_there_are_told(tmp_path, folder):
+    (tmp_path / "a.json").write_text("[]")
+    source = ImageFolder(path=str(folder), captions=str(tmp_path / "a.json"), questions=str(tmp_path / "b.json"))
+    with pytest.raises(ValueError, match=r"source\.questions: there is no file"):
+        source_files(source)
+
+
+def test_real_annotations_about_an_image_of_that_name(tmp_path, folder):
+    lists = shared_data("image_text") / "vqa_samples"
+    path = lists / "pope_coco_on_our_images.json"
+    listed = json.loads(path.read_text())
+    Image.new("RGB", (40, 40), (9, 9, 200)).save(folder / listed[0]["file"])
+    found = rows(read(tmp_path, ImageFolder(path=str(folder), captions=str(path))))
+    assert {(row["question"], row["answer"]) for row in found} == {(one["question"], one["answer"]) for one in listed}
+
+
+@shape("PixMo count and points: a question of the label", "read")
+def test_a_question_may_be_made_of_columns(tmp_path):
+    columns = Columns(url="url", answer="count", question_from="How many {label} are there?")
+    found = table(tmp_path / "a.parquet", columns, label=["dogs", None], count=pa.array([0, 2]))
+    assert (found[0]["question"], found[0]["answer"]) == ("How many dogs are there?", "0")
+    assert found[1][0] == "no_text"
+
+
+@pytest.mark.parametrize("columns", [
+    {"question_from": "How many {label}?"}, {"question_from": "How many?", "answer": "count"},
+    {"question_from": "How many {label}?", "question": "q", "answer": "count"}, {"answer": "count"},
+])  # fmt: skip
+def test_questions_and_answers_belong_together(columns):
+    with pytest.raises(ValidationError):
+        Columns.model_validate(columns)
