@@ -53,7 +53,7 @@ class TrmConfig(LanguageConfig):
         """
         begin, end = self.ramp
         risen = (progress - begin) / (end - begin) if end > begin else float(progress >= end)
-        return 1 + int((self.supervision_steps - 1) * min(1.0, max(0.0, risen)))
+        return 1 + int((self.supervision_steps - 1) * min(1.0, max(0.0, risen)) + 1e-9)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
