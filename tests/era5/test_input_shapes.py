@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,6 +296,7 @@ def test_a_second_grid_is_named(tmp_path: Path) -> None:
     )
 
 
+@shape("variables in groups", "skipped")
 def test_groups_are_named(tmp_path: Path) -> None:
     beside, alone = plain(tmp_path / "beside.nc"), tmp_path / "alone.nc"
     for path, mode in ((beside, "a"), (alone, "w")):
@@ -301,6 +304,22 @@ def test_groups_are_named(tmp_path: Path) -> None:
             file.createGroup("waves").createVariable("swh", "f4", ())
     assert "group waves (1 variables) is not read" in problem(beside)
     assert "keeps its variables in groups (waves); write one to a file of its own" in problem(alone)
+
+
+HDF5 = (
+    "eNrr9HBx4+WS4mIAAQ4OBhYGAQZk8B8KNDhQ+TD5BCjNCKU7oPQKJpg4I1hOAiouCDUfXV1IkKsrSPV/NACzx4AFQqO6bhSMFODh"
+    "6hgAoiOgfAUofYIJVV0ilM5JLMksKU1JZUBLnxYk2svIwArRywjja0BoJogAzHpmKI3OZwamfJBKQQV5Bhaoy8U5GMTrofKsDBxg"
+    "eSYmiIEc0JzCzMgAzXESaC6qGNB4CPbzd2EE+pIDFg/M+NXD8msF62gaxp+uIPHMyIiarpgw0pE9NOwdGEy4GUz+MxNKRxIc2EvO"
+    "jtFIGAVEgg/2AFpHNWw="
+)
+"""What h5py writes for two arrays, `a` and `latitude`, without dimension scales; compressed, in base64."""
+
+
+@shape("HDF5 without the structure of NetCDF", "refused")
+def test_hdf5_that_is_no_netcdf_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(zlib.decompress(base64.b64decode(HDF5)))
+    assert may_be_netcdf(tmp_path / "a.h5")
+    assert "is HDF5 without the structure of NetCDF" in problem(tmp_path / "a.h5")
 
 
 @shape("a filter that is not installed", "refused")
@@ -404,7 +423,9 @@ def test_a_lev_of_length_one_is_a_level(tmp_path: Path) -> None:
         with xr.open_dataset(source, decode_cf=False) as data:
             one = data.load()
             paths.append(tmp_path / f"{pressure}.nc")
-            one.assign(t=one.t.expand_dims("lev", axis=1)).drop_vars("number").to_netcdf(paths[-1])
+            one = one.drop_vars("lev")
+            one = one.assign(t=one.t.expand_dims("lev", axis=1))
+            one.assign_coords(lev=("lev", [pressure * 100.0], {"units": "Pa"})).to_netcdf(paths[-1])
     assert ingest(tmp_path, *paths).data.channel.values.tolist() == ["t@850", "t@500"]
 
 
