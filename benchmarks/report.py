@@ -31,6 +31,7 @@ _REPEAT = """## Repeating them
     .venv/bin/python -m benchmarks puzzles      # trains nets on Sudokus: half an hour
     make mutants                                # puts faults into the code and runs tests: hours; `mutants` reads them
     make kills                                  # kills every stage at its file operations: hours; `kills` reads them
+    make fuzz                                   # gives readers odd files for FUZZ_SECONDS; `fuzz` reads what it found
     make gpu                                    # on a machine with a GPU: its tests, and how busy trainings keep it
     .venv/bin/python -m benchmarks --quick      # tiny sizes, to see that it works; records nothing
 

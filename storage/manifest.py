@@ -147,11 +147,17 @@ def load_manifest(path: Path) -> Manifest:
         true = json_digest(facts) if manifest.schema_version > 1 else manifest.digest
     except FileNotFoundError:
         raise ManifestError(path, "is missing") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ManifestError(path, "is damaged") from None
+    if outside := next((record.path for record in manifest.files if _leads_outside(record.path)), None):
+        raise ManifestError(path, f"names a file outside of its folder, {outside[:200]!r}")
     if manifest.digest != true or manifest.fingerprint != fingerprint(manifest.files):
         raise ManifestError(path, "was changed after it was written (SHA-256 differs)")
     return manifest
+
+
+def _leads_outside(path: str) -> bool:
+    return path[:1] in ("", "/") or "\0" in path or ".." in path.split("/")
 
 
 def read_manifest(path: Path) -> Manifest | None:

@@ -37,17 +37,22 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
     try:
         header = json.loads(text)
         header.pop("__metadata__", None)
-        ends = {name: _whole(entry["data_offsets"]) for name, entry in header.items()}
+        ends = {name: _span(entry["data_offsets"]) for name, entry in header.items()}
         tensors = {
             name: StoredTensor(str(entry["dtype"]), _whole(entry["shape"]), ends[name][1] - ends[name][0])
             for name, entry in header.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise ValueError(f"{path} is no safetensors file; get or make it again") from None
-    expected = LENGTH + length + max((end[1] for end in ends.values()), default=0)
+    expected = LENGTH + length + max((end for _, end in ends.values()), default=0)
     if whole != expected:
         raise ValueError(f"{path} has {whole:,} bytes where its header says {expected:,}; get or make it again")
     return tensors
+
+
+def _span(numbers: object) -> tuple[int, int]:
+    start, end = _whole(numbers)
+    return start, end
 
 
 def _whole(numbers: object) -> tuple[int, ...]:

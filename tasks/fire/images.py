@@ -117,4 +117,8 @@ def _by_colour(
 
 
 def _colour(pixel: NDArray[np.uint8], palette: Palette | None) -> tuple[int, ...]:
-    return tuple(palette[int(pixel[0])][:3]) if palette is not None else tuple(pixel.tolist())
+    if palette is None:
+        return tuple(pixel.tolist())
+    if int(pixel[0]) not in palette:
+        raise ValueError(f"is damaged: it has pixels of colour {pixel[0]}, and a palette of {len(palette)}")
+    return tuple(palette[int(pixel[0])][:3])

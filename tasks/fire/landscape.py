@@ -131,7 +131,8 @@ def _read_band(
     scale, offset = source.scales[index - 1], source.offsets[index - 1]
     if not (math.isfinite(scale) and scale and math.isfinite(offset)):
         raise ValueError(f"{path}: band {name} has the scale {scale:g} and the offset {offset:g}; correct them")
-    scaled = band if (scale, offset) == (1, 0) else band * float(scale) + float(offset)
+    with np.errstate(over="ignore"):
+        scaled = band if (scale, offset) == (1, 0) else band * float(scale) + float(offset)
     if not (np.abs(scaled[valid]) < HUGE).all():
         raise ValueError(
             f"{path}: band {name} has values up to {np.abs(scaled[valid]).max():g} by its scale {scale:g} and offset "

@@ -172,7 +172,7 @@ def _exif_orientation(segment: bytes) -> int | None:
     try:
         exif.load(segment)
         value = exif.get(ORIENTATION)
-    except (SyntaxError, ValueError, OSError, TypeError):  # damaged metadata turns nothing
+    except Exception:  # Pillow raises what it likes on damaged metadata, which turns nothing
         return None
     return value if isinstance(value, int) else None
 

@@ -153,7 +153,10 @@ def _open(path: Path) -> tarfile.TarFile:
 
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     with _sound():
-        return tar.next()
+        member = tar.next()
+        if member is not None and member.size < 0:
+            raise ValueError(f"{member.size} bytes")
+        return member
 
 
 @contextlib.contextmanager

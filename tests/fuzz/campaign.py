@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -85,13 +86,18 @@ class Found(BaseModel):
                 self.faults[verdict.where] = Fault(what=verdict.what, first=number)
 
 
+@cache
+def _product() -> tuple[dict[str, set[str]], dict[str, Path]]:
+    """Return which modules of the product import which, and where they are."""
+    return import_graph(), modules()
+
+
 class Campaign:
     """Runs cases of readers and keeps what was found, a file for each, as long as the code stays."""
 
     def __init__(self, work: Path, say: Callable[[str], None]) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self._work, self._say = work, say
-        self._graph, self._files = import_graph(), modules()
 
     def found(self, reader: Reader) -> Found:
         """Return what is known of a reader with the code as it is."""
@@ -145,13 +151,14 @@ class Campaign:
 
     def _digest(self, reader: Reader) -> str:
         """Return the digest of the code that reads, and of that which makes its cases."""
+        graph, files = _product()
         reached, queue = set(reader.modules), list(reader.modules)
         while queue:
-            for name in self._graph[queue.pop()] - reached:
+            for name in graph[queue.pop()] - reached:
                 reached.add(name)
                 queue.append(name)
         maker = Path(sys.modules[reader.make.__module__].__file__ or "")
-        paths = [*(self._files[name] for name in sorted(reached)), HERE / "case.py", HERE / "mutate.py", maker]
+        paths = [*(files[name] for name in sorted(reached)), HERE / "case.py", HERE / "mutate.py", maker]
         return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
 

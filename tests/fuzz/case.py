@@ -162,6 +162,8 @@ class _Fence:
 CHANGING = {"os.mkdir": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2, "os.remove": 1, "os.rmdir": 1,
             "os.truncate": 1, "os.chmod": 1, "shutil.rmtree": 1}  # fmt: skip
 """Events of Python that change files, and how many of their arguments are paths."""
+CACHES = ("__pycache__", "torchinductor_")
+"""What the names of files have in common that libraries keep of code."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -177,6 +179,6 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _allowed(path: str, folder: Path) -> bool:
-    if path.startswith(("/dev/null", "/proc/self")) or path.endswith(".pyc") or "__pycache__" in path:
+    if path.startswith(("/dev/null", "/proc/self")) or any(cache in path for cache in CACHES):
         return True
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

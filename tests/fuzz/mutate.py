@@ -207,7 +207,10 @@ def _change_node(random: Random, container: Any, place: Any) -> None:
     chance = random.random()
     if place is None:
         return
-    if chance < 0.6:
+    if isinstance(container[place], str) and chance < 0.3:
+        word = random.choice(WORDS)
+        container[place] = random.choice((word, container[place] + word, word + container[place]))
+    elif chance < 0.6:
         container[place] = odd(random)
     elif chance < 0.7 and isinstance(container[place], int | float) and not isinstance(container[place], bool):
         container[place] = random.choice((str, float, lambda v: -v, lambda v: v + 1, lambda v: [v]))(container[place])

@@ -11,6 +11,7 @@ MODULES = {
     "geotiff": "fire", "fire_frame": "fire", "fire_wind": "fire", "fire_archive": "fire",
     "png": "pictures", "jpeg": "pictures", "other_image": "pictures",
     "tsv": "lists", "folder_captions": "lists", "parquet": "lists", "tar": "lists",
+    "body": "lists",
     "captions": "tables", "regions": "tables",
     "manifest": "settings", "yaml": "settings", "address": "settings",
     "checkpoint": "models", "safetensors": "models", "release": "models",

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import webdataset.tariterators  # noqa: F401  imports torch, which writes a file for a moment
 
-from configs.image_text import Columns, ImageFolder, ParquetLists, ShardFolder, TsvLists
+from configs.image_text import Columns, Crawling, Fetching, ImageFolder, ParquetLists, ShardFolder, TsvLists
+from tasks.image_text.fetch import Fetcher, FetchError
 from tasks.image_text.readers import read_lists
 from tasks.image_text.row import Row
 from tasks.image_text.sources import ListFile, reading
@@ -245,10 +247,34 @@ def _read_tar(given: Path, made: Path) -> object:
     return _rows(given, reading(ShardFolder(paths=("x",), several_captions=path.stem == "1")))
 
 
+# -- answers of servers -------------------------------------------------------------------------------------------
+
+BODY = b"\xff\xd8\xff" * 300
+
+
+def _make_body(random: Random) -> Files:
+    """Return a body that came packed, in one of the ways of HTTP."""
+    window = random.choice((zlib.MAX_WBITS, -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS))
+    pack = zlib.compressobj(1, wbits=window)
+    data = pack.compress(BODY if random.random() < 0.95 else bytes(20_000_000)) + pack.flush()
+    return {"body": mutate_bytes(random, data, [BODY])}
+
+
+def _read_body(given: Path, made: Path) -> object:
+    fetcher = Fetcher(Fetching(max_megabytes=1), Crawling(), {})
+    try:
+        found = fetcher._unpacked((given / "body").read_bytes())
+    except FetchError as error:  # a status, as it stands in a shard's table
+        return error.status
+    assert len(found) <= 1e6
+    return found
+
+
 CODE = ("tasks.image_text.readers",)
 READERS = (
     Reader("tsv", CODE, _make_tsv, _read_tsv),
     Reader("folder_captions", CODE, _make_folder, _read_folder),
     Reader("parquet", CODE, _make_parquet, _read_parquet),
     Reader("tar", CODE, _make_tar, _read_tar),
+    Reader("body", ("tasks.image_text.fetch",), _make_body, _read_body),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,8 @@ def _sealed(facts: dict[str, Any]) -> dict[str, Any]:
 def _read_manifest(given: Path, made: Path) -> object:
     manifest = load_manifest(given / "manifest.json")
     assert isinstance(manifest.made_on, str)
+    for record in manifest.files:
+        assert Path(os.path.normpath(given / record.path)).is_relative_to(given)
     return [record.damage(given, deep=True) for record in manifest.files]
 
 

@@ -15,6 +15,7 @@ EVENTS = '[{""region"": ""Spain"", ""description"": ""A heat wave.""}]'
 CAPTIONS = (
     f'date,region,caption\n2024-01-01,Spain,It rains.\n2024-01-02,,"{EVENTS}"\n2024-01-03,France,"Wind, and\nsnow"'
 )
+WORLD = Gazetteer.world()
 REGIONS = "region,north,west,south,east\nMy valley,45,1,44,2\nMy coast,10,170,-10,-170"
 
 
@@ -26,7 +27,7 @@ def _read_captions(given: Path, made: Path) -> object:
     found = read_captions([given / "captions.csv"])
     json.dumps([caption.text for caption in found.captions]).encode()
     for caption in found.captions:
-        Gazetteer.world().find(caption.region, caption.text)
+        WORLD.find(caption.region, caption.text)
     return found.report()
 
 
@@ -35,7 +36,7 @@ def _make_regions(random: Random) -> Files:
 
 
 def _read_regions(given: Path, made: Path) -> object:
-    return Gazetteer.world().extended(load_regions(given / "regions.csv")).find("My valley")
+    return WORLD.extended(load_regions(given / "regions.csv")).find("My valley")
 
 
 READERS = (
