@@ -28,7 +28,8 @@ SMALL = [
     "wildfire.models={}",
     "microvlm.vlm=null", "microvlm.source.images=24",
     "microvlm.images_per_shard=24", "microvlm.fetching.deadline_seconds=1",
-    "trm_vlm.source.images=24", "trm_vlm.images_per_shard=24", "trm_vlm.fetching.deadline_seconds=1",
+    "trm_vlm.alignment=null", "trm_vlm.answering=null", "trm_vlm.source.images=24",
+    "trm_vlm.images_per_shard=24", "trm_vlm.fetching.deadline_seconds=1",
 ]  # fmt: skip
 PIPELINES = {"weather", "wildfire", "microvlm", "trm_vlm"}
 
