@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.fuzz.campaign import Campaign, load, sandbox, tally
+from tests.fuzz.campaign import Campaign, sandbox, tally
 from tests.fuzz.case import run_case
 from tests.fuzz.readers import MODULES, reader
 
@@ -39,8 +39,9 @@ def main() -> int:
         return max(_show(name, options.at, work) for name in options.reader)
     if not options.report:
         _run(options, work)
-    found = [one for name in options.reader if (one := load(work / f"{name}.json"))]
-    counts = tally(found)
+    campaign = Campaign(work, print)
+    known = [name for name in options.reader if (work / f"{name}.json").exists()]
+    counts = tally([found for name in known if (found := campaign.found(reader(name))).next])
     print(_text(counts))
     if options.json:
         options.json.write_text(json.dumps(counts, indent=1))
