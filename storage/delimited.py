@@ -17,6 +17,9 @@ MARKS = (
 )  # fmt: skip
 """Byte order marks, and what they say; that of UTF-32 begins like that of UTF-16."""
 
+SHOWN = 200
+"""Characters of a row or a header that a message shows."""
+
 csv.field_size_limit(2**31 - 1)  # of the process; the files are in memory anyway
 
 Row = tuple[int, list[str]]

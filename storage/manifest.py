@@ -149,8 +149,8 @@ def load_manifest(path: Path) -> Manifest:
         raise ManifestError(path, "is missing") from None
     except (ValueError, RecursionError):
         raise ManifestError(path, "is damaged") from None
-    if outside := next((record.path for record in manifest.files if _leads_outside(record.path)), None):
-        raise ManifestError(path, f"names a file outside of its folder, {outside[:200]!r}")
+    if outside := [record.path for record in manifest.files if _leads_outside(record.path)]:
+        raise ManifestError(path, f"names a file outside of its folder, {outside[0][:200]!r}")
     if manifest.digest != true or manifest.fingerprint != fingerprint(manifest.files):
         raise ManifestError(path, "was changed after it was written (SHA-256 differs)")
     return manifest

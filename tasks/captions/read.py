@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from storage.delimited import DELIMITERS, Delimited, read_delimited
+from storage.delimited import DELIMITERS, SHOWN, Delimited, read_delimited
 
 NO_TEXT = "no text (an empty cell, or JSON without a description)"
 
@@ -131,7 +131,7 @@ def _read_file(path: Path, table: Delimited, columns: Columns) -> Iterator[Capti
 def _column(path: Path, table: Delimited, kind: str, wanted: tuple[str, ...]) -> int:
     place = _place(path, table, wanted)
     if place is None:
-        there = ", ".join(repr(name) for name in table.header)
+        there = ", ".join(repr(name) for name in table.header)[:SHOWN]
         raise ValueError(
             f"{path} has no {kind} column: its header is {there}; rename one to {wanted[0]!r} or configure the name"
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.fire_data import Decoding
-from storage.delimited import DELIMITERS, Row, read_delimited
+from storage.delimited import DELIMITERS, SHOWN, Row, read_delimited
 
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 UNKNOWN = {
@@ -18,8 +18,6 @@ UNKNOWN = {
     "?", "m", "/", "//", "///", "vrb", "var", "variable", "inf", "+inf", "-inf",
 }  # fmt: skip
 """What stands for a value that was not measured, in small letters."""
-SHOWN = 200
-"""Characters of a row that a message shows."""
 FASTEST = 300
 """No hourly mean of the wind was ever above 278 km/h (Mount Washington, 1934)."""
 
@@ -52,8 +50,8 @@ def read_wind(path: Path, steps: int, decoding: Decoding) -> Wind:
     missing = [name for name in names if name not in table.header]
     if missing:
         raise ValueError(
-            f"has no column {' and '.join(missing)}, only {', '.join(table.header)}; see decoding.wind_speed and "
-            "decoding.wind_direction"
+            f"has no column {' and '.join(missing)}, only {', '.join(table.header)[:SHOWN]}; see decoding.wind_speed "
+            "and decoding.wind_direction"
         )
     columns = {name: table.column(name) for name in names}
     rows = list(table.rows)

@@ -13,17 +13,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
 from pathlib import Path
 
-from tests.fuzz.campaign import Campaign, load, sandbox, tally
+from tests.fuzz.campaign import Campaign, sandbox, tally
 from tests.fuzz.case import run_case
 from tests.fuzz.readers import MODULES, reader
 
 WORK = Path("bench-work") / "fuzz"
 TURN = 30.0
 """Seconds for which one reader is tried before the next."""
+
+
+UNFINISHED = 3
+"""Status of a turn after which there are more cases to run."""
 
 
 def main() -> int:
@@ -34,8 +39,9 @@ def main() -> int:
         return max(_show(name, options.at, work) for name in options.reader)
     if not options.report:
         _run(options, work)
-    found = [one for name in options.reader if (one := load(work / f"{name}.json"))]
-    counts = tally(found)
+    campaign = Campaign(work, print)
+    known = [name for name in options.reader if (work / f"{name}.json").exists()]
+    counts = tally([found for name in known if (found := campaign.found(reader(name))).next])
     print(_text(counts))
     if options.json:
         options.json.write_text(json.dumps(counts, indent=1))
@@ -43,17 +49,27 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace, work: Path) -> None:
-    campaign = Campaign(work, lambda text: print(text, flush=True))
     end = time.monotonic() + options.seconds
     waiting = list(options.reader)
     while waiting and time.monotonic() < end:
         name = waiting.pop(0)
-        before = campaign.found(one := reader(name))
-        found = campaign.run(one, options.cases, min(TURN, end - time.monotonic()))
-        told = f"{found.cases} cases, {found.failures} faults, {found.seconds:.0f} s"
-        print(f"{name}: {told} (+{found.cases - before.cases})", flush=True)
-        if found.next < options.cases:
+        turn = multiprocessing.get_context("fork").Process(
+            target=_turn, args=(name, work, options.cases, min(TURN, end - time.monotonic()))
+        )
+        turn.start()
+        turn.join()
+        if turn.exitcode == UNFINISHED:
             waiting.append(name)
+
+
+def _turn(name: str, work: Path, cases: int, seconds: float) -> None:
+    """Run one reader in a process that has the libraries of no other; those of many do not go together when forked."""
+    campaign = Campaign(work, lambda text: print(text, flush=True))
+    before = campaign.found(one := reader(name))
+    found = campaign.run(one, cases, seconds)
+    told = f"{found.cases} cases, {found.failures} faults, {found.seconds:.0f} s"
+    print(f"{name}: {told} (+{found.cases - before.cases})", flush=True)
+    sys.exit(UNFINISHED if found.next < cases else 0)
 
 
 def _show(name: str, number: int, work: Path) -> int:

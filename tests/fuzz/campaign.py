@@ -26,7 +26,7 @@ from tests.imports import import_graph, modules
 ROOM = 2**30
 """Bytes that a process may have beyond what its libraries take."""
 WARM_UP = 20
-"""Cases that a process runs first, so that libraries are loaded and have what memory they always take."""
+"""Cases of a process before its memory is limited, so that libraries are loaded and have what they always take."""
 PATIENCE = 60.0
 """Seconds by the clock after which a case that does not even compute is ended."""
 HERE = Path(__file__).parent
@@ -170,13 +170,12 @@ def load(path: Path) -> Found | None:
 def _child(reader: Reader, found: Found, cases: int, end: float, place: mmap.mmap, path: Path) -> None:
     """Run cases and save what comes of them every second."""
     with sandbox() as folder:
-        for number in range(WARM_UP):
-            run_case(reader, number, folder)
-        _limit_memory()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries in C complain there of every case
-        saved = time.monotonic()
+        saved, limited_at = time.monotonic(), found.next + WARM_UP
         while found.next < cases and time.monotonic() < end:
             struct.pack_into("<qd", place, 0, found.next, time.monotonic())
+            if found.next == limited_at:
+                _limit_memory()
             signal.setitimer(signal.ITIMER_PROF, 2 * SLOW)  # ends the process, were it in a library
             found.add(found.next, run_case(reader, found.next, folder))
             if time.monotonic() - saved > 1:

@@ -24,17 +24,20 @@ from configs.load import load_config, parse_override
 from configs.wildfire import WildfireConfig
 from storage.checkpoints import FACTS, Checkpoints
 from storage.image_files import PNG_SIGNATURE, Segment, png_has_all_rows
+from storage.manifest import ManifestError, load_manifest
 from storage.packed_weights import packed_header
 from storage.weights import read_tensors
+from tasks.captions.read import read_captions
 from tasks.era5.catalog import scan_file
 from tasks.era5.cf_units import same_unit
 from tasks.era5.times import seconds_since_1970
 from tasks.fire.images import read_mask
 from tasks.fire.landscape import read_landscape
+from tasks.fire.wind import read_wind
 from tasks.image_text.addresses import is_public
 from tasks.image_text.picture import jpeg_orientation
 from tasks.training.release import CONFIG, Release
-from tests.fuzz.readers import fire, lists, models
+from tests.fuzz.readers import fire, lists, models, settings
 from tests.fuzz.readers.pictures import chunks_of
 
 NESTED = "[" * 100_000
@@ -239,6 +242,23 @@ def test_an_odd_zip_directory_is_a_sentence(at: int, value: int, tmp_path: Path)
     struct.pack_into("<H", data, data.index(b"PK\1\2") + at, value)
     path.write_bytes(data)
     assert "ZIP archive" in problem(path)
+
+
+def test_a_long_header_is_shown_in_part(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x" * 9000 + ",y\n1,2\n")
+    for read in (lambda path: read_captions([path]), lambda path: read_wind(path, 2, fire.DECODING)):
+        with pytest.raises(ValueError, match="column") as refusal:
+            read(tmp_path / "a.csv")
+        assert len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a\0b", ""])
+def test_a_manifest_that_names_files_elsewhere_is_none(name: str, tmp_path: Path) -> None:
+    facts = settings._manifest()
+    facts = settings._sealed({**facts, "files": [{**facts["files"][0], "path": name}]})
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    with pytest.raises(ManifestError, match="names a file outside of its folder"):
+        load_manifest(tmp_path / "manifest.json")
 
 
 # -- fires and images ---------------------------------------------------------------------------------------------
