@@ -131,7 +131,7 @@ def test_the_page_shows_every_figure_and_says_what_is_missed() -> None:
     assert "| planning | 1.5 s | < 2 | yes |  |" in text
     assert "| something else | 1 s | >= 2 | **no** | a peer: 7 MB |" in text
     assert "Not met: `other` is 1 s, aim >= 2." in text
-    assert "Not measured yet: cached_rerun," in text
+    assert "Not measured yet: answers," in text
     assert (plan_text or "").strip().splitlines()[-1] in text
     assert "Every aim" in page([met])
 
@@ -139,7 +139,7 @@ def test_the_page_shows_every_figure_and_says_what_is_missed() -> None:
 def test_an_unknown_benchmark_ends_in_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks", "nonsense"])
     assert command.main() == 2
-    assert "there is no benchmark 'nonsense'; there are: cached_rerun" in capsys.readouterr().err
+    assert "there is no benchmark 'nonsense'; there are: answers" in capsys.readouterr().err
 
 
 def test_what_takes_an_hour_runs_only_when_named() -> None:
