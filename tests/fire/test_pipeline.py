@@ -431,7 +431,7 @@ def test_a_model_is_judged_again_by_name_on_its_own_fires_and_on_those_of_anothe
 
 def test_what_cannot_be_judged_is_one_sentence(finished, monkeypatch, capsys):
     said = refused(monkeypatch, capsys, finished, "evaluate", "fire_cache")
-    assert "is no model that can be judged; name one of fire_model, fire_model_int8, microvlm_model" in said
+    assert "is no model that can be judged; name one of answerer, answerer_packed, fire_model, fire_model_int8" in said
     assert "no asset '/nowhere'" in refused(monkeypatch, capsys, finished, "evaluate", "fire_model", "--on", "/nowhere")
 
 
