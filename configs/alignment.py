@@ -13,31 +13,9 @@ from configs.vision_language import ClipVisionConfig, TowerConfig
 NESTED = (3072, 2048, 1536, 1024, 768, 512)
 
 
-class PerceiverConfig(Config):
-    """A Perceiver resampler: learned latents that attend to the image, layer after layer (arXiv 2204.14198)."""
+class _Resampler(Config):
+    """What resamplers have in common."""
 
-    BUILDS = "models.vision_language.resampler:Perceiver"
-    kind: Literal["perceiver"] = "perceiver"
-    tokens: int = Field(64, ge=1, le=1024)
-    """Latents, which become the tokens of an image."""
-    width: int = Field(1024, ge=8, le=8192)
-    """Channels of a latent."""
-    layers: int = Field(4, ge=1, le=24)
-    """Layers of attention and feed-forward."""
-    heads: int = Field(8, ge=1, le=64)
-    """Attention heads."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _check_heads(self.width, self.heads)
-        return self
-
-
-class PooledConfig(Config):
-    """The baseline of the resampler: an MLP, and one attention pooling."""
-
-    BUILDS = "models.vision_language.resampler:Pooled"
-    kind: Literal["pooled"] = "pooled"
     tokens: int = Field(64, ge=1, le=1024)
     """Learned queries, which become the tokens of an image."""
     width: int = Field(1024, ge=8, le=8192)
@@ -47,13 +25,25 @@ class PooledConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_heads(self.width, self.heads)
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
         return self
 
 
-def _check_heads(width: int, heads: int) -> None:
-    if width % heads:
-        raise ValueError(f"heads ({heads}) must divide width ({width})")
+class PerceiverConfig(_Resampler):
+    """A Perceiver resampler: learned latents that attend to the image, layer after layer (arXiv 2204.14198)."""
+
+    BUILDS = "models.vision_language.resampler:Perceiver"
+    kind: Literal["perceiver"] = "perceiver"
+    layers: int = Field(4, ge=1, le=24)
+    """Layers of attention and feed-forward."""
+
+
+class PooledConfig(_Resampler):
+    """The baseline of the resampler: an MLP, and one attention pooling."""
+
+    BUILDS = "models.vision_language.resampler:Pooled"
+    kind: Literal["pooled"] = "pooled"
 
 
 class ImageEncoderConfig(Config):

@@ -40,46 +40,46 @@ class VitSizes(Config):
         return self
 
 
-class VitConfig(Config):
+class _Tower(Config):
+    """What vision towers have in common."""
+
+    pretrained: str | None
+    sizes: VitSizes | None = None
+    """Sizes of a model that starts at random."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.pretrained and self.sizes:
+            raise ValueError("sizes belong to random weights; set pretrained to null, or drop sizes")
+        return self
+
+
+class VitConfig(_Tower):
     """A vision transformer, for example DeiT-Tiny (arXiv 2012.12877)."""
 
     BUILDS = "models.vision_language.vision:Vit"
     kind: Literal["vit"] = "vit"
     pretrained: str | None = "facebook/deit-tiny-patch16-224"
     """Hub id or local folder of a ViT. Null: random, with `sizes`."""
-    sizes: VitSizes | None = None
-    """Sizes of a model that starts at random."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Of red, green and blue from 0 to 1, by which images are normalised."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Standard deviation likewise."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.pretrained and self.sizes:
-            raise ValueError("sizes belong to random weights; set pretrained to null, or drop sizes")
-        return self
 
-
-class ClipVisionConfig(Config):
+class ClipVisionConfig(_Tower):
     """The image side of CLIP (arXiv 2103.00020), for example ViT-L/14 at 336 pixels."""
 
     BUILDS = "models.vision_language.vision:ClipVision"
     kind: Literal["clip"] = "clip"
     pretrained: str | None = "openai/clip-vit-large-patch14-336"
     """Hub id or local folder of a CLIP. Null: random, with `sizes`."""
-    sizes: VitSizes | None = None
-    """Sizes of a model that starts at random."""
     mean: tuple[float, float, float] = CLIP_MEAN
     """Of red, green and blue from 0 to 1, by which images are normalised."""
     std: tuple[float, float, float] = CLIP_STD
     """Standard deviation likewise."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.pretrained and self.sizes:
-            raise ValueError("sizes belong to random weights; set pretrained to null, or drop sizes")
-        return self
 
 
 TowerConfig = Annotated[VitConfig | ClipVisionConfig, Field(discriminator="kind")]

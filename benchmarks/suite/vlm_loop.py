@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.bench import Bench, interleave, median_ratio, rounded
+from benchmarks.bench import Bench
 from benchmarks.figure import Figure
+from benchmarks.loops import on_one_thread
 from benchmarks.pipelines import session
-from benchmarks.process import Program
 from configs.load import load_config, profile_path
 from configs.microvlm import MicroVlmConfig
 from storage.assets import AssetStore
@@ -25,32 +25,7 @@ IMAGES, IMAGES_QUICK = 1000, 80
 
 def run(bench: Bench) -> list[Figure]:
     """Train in turn by both loops."""
-    steps, rounds = (1, 1) if bench.quick else (6, 7)
-    task = _task(bench)
-    with Program("loop_trainer", task) as program:
-        facts = program.answer()
-        bench.say(f"{rounds} rounds of {steps} steps each way")
-        loops = {loop: lambda loop=loop: program.ask({"loop": loop, "steps": steps}) for loop in ("ours", "bare")}
-        interleave(1, loops)
-        results = interleave(rounds, loops)
-    seconds = {loop: sorted(found)[rounds // 2] / steps for loop, found in results.items()}
-    return [
-        bench.figure(
-            "microvlm_loop_efficiency",
-            what="Steps per second of a training of MicroVLM-V by the project's loop, over those of a bare loop",
-            value=rounded(median_ratio(results["bare"], results["ours"])),
-            unit="x",
-            aim=">= 0.9",
-            peer="a bare loop of torch with the same losses, over batches in memory",
-            peer_value=rounded(1 / seconds["bare"]),
-            peer_unit="steps/s",
-            notes=(
-                f"A step takes {seconds['ours']:.2f} s by the project's loop and {seconds['bare']:.2f} s by the bare "
-                f"one; {facts['parameters']:,} parameters, in one thread.",
-            ),
-            detail={"rounds": results, "steps": steps, **facts},
-        )
-    ]
+    return [on_one_thread(bench, _task(bench), name="microvlm_loop_efficiency", what="MicroVLM-V", steps=6)]
 
 
 def _task(bench: Bench) -> dict[str, Any]:
@@ -80,10 +55,6 @@ def _task(bench: Bench) -> dict[str, Any]:
             "stage": stage.model_dump(mode="json"),
         },
         "training": stage.training.model_dump(mode="json"),
-        "device": "cpu",
-        "threads": 1,
-        "loader_workers": 1,
-        "scratch": str(bench.work / "scratch"),
     }  # fmt: skip
 
 

@@ -9,14 +9,14 @@ from torch import nn
 
 from configs.language import (
     Adaptation,
-    LanguageModelConfig,
+    LanguageConfig,
     LoraSettings,
 )
 from models.language.build import build_language_model
 from models.language.interface import LanguageModel
 
 
-def build_adapted(config: LanguageModelConfig, vocabulary: int, adaptation: Adaptation) -> LanguageModel:
+def build_adapted(config: LanguageConfig, vocabulary: int, adaptation: Adaptation) -> LanguageModel:
     """Return a language model of which the adaptation is trained; fp32, except for what is quantised.
 
     Raises ValueError as `build_language_model` does.

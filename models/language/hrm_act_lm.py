@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from configs.language import (
-    HrmActV1Config,
-)
+from configs.language import HrmActV1Config
 from models.language.hrm_act import HrmAct, log_stablemax
-from models.language.interface import DeeplySupervised
+from models.language.interface import DeeplySupervised, Recomputing
 from models.reads import reads_are_free
 
 
-class HrmActLM(DeeplySupervised):
+class HrmActLM(Recomputing, DeeplySupervised):
     """HRM-ACTv1; its logits are log probabilities by stablemax, so that their softmax is what it was trained for."""
-
-    FUSED: ClassVar[dict[str, str]] = {
-        "q_proj": "qkv_proj",
-        "k_proj": "qkv_proj",
-        "v_proj": "qkv_proj",
-        "gate_proj": "gate_up_proj",
-        "up_proj": "gate_up_proj",
-    }
 
     def __init__(self, config: HrmActV1Config, vocabulary: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -40,10 +28,6 @@ class HrmActLM(DeeplySupervised):
         """Return logits (B, S, vocabulary)."""
         self._check_length(inputs_embeds.shape[1])
         return log_stablemax(self.hrm.forward_with_embeds(inputs_embeds, attention_mask).float())
-
-    def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        memory = inputs_embeds if memory is None else torch.cat([memory, inputs_embeds], 1)
-        return self(memory, attention_mask)[:, -1], memory
 
     def deep_loss(self, tokens: Tensor, labels: Tensor, attended: Tensor, seed: int) -> Tensor:
         """Return the sum over sequences of the mean loss of an ACT step; each hands its state on without gradient."""

@@ -127,6 +127,25 @@ class LanguageModel(nn.Module, ABC):
             raise ValueError(f"the sequence has {length} positions; this language model takes {self.positions}")
 
 
+class Recomputing(LanguageModel):
+    """A language model that keeps nothing of what it has read: every new token is read with all before it.
+
+    Its blocks are those of `models.language.recurrent`.
+    """
+
+    FUSED: ClassVar[dict[str, str]] = {
+        "q_proj": "qkv_proj",
+        "k_proj": "qkv_proj",
+        "v_proj": "qkv_proj",
+        "gate_proj": "gate_up_proj",
+        "up_proj": "gate_up_proj",
+    }
+
+    def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        memory = inputs_embeds if memory is None else torch.cat([memory, inputs_embeds], 1)
+        return self(memory, attention_mask)[:, -1], memory
+
+
 class DeeplySupervised(LanguageModel):
     """A language model that is trained by a loss of its own; its configuration is `DEEP`."""
 

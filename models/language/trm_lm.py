@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from configs.recursive import TrmConfig
-from models.language.interface import LanguageModel
+from models.language.interface import Recomputing
 from models.language.trm import Trm
 
 
-class TrmLM(LanguageModel):
+class TrmLM(Recomputing):
     """TRM over tokens.
 
     Attributes:
         depth: steps of supervision of every forward pass; more than in training may be asked for.
     """
-
-    FUSED: ClassVar[dict[str, str]] = {
-        "q_proj": "qkv_proj",
-        "k_proj": "qkv_proj",
-        "v_proj": "qkv_proj",
-        "gate_proj": "gate_up_proj",
-        "up_proj": "gate_up_proj",
-    }
 
     def __init__(self, config: TrmConfig, vocabulary: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -49,10 +40,6 @@ class TrmLM(LanguageModel):
         self._check_length(inputs_embeds.shape[1])
         for step in self.trm.refine(inputs_embeds, attention_mask, steps):
             yield step.logits
-
-    def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        memory = inputs_embeds if memory is None else torch.cat([memory, inputs_embeds], 1)
-        return self(memory, attention_mask)[:, -1], memory
 
     @property
     def embedding_table(self) -> Tensor:

@@ -28,6 +28,8 @@ from tasks.training.share import Share
 
 BATCH = 64
 """Questions of one forward pass of an evaluation."""
+LOOKED_AT = 2000
+"""Questions whose length is looked at."""
 EXPLORATION = 0.1
 """Probability that a sequence must take another step, though its answer seems right."""
 
@@ -140,7 +142,7 @@ class AnswerObjective(Objective):
         """Say once how many questions and answers are cut."""
         if step:
             return ""
-        source = self.source("train")
+        source = Questions(self._folder, "train", self.asking, LOOKED_AT)
         cut = sum(self.asking.is_cut(asked) for asked in source.asked)
         limits = f"{self.asking.longest_question} and {self.asking.longest_answer}"
         return f"{cut} of {len(source)} questions or answers have more than {limits} tokens and are cut" if cut else ""

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from configs.answering import AnswererDesign
-from models.language.adaptation import adapt
+from models.language.adaptation import build_adapted
 from models.language.build import build_language_model
 from models.language.decoder import decoder_config, random_decoder
 from models.language.interface import LanguageModel
@@ -37,11 +35,7 @@ def decoder_of(design: AnswererDesign, tokens: Tokens) -> LanguageModel:
     """Return the decoder, of which the adaptation is trained."""
     if design.adaptation is None:
         return build_language_model(design.decoder, len(tokens))
-    lm = build_language_model(
-        design.decoder, len(tokens), torch.bfloat16 if design.adaptation.four_bit else torch.float32
-    )
-    adapt(lm, design.adaptation)
-    return lm.to(torch.float32)
+    return build_adapted(design.decoder, len(tokens), design.adaptation)
 
 
 def assemble(design: AnswererDesign, tokens: Tokens, questions: QuestionSet) -> Answerer:

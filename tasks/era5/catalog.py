@@ -6,13 +6,7 @@ dimension, where only the data say which of the two versions a time step has.
 
 from __future__ import annotations
 
-import hashlib
-import lzma
 import re
-import shutil
-import uuid
-import zipfile
-import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from storage.files import fsync
+from tasks.era5.archives import BadMemberError, unpack
 from tasks.era5.coordinates import (
     LEVELS,
     bounds,
@@ -51,9 +45,6 @@ from tasks.era5.times import is_time, read_times
 
 FINAL, ERA5T = 1, 5
 """Values of `expver` that mean final ERA5 and preliminary ERA5T; 0 stands for none or any other."""
-
-MAX_INFLATION = 200
-"""A ZIP member that grows more than this, and beyond a megabyte, is refused."""
 
 _PRESENCE_STEPS = 64
 
@@ -169,15 +160,15 @@ def _scan_archive(path: Path, sha256: str, extract_to: Path) -> FileScan:
     members: list[Member] = []
     skipped: list[str] = []
     bad: list[str] = []
-    for entry, unpacked in _unpack(path, extract_to):
+    for entry, unpacked in unpack(path, extract_to):
         if isinstance(unpacked, UnusableError):
             skipped.append(f"ZIP member {entry} {unpacked}")
             continue
         try:
-            if isinstance(unpacked, _BadMemberError):
+            if isinstance(unpacked, BadMemberError):
                 raise unpacked
             member, notes = _scan_netcdf(unpacked, unpacked.stem, entry)
-        except (UnusableError, _BadMemberError) as error:
+        except (UnusableError, BadMemberError) as error:
             bad.append(f"{entry} {error}")
             continue
         members.append(member)
@@ -186,63 +177,6 @@ def _scan_archive(path: Path, sha256: str, extract_to: Path) -> FileScan:
         raise UnusableError(f"is a ZIP archive without NetCDF ({'; '.join(skipped) or 'no members'})")
     problem = f"is a ZIP archive whose member {', and whose member '.join(bad)}" if bad else None
     return FileScan(sha256=sha256, members=tuple(members), problem=problem, skipped=tuple(skipped))
-
-
-class _BadMemberError(Exception):
-    """A member of an archive that cannot be unpacked; the message is a predicate."""
-
-
-def _unpack(path: Path, extract_to: Path) -> Iterator[tuple[str, Path | UnusableError | _BadMemberError]]:
-    """Yield each member's printable name and its unpacked file, or why it is not NetCDF or cannot be unpacked."""
-    extract_to.mkdir(parents=True, exist_ok=True)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            _require_bounded(infos, shutil.disk_usage(extract_to).free)
-            for info in infos:
-                yield _printable(info.filename), _unpack_member(archive, info, extract_to)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        raise UnusableError(f"is a damaged or cut-off ZIP archive ({error}); download it again") from error
-
-
-def _require_bounded(infos: list[zipfile.ZipInfo], free: int) -> None:
-    for info in infos:
-        if info.file_size > max(MAX_INFLATION * info.compress_size, 2**20):
-            raise UnusableError(
-                f"is a ZIP archive whose member {_printable(info.filename)} grows from {info.compress_size:,} to "
-                f"{info.file_size:,} bytes; that is not weather data, download it again"
-            )
-    needed = sum(info.file_size for info in infos)
-    if needed > free:
-        raise UnusableError(f"is a ZIP archive that needs {needed:,} bytes unpacked, and {free:,} are free")
-
-
-def _unpack_member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path
-) -> Path | UnusableError | _BadMemberError:
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    sha256 = hashlib.sha256()
-    try:
-        with archive.open(info) as source, temporary.open("wb") as target:
-            while block := source.read(1 << 20):
-                sha256.update(block)
-                target.write(block)
-        if sniff(temporary) == "zip":
-            return UnusableError("is a ZIP archive itself; unpack it")
-        fsync(temporary)
-        return temporary.replace(folder / f"{sha256.hexdigest()}.nc")
-    except UnusableError as error:
-        return error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
-        return _BadMemberError(f"is damaged or cut off ({error}); download it again")
-    except (NotImplementedError, RuntimeError, MemoryError) as error:  # unknown compression, encryption
-        return _BadMemberError(f"cannot be unpacked ({error}); unpack it by other means")
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name[-100:])
 
 
 def _scan_netcdf(path: Path, sha256: str, entry: str | None) -> tuple[Member, tuple[str, ...]]:

@@ -11,13 +11,15 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from configs.quantise import QuantiseRecipe
 from models.build import imported
 from storage.checkpoints import load_weights, save_weights
 from storage.files import write_atomic
+from tasks.text.tokens import FOLDER
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PACKED = "packed"
@@ -26,6 +28,8 @@ COMPUTED_BY = "computed_by"
 """Entry of `config.json` that names what computes in place of the network, `module:class`, and needs `ONNX`."""
 ONNX = "model.onnx"
 """A network, or the most of it, for ONNX Runtime."""
+PACKED_APART = 1e-3
+"""Largest difference of logits between a packed model and the one that computes quantised from exact weights."""
 FAMILIES = ("tasks",)
 """Packages in which `config.json` may name a family's `Release`, and what computes in place of its network."""
 
@@ -192,6 +196,53 @@ def write_config(
     if computed_by:
         content[COMPUTED_BY] = computed_by
     write_atomic(folder / CONFIG, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def write_packed_release(
+    folder: Path,
+    exact: Path,
+    release: Any,
+    recipe: QuantiseRecipe,
+    config: Mapping[str, Any],
+    logits: Callable[[Any], Tensor],
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Pack a model that has a tokenizer, and prove that what is read back from the file says the same.
+
+    Args:
+        folder: of the new release.
+        exact: folder of the release that it is made from.
+        release: that release, whose network is packed in place.
+        recipe: how.
+        config: what `restore` gets as `model`, for a folder that holds all weights.
+        logits: of a network, where somebody reads them: at padding, attention has nothing to look at, and its forms
+            differ.
+
+    Returns:
+        Counts and metrics of the stage.
+
+    Raises:
+        ChildProcessError: logits differ by more than `PACKED_APART` from those of the model that computes quantised
+            from exact weights.
+    """
+    from tasks.quantise.packing import pack_into, quantise_once
+
+    network, weights = release.network, json.loads((exact / CONFIG).read_text())["weights"]
+    parameters = sum(p.numel() for p in network.parameters())
+    quantise_once(network, recipe)
+    with torch.no_grad():
+        expected = logits(network)
+    pack_into(folder / WEIGHTS, network, recipe)
+    write_config(folder, type(release), config, weights, [], packed=recipe)
+    release.tokens.tokenizer.save_pretrained(str(folder / FOLDER))
+    with torch.no_grad():
+        apart = float((logits(type(release).from_release(folder).network) - expected).abs().max())
+    if not apart <= PACKED_APART:
+        raise ChildProcessError(f"the packed model's logits are off by {apart:.2g}, more than {PACKED_APART:g}")
+    size = (folder / WEIGHTS).stat().st_size
+    return {"bytes": size, "parameters": parameters}, {
+        "bits_per_parameter": 8 * size / parameters,
+        "logits_apart": apart,
+    }
 
 
 def write_computed_release(

@@ -8,6 +8,10 @@ import json
 import pytest
 import torch
 
+from configs.trm_vlm import TrmVlmConfig
+from flows.runner import run
+from flows.trm_vlm import PIPELINE
+from storage.assets import AssetStore
 from storage.image_text_dataset import ImageTextDataset
 from storage.image_texts import read_rows
 from storage.question_set import QuestionSet
@@ -17,8 +21,10 @@ from tasks.answering.objective import Shuffled, all_right
 from tasks.answering.released import AnswererRelease
 from tasks.answering.samples import Questions, collate
 from tasks.answering.writing import Writing, answers, answers_by_depth
+from tasks.progress import Silent
 from tests.command import millrace
 from tests.once import only
+from tests.trm_vlm.tiny import CONFIG
 
 
 def model_of(store, name: str) -> AnswererRelease:
@@ -168,3 +174,22 @@ def test_decoders_and_encoders_are_judged_again(answered):
         asset = only(answered, kind)
         result = millrace("evaluate", asset.name, root=answered.root)
         assert result.returncode == 0, result.stderr
+
+
+def test_an_encoder_may_be_aligned_on_other_images_than_those_of_the_questions(tmp_path):
+    captions = {**{name: CONFIG[name] for name in ("image", "images_per_shard", "splits")},
+                "source": {**CONFIG["source"], "layout": "cc12m", "images": 40, "seed": 5}}  # fmt: skip
+    config = TrmVlmConfig.model_validate({**CONFIG, "alignment_data": captions, "answering": None})
+    record = run(PIPELINE, config, tmp_path, Silent(), workers="inline")
+    store = AssetStore(tmp_path)
+    encoder, report = only(store, "image_encoder"), only(store, "alignment_report")
+    (questions, texts) = sorted(store.assets("image_text_index"), key=lambda asset: asset.manifest.created_at)
+    for asset in (encoder, report):
+        assert texts.key in {made.key for made in asset.manifest.inputs}
+        assert questions.key not in {made.key for made in asset.manifest.inputs}
+    assert record.state == "Completed"
+
+
+def test_beams_and_temperature_exclude_each_other(answered, tmp_path):
+    result = millrace("ask", "photo.jpg", "What?", "--beams", "2", "--temperature", "0.5", root=answered.root)
+    assert (result.returncode, "give one of --beams and --temperature" in result.stderr) == (2, True)
