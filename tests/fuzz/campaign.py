@@ -98,6 +98,7 @@ class Campaign:
     def __init__(self, work: Path, say: Callable[[str], None]) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self._work, self._say = work, say
+        self._once_more: set[tuple[str, int]] = set()
 
     def found(self, reader: Reader) -> Found:
         """Return what is known of a reader with the code as it is."""
@@ -128,7 +129,9 @@ class Campaign:
                 child.join()
         number, _ = struct.unpack_from("<qd", place, 0)
         found = load(self._path(reader)) or found
-        if child.exitcode:
+        if child.exitcode == -signal.SIGKILL and (reader.name, number) not in self._once_more:
+            self._once_more.add((reader.name, number))  # the machine may have stood still, not the case
+        elif child.exitcode:
             found = self._died(reader, found, number, child.exitcode)
         return found
 
