@@ -24,8 +24,11 @@ class HrmActLM(Recomputing, DeeplySupervised):
         """Return the embeddings (..., width) of token ids."""
         return self.hrm.embed_tokens(ids)
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Return logits (B, S, vocabulary)."""
+        self._refuse_places(places)
         self._check_length(inputs_embeds.shape[1])
         return log_stablemax(self.hrm.forward_with_embeds(inputs_embeds, attention_mask).float())
 

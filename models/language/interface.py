@@ -34,10 +34,14 @@ class LanguageModel(nn.Module, ABC):
         """Return the embeddings (..., width) of token ids."""
 
     @abstractmethod
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Return logits (B, S, vocabulary), whose softmax at i is the distribution of the token at i + 1.
 
-        `inputs_embeds` (B, S, width); `attention_mask` (B, S) is nonzero at tokens and zero at padding.
+        `inputs_embeds` (B, S, width); `attention_mask` (B, S) is nonzero at tokens and zero at padding. Where several
+        sequences share their beginning, `places` (S,) says at which place in its own sequence each token stands, below
+        `positions`, and the mask (B, S, S) is true where a token sees another one.
         """
 
     @abstractmethod
@@ -115,6 +119,12 @@ class LanguageModel(nn.Module, ABC):
         rows = torch.stack(chosen, 1).tolist()
         return [row[: row.index(end)] if end in row else row for row in rows]
 
+    def _refuse_places(self, places: Tensor | None) -> None:
+        if places is not None:
+            raise ValueError(
+                f"{type(self).__name__} reads no sequences that share their beginning; set questions_at_once to 1"
+            )
+
     def _check_prompts(self, inputs_embeds: Tensor, attention_mask: Tensor, max_new_tokens: int) -> None:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; ask for at least 1")
@@ -122,8 +132,8 @@ class LanguageModel(nn.Module, ABC):
         if not attention_mask[:, -1].all():
             raise ValueError("a prompt ends in padding; pad prompts on the left")
 
-    def _check_length(self, length: int) -> None:
-        if length > self.positions:
+    def _check_length(self, length: int, places: Tensor | None = None) -> None:
+        if places is None and length > self.positions:
             raise ValueError(f"the sequence has {length} positions; this language model takes {self.positions}")
 
 

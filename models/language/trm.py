@@ -94,22 +94,28 @@ class Trm(nn.Module):
         return TrmCarry(state, state, steps, torch.ones(batch, dtype=torch.bool, device=device))
 
     def supervised_step(
-        self, carry: TrmCarry, inputs_embeds: Tensor, attention_mask: Tensor | None = None
+        self,
+        carry: TrmCarry,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> tuple[TrmCarry, TrmStep]:
         """Make a step of supervision; sequences that have halted start anew, and all halt at the last step.
 
-        `inputs_embeds` (B, S, d) is on the scale of the embedding table; `attention_mask` (B, S) is nonzero at tokens.
+        `inputs_embeds` (B, S, d) is on the scale of the embedding table; mask and places are those of `LanguageModel`.
         """
         restart = carry.halted[:, None, None]
         y, z = torch.where(restart, self.y_init, carry.y), torch.where(restart, self.z_init, carry.z)
-        step = self._step(y, z, inputs_embeds, self._place(inputs_embeds, attention_mask))
+        step = self._step(y, z, inputs_embeds, self._place(inputs_embeds, attention_mask, places))
         steps = torch.where(carry.halted, 0, carry.steps) + 1
         halted = steps >= self.config.supervision_steps
         return TrmCarry(step.y.detach(), step.z.detach(), steps, halted), step
 
-    def refine(self, inputs_embeds: Tensor, attention_mask: Tensor | None, steps: int) -> Iterator[TrmStep]:
+    def refine(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None, steps: int, places: Tensor | None = None
+    ) -> Iterator[TrmStep]:
         """Yield what each of `steps` steps gives, from the start; gradient comes from within each step."""
-        place = self._place(inputs_embeds, attention_mask)
+        place = self._place(inputs_embeds, attention_mask, places)
         y, z = self.y_init.expand_as(inputs_embeds), self.z_init.expand_as(inputs_embeds)
         for _ in range(steps):
             step = self._step(y, z, inputs_embeds, place)
@@ -150,7 +156,7 @@ class Trm(nn.Module):
             y, z = self.net(torch.cat([x, y, z], 1), which, *wide)[:, length:].chunk(2, 1)
         return y, z
 
-    def _place(self, inputs_embeds: Tensor, attention_mask: Tensor | None) -> Place:
-        rotation = self.rotation[:, : inputs_embeds.shape[1]]
+    def _place(self, inputs_embeds: Tensor, attention_mask: Tensor | None, places: Tensor | None) -> Place:
+        rotation = self.rotation[:, : inputs_embeds.shape[1]] if places is None else self.rotation[:, places]
         mask = None if attention_mask is None else visible_keys(attention_mask, self.causal)
         return Place(rotation, mask, self.causal)
