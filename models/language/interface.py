@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from models.language.recurrent import Past
+
 
 class LanguageModel(nn.Module, ABC):
     """A causal language model that reads embeddings.
@@ -137,12 +139,12 @@ class LanguageModel(nn.Module, ABC):
             raise ValueError(f"the sequence has {length} positions; this language model takes {self.positions}")
 
 
-class Recomputing(LanguageModel):
-    """A language model that keeps nothing of what it has read: every new token is read with all before it.
+class Recurrent(LanguageModel):
+    """A language model whose blocks are those of `models.language.recurrent`."""
 
-    Its blocks are those of `models.language.recurrent`.
-    """
-
+    ROOM: ClassVar[int] = 2**31
+    """Most bytes of keys and values that are kept of a prompt, in all calls of the blocks; of a longer one nothing is
+    kept, and every new token is read with all before it."""
     FUSED: ClassVar[dict[str, str]] = {
         "q_proj": "qkv_proj",
         "k_proj": "qkv_proj",
@@ -151,9 +153,17 @@ class Recomputing(LanguageModel):
         "up_proj": "gate_up_proj",
     }
 
+    @abstractmethod
+    def _read(self, inputs_embeds: Tensor, attention_mask: Tensor, past: Past) -> Tensor:
+        """Return logits (B, S, vocabulary) of new tokens; the mask covers those of the past as well."""
+
     def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        memory = inputs_embeds if memory is None else torch.cat([memory, inputs_embeds], 1)
-        return self(memory, attention_mask)[:, -1], memory
+        seen, past = memory or (inputs_embeds[:, :0], Past(self.ROOM))
+        seen = torch.cat([seen, inputs_embeds], 1)
+        if past.full:
+            return self(seen, attention_mask)[:, -1], (seen, past)
+        self._check_length(seen.shape[1])
+        return self._read(inputs_embeds, attention_mask, past)[:, -1], (seen, past)
 
 
 class DeeplySupervised(LanguageModel):

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from configs.recursive import TrmConfig
-from models.language.interface import Recomputing
+from models.language.interface import Recurrent
+from models.language.recurrent import Past
 from models.language.trm import Trm
 
 
-class TrmLM(Recomputing):
+class TrmLM(Recurrent):
     """TRM over tokens.
 
     Attributes:
@@ -44,6 +45,9 @@ class TrmLM(Recomputing):
         self._check_length(inputs_embeds.shape[1], places)
         for step in self.trm.refine(inputs_embeds, attention_mask, steps, places):
             yield step.logits
+
+    def _read(self, inputs_embeds: Tensor, attention_mask: Tensor, past: Past) -> Tensor:
+        return self.trm.read(inputs_embeds, attention_mask, past, self.depth)
 
     @property
     def embedding_table(self) -> Tensor:
