@@ -37,6 +37,7 @@ from models.language.build import build_language_model
 from models.language.hrm_act import log_stablemax
 from models.language.hrm_act_lm import HrmActLM
 from models.language.interface import LanguageModel
+from models.language.recurrent import Past
 from models.language.transformers_lm import TransformersLM
 from tasks.keys import config_in_key
 
@@ -194,7 +195,7 @@ class Fixed(HrmActLM):
         super().__init__(HRM_ACT, len(probability))
         self.logits = probability.log()
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def _read(self, inputs_embeds: Tensor, attention_mask: Tensor, past: Past) -> Tensor:
         return self.logits.expand(*inputs_embeds.shape[:2], -1)
 
 
