@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,3 +38,14 @@ def coloured(field: NDArray[Any]) -> NDArray[Any]:
     low, high = (field[there].min(), field[there].max()) if there.any() else (0.0, 1.0)
     scaled = np.where(there, (field - low) / max(high - low, 1e-12), 0.0)
     return np.where(there[..., None], colormaps["viridis"](scaled)[..., :3], 0.85)
+
+
+def mosaic(maps: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return pictures (H, W, 3) of one size as one, two in a row, with white between them."""
+    height, width, _ = maps[0].shape
+    lines = -(-len(maps) // 2)
+    whole = np.ones((lines * (height + 1) - 1, 2 * width + 1 if len(maps) > 1 else width, 3))
+    for k, each in enumerate(maps):
+        row, column = k // 2 * (height + 1), k % 2 * (width + 1)
+        whole[row : row + height, column : column + width] = each
+    return whole

@@ -15,7 +15,7 @@ from storage.image_texts import read_rows
 from storage.question_set import Asked
 from storage.window_dataset import WindowDataset
 from tasks.figures import subplots
-from tasks.window_maps import coloured, field_of, shown_kinds
+from tasks.window_maps import coloured, field_of, mosaic, shown_kinds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,14 +104,12 @@ class WindowPictures:
         self._windows = WindowDataset(store, training_set, "test")
 
     def of(self, asked: Asked) -> tuple[NDArray[Any], str]:
-        """Return maps of the window's mean over its steps side by side, and the window's name with theirs."""
+        """Return maps of the window's means over its steps, two in a row, and the window's name with theirs."""
         kinds = shown_kinds(self._windows)
         sample = self._windows[asked.row]
         fields = self._windows.physical(sample["data"], sample["valid"]).numpy()
         maps = [coloured(field_of(self._windows, fields, kind).mean(0)) for kind in kinds]
-        gap = np.ones((maps[0].shape[0], 1, 3))
-        beside = [part for each in maps for part in (each, gap)][:-1]
-        return np.concatenate(beside, 1), f"{asked.key}: {', '.join(kinds)}"
+        return mosaic(maps), f"{asked.key}: {', '.join(kinds)}"
 
 
 def draw_answers(answered: Mapping[str, Answered], pictures: Pictures, most: int) -> Figure:

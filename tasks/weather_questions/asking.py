@@ -67,7 +67,8 @@ def _positions(quantity: Quantity, facts: Mapping[str, float], climate: Climate,
     words = WORDS[quantity.name]
     for forms, sign in ((words.most, 1), (words.least, -1)):
         order = sorted(QUARTERS, key=lambda part: -sign * facts[part])
-        if _apart(quantity, *(facts[part] for part in order[:2])) and not _unknown(facts, QUARTERS):
+        known = not any(np.isnan(facts[part]) for part in QUARTERS)
+        if known and _apart(quantity, facts[order[0]], facts[order[1]]):
             yield Question(_form(forms, random), order[0])
 
 
@@ -131,10 +132,6 @@ KINDS = (_positions, _relations, _comparisons, _usual, _trend, _count, _extremes
 def _apart(quantity: Quantity, first: float, second: float) -> bool:
     """Say whether two values differ by more than noise; never where one is not known."""
     return abs(first - second) >= quantity.margin
-
-
-def _unknown(facts: Mapping[str, float], names: Sequence[str]) -> bool:
-    return any(np.isnan(facts[name]) for name in names)
 
 
 def _form(forms: Forms, random: np.random.Generator) -> str:

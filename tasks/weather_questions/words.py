@@ -43,7 +43,7 @@ WORDS = {
         ),
         count=(
             "How many of the four quarters are warmer than {level} degrees Celsius?",
-            "In the mean, how many quarters have more than {level} degrees Celsius?",
+            "How many quarters have a mean of more than {level} degrees Celsius?",
         ),
         numbers={
             "highest": ("What is the highest temperature, in degrees Celsius, to the nearest {nearest}?",),
@@ -51,7 +51,7 @@ WORDS = {
         },
     ),
     "wind": Words(
-        most=("Where is the wind strongest?", "Where in the window is it windiest?", "Where does it blow most?"),
+        most=("Where is the wind strongest?", "Where in the window is it windiest?"),
         least=("Where is the wind weakest?", "Where in the window is it calmest?"),
         which=("Is it windier in the {a} or in the {b}?", "Which is windier, the {a} or the {b}?"),
         whether=("Is it windier in the {a} than in the {b}?", "Is the {a} windier than the {b}?"),
@@ -59,7 +59,7 @@ WORDS = {
         trend=("Does the wind at the centre rise or fall?", "At the centre, does the wind fall or rise?"),
         count=(
             "How many of the four quarters have a mean wind above {level} metres per second?",
-            "In how many quarters is the mean wind above {level} metres per second?",
+            "How many quarters are windier than {level} metres per second in the mean?",
         ),
         numbers={
             "highest": ("What is the strongest wind, in metres per second, to the nearest {nearest}?",),
@@ -80,7 +80,7 @@ WORDS = {
         ),
         count=(
             "How many of the four quarters have a mean pressure above {level} hectopascals?",
-            "In how many quarters is the mean pressure above {level} hectopascals?",
+            "How many quarters have more than {level} hectopascals in the mean?",
         ),
         numbers={
             "highest": ("What is the highest pressure, in hectopascals, to the nearest {nearest}?",),
