@@ -64,6 +64,9 @@ class AnsweringRecipe(Config):
     own."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     """Of initial weights and order; one model each."""
+    questions_at_once: int = Field(1, ge=1, le=64)
+    """Most questions about an image that are learned from in one row of a batch: its tokens are read once for them all,
+    and each is answered as if it were alone. A batch then has so many images, not questions."""
     halting_weight: float = Field(0.5, ge=0)
     """Factor of the halting loss, where a decoder learns to halt."""
     validation_questions: int = Field(1000, ge=8)

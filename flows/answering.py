@@ -23,6 +23,7 @@ def answerers(recipe: AnsweringRecipe, questions: Any, encoder: Any, execution: 
             encoder=encoder,
             design=decoder.design,
             vocabulary=recipe.vocabulary,
+            questions_at_once=recipe.questions_at_once,
             halting_weight=recipe.halting_weight,
             validation_questions=recipe.validation_questions,
             training=settings.model_copy(update={"seed": seed}),

@@ -106,9 +106,9 @@ def answering(quick: bool) -> tuple[torch.nn.Module, Any]:
         tokens = torch.randint(VOCABULARY // 4, (BATCH, TEXT))
         learned = torch.arange(TEXT).expand_as(tokens) >= TEXT // 2
         batch = AnswerBatch(seen, tokens, torch.ones_like(learned), learned)
-        embeds, attended = answerer.embed(batch)
-        _, step = decoder.trm.supervised_step(decoder.trm.initial_carry(embeds), embeds, attended)
-        logits = answerer.of_tokens(step.logits).float()
+        sequences = answerer.embed(batch)
+        _, step = decoder.trm.supervised_step(decoder.trm.initial_carry(sequences.embeds), *sequences)
+        logits = answerer.foretold(step.logits, batch).float()
         nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
         return (nats.view(tokens.shape) * learned).sum() / learned.sum()
 

@@ -2,8 +2,8 @@
 
 Arguments: objective, config, training, device, loader_workers, scratch, and threads where it is a CPU. A request is
 {"loop": "ours" | "bare", "steps": n}; the answer is the seconds of those steps, until the device has done them. The
-first answer tells parameters, samples of a step, and the device; that to {"loop": "memory"} the most memory of the
-device so far.
+first answer tells parameters, samples of a step and what they count for each term of the loss, and the device; that to
+{"loop": "memory"} the most memory of the device so far.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ class Training:
         self.trainer = Trainer(objective, training, execution, self._share, Path(task["scratch"]))
         self.trainer.model.train()
         self._batches = self.trainer.batches(0, 10**9)
-        self._ready = itertools.cycle([next(self._batches) for _ in range(ON_DEVICE)])
+        ready = [next(self._batches) for _ in range(ON_DEVICE)]
+        self._counts = {
+            term: sum(float(micro.weights[term]) for step in ready for micro in step) / ON_DEVICE
+            for term in ready[0][0].weights
+        }
+        self._ready = itertools.cycle(ready)
         trained = [p for p in self.trainer.model.parameters() if p.requires_grad]
         self._adam = torch.optim.AdamW(trained, lr=1e-6, fused=True)
 
@@ -76,7 +81,12 @@ class Training:
         """Return what is trained on what."""
         parameters = sum(p.numel() for p in self.trainer.model.parameters())
         batch_size = self.trainer.config.batch_size
-        return {"parameters": parameters, "batch": batch_size, "machine": self._share.machine()}
+        return {
+            "parameters": parameters,
+            "batch": batch_size,
+            "counts": self._counts,
+            "machine": self._share.machine(),
+        }
 
     def memory(self) -> float:
         """Return the most memory that tensors have had on the device so far, in GB."""

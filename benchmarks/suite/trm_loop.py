@@ -1,9 +1,9 @@
 """What the training loop costs a recursive decoder, against a bare loop of torch over batches in memory.
 
-The TRM of the profile `scenes` with its carried states (batches of 64, one thread) on what a small encoder saw of
-generated scenes. Either the project's loop trains, with its loader in a process beside it, clipping, a moving average,
-a history, and random numbers keyed by the step; or a bare loop does, over batches that lie in memory: forward,
-backward, fused AdamW, and nothing else. The figure is the ratio of steps per second.
+The TRM of the profile `scenes` with its carried states (questions about 16 images a batch, one thread) on what a small
+encoder saw of generated scenes. Either the project's loop trains, with its loader in a process beside it, clipping, a
+moving average, a history, and random numbers keyed by the step; or a bare loop does, over batches that lie in memory:
+forward, backward, fused AdamW, and nothing else. The figure is the ratio of steps per second.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ IMAGES, IMAGES_QUICK = 600, 60
 
 def run(bench: Bench) -> list[Figure]:
     """Train in turn by both loops."""
-    return [on_one_thread(bench, _task(bench), name="trm_loop_efficiency", what="TRM", steps=8)]
+    return [on_one_thread(bench, answering_task(bench), name="trm_loop_efficiency", what="TRM", steps=8)]
 
 
-def _task(bench: Bench) -> dict[str, Any]:
-    """Let a small encoder see scenes; return what the program is called with."""
+def answering_task(bench: Bench) -> dict[str, Any]:
+    """Let a small encoder see scenes; return with what `loop_trainer` trains a TRM to answer questions about them."""
     from flows.trm_vlm import trm_vlm
     from tasks.answering.training import OBJECTIVE
 
@@ -54,7 +54,8 @@ def _task(bench: Bench) -> dict[str, Any]:
         "objective": OBJECTIVE,
         "config": {
             "questions": str(questions.folder), "encoder": None, "tokenizer": str(answerer.folder / "tokenizer"),
-            "design": design.model_dump(mode="json"), "halting_weight": 0.5, "validation_questions": 8,
+            "design": design.model_dump(mode="json"), "questions_at_once": config.answering.questions_at_once,
+            "halting_weight": 0.5, "validation_questions": 8,
         },
         "training": training.model_dump(mode="json"),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from configs.language import HrmActV1Config
 from models.language.masks import visible_keys
-from models.language.recurrent import Level, cut_normal, rotation_table
+from models.language.recurrent import Level, Past, cut_normal, rotation_table
 
 EXPLORATION = 0.1
 """Probability that a sequence must think for a random number of steps before it may halt."""
@@ -98,8 +98,25 @@ class HrmAct(nn.Module):
         `inputs_embeds` (B, S, d), `attention_mask` (B, S) is nonzero at tokens and zero at padding. Gradient comes
         from the last L and H call of the last step alone, because a carry never has any.
         """
+        return self._after(inputs_embeds, *self._place(inputs_embeds, attention_mask), steps=steps)
+
+    def read(self, inputs_embeds: Tensor, attention_mask: Tensor, past: Past) -> Tensor:
+        """Return logits (B, S, V) of tokens that follow those of the `past`; the mask (B, T) covers both."""
+        new = inputs_embeds.shape[1]
+        past.begin(new)
+        mask = visible_keys(attention_mask, self.causal)[:, :, -new:]
+        return self._after(inputs_embeds, self.rotation[:, mask.shape[-1] - new : mask.shape[-1]], mask, past)
+
+    def _after(
+        self,
+        inputs_embeds: Tensor,
+        rotation: Tensor,
+        mask: Tensor | None,
+        past: Past | None = None,
+        steps: int | None = None,
+    ) -> Tensor:
+        place = (rotation, mask, past)
         steps = steps or self.config.evaluation_steps or self.config.max_steps
-        place = self._place(inputs_embeds, attention_mask)
         z_h, z_l = self.h_init.expand_as(inputs_embeds), self.l_init.expand_as(inputs_embeds)
         with torch.no_grad():
             for _ in range(steps - 1):
@@ -165,11 +182,17 @@ class HrmAct(nn.Module):
         return torch.where(explore, least, 0).to(steps.device)
 
     def _think(
-        self, z_h: Tensor, z_l: Tensor, inputs_embeds: Tensor, rotation: Tensor, mask: Tensor | None
+        self,
+        z_h: Tensor,
+        z_l: Tensor,
+        inputs_embeds: Tensor,
+        rotation: Tensor,
+        mask: Tensor | None,
+        past: Past | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the states after all cycles of a step; only the last L and the last H call carry gradient."""
         x = inputs_embeds * self.config.hidden**0.5
-        place = (rotation, mask, self.causal)
+        place = (rotation, mask, self.causal, past)
         with torch.no_grad():
             for h_cycle in reversed(range(self.config.h_cycles)):
                 for l_cycle in reversed(range(self.config.l_cycles)):

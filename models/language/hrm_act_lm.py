@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from configs.language import HrmActV1Config
 from models.language.hrm_act import HrmAct, log_stablemax
-from models.language.interface import DeeplySupervised, Recomputing
+from models.language.interface import DeeplySupervised, Recurrent
+from models.language.recurrent import Past
 from models.reads import reads_are_free
 
 
-class HrmActLM(Recomputing, DeeplySupervised):
+class HrmActLM(Recurrent, DeeplySupervised):
     """HRM-ACTv1; its logits are log probabilities by stablemax, so that their softmax is what it was trained for."""
 
     def __init__(self, config: HrmActV1Config, vocabulary: int, dtype: torch.dtype = torch.float32) -> None:
@@ -24,10 +25,16 @@ class HrmActLM(Recomputing, DeeplySupervised):
         """Return the embeddings (..., width) of token ids."""
         return self.hrm.embed_tokens(ids)
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Return logits (B, S, vocabulary)."""
+        self._refuse_places(places)
         self._check_length(inputs_embeds.shape[1])
         return log_stablemax(self.hrm.forward_with_embeds(inputs_embeds, attention_mask).float())
+
+    def _read(self, inputs_embeds: Tensor, attention_mask: Tensor, past: Past) -> Tensor:
+        return log_stablemax(self.hrm.read(inputs_embeds, attention_mask, past).float())
 
     def deep_loss(self, tokens: Tensor, labels: Tensor, attended: Tensor, seed: int) -> Tensor:
         """Return the sum over sequences of the mean loss of an ACT step; each hands its state on without gradient."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from models.language.recurrent import Past
+
 
 class LanguageModel(nn.Module, ABC):
     """A causal language model that reads embeddings.
@@ -34,10 +36,14 @@ class LanguageModel(nn.Module, ABC):
         """Return the embeddings (..., width) of token ids."""
 
     @abstractmethod
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Return logits (B, S, vocabulary), whose softmax at i is the distribution of the token at i + 1.
 
-        `inputs_embeds` (B, S, width); `attention_mask` (B, S) is nonzero at tokens and zero at padding.
+        `inputs_embeds` (B, S, width); `attention_mask` (B, S) is nonzero at tokens and zero at padding. Where several
+        sequences share their beginning, `places` (S,) says at which place in its own sequence each token stands, below
+        `positions`, and the mask (B, S, S) is true where a token sees another one.
         """
 
     @abstractmethod
@@ -115,6 +121,12 @@ class LanguageModel(nn.Module, ABC):
         rows = torch.stack(chosen, 1).tolist()
         return [row[: row.index(end)] if end in row else row for row in rows]
 
+    def _refuse_places(self, places: Tensor | None) -> None:
+        if places is not None:
+            raise ValueError(
+                f"{type(self).__name__} reads no sequences that share their beginning; set questions_at_once to 1"
+            )
+
     def _check_prompts(self, inputs_embeds: Tensor, attention_mask: Tensor, max_new_tokens: int) -> None:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; ask for at least 1")
@@ -122,17 +134,17 @@ class LanguageModel(nn.Module, ABC):
         if not attention_mask[:, -1].all():
             raise ValueError("a prompt ends in padding; pad prompts on the left")
 
-    def _check_length(self, length: int) -> None:
-        if length > self.positions:
+    def _check_length(self, length: int, places: Tensor | None = None) -> None:
+        if places is None and length > self.positions:
             raise ValueError(f"the sequence has {length} positions; this language model takes {self.positions}")
 
 
-class Recomputing(LanguageModel):
-    """A language model that keeps nothing of what it has read: every new token is read with all before it.
+class Recurrent(LanguageModel):
+    """A language model whose blocks are those of `models.language.recurrent`."""
 
-    Its blocks are those of `models.language.recurrent`.
-    """
-
+    ROOM: ClassVar[int] = 2**31
+    """Most bytes of keys and values that are kept of a prompt, in all calls of the blocks; of a longer one nothing is
+    kept, and every new token is read with all before it."""
     FUSED: ClassVar[dict[str, str]] = {
         "q_proj": "qkv_proj",
         "k_proj": "qkv_proj",
@@ -141,9 +153,17 @@ class Recomputing(LanguageModel):
         "up_proj": "gate_up_proj",
     }
 
+    @abstractmethod
+    def _read(self, inputs_embeds: Tensor, attention_mask: Tensor, past: Past) -> Tensor:
+        """Return logits (B, S, vocabulary) of new tokens; the mask covers those of the past as well."""
+
     def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        memory = inputs_embeds if memory is None else torch.cat([memory, inputs_embeds], 1)
-        return self(memory, attention_mask)[:, -1], memory
+        seen, past = memory or (inputs_embeds[:, :0], Past(self.ROOM))
+        seen = torch.cat([seen, inputs_embeds], 1)
+        if past.full:
+            return self(seen, attention_mask)[:, -1], (seen, past)
+        self._check_length(seen.shape[1])
+        return self._read(inputs_embeds, attention_mask, past)[:, -1], (seen, past)
 
 
 class DeeplySupervised(LanguageModel):

@@ -13,6 +13,44 @@ _STD_OF_CUT_NORMAL = 0.8796256610342398
 """Standard deviation of a standard normal that is cut at -2 and 2."""
 
 
+class Past:
+    """Keys and values of all that was read, call by call of attention, for the tokens that are read next.
+
+    The states of a token depend on no later one, in any call, so what was computed for it stays true.
+    """
+
+    def __init__(self, room: int) -> None:
+        """Keep up to `room` bytes of what is read first; if that is more, keep nothing."""
+        self.chunks: list[int] = []
+        """Tokens of each reading."""
+        self.full = False
+        """Whether there was no room."""
+        self._room = room
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._call = 0
+
+    def begin(self, tokens: int) -> None:
+        """Start to read so many tokens."""
+        assert not self.full, "nothing was kept"
+        self.chunks.append(tokens)
+        self._call = 0
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (B, heads, T, width) of all tokens in this call, those of new ones given."""
+        if len(self.chunks) > 1:
+            older_key, older_value = self._kept[self._call]
+            key, value = torch.cat([older_key, key], 2), torch.cat([older_value, value], 2)
+            self._kept[self._call] = (key, value)
+        elif not self.full:
+            self._kept.append((key, value))
+            self._room -= key.nbytes + value.nbytes
+            if self._room < 0:
+                self.full = True
+                self._kept.clear()
+        self._call += 1
+        return key, value
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with rotary positions (arXiv 2104.09864) and without biases."""
 
@@ -22,10 +60,17 @@ class Attention(nn.Module):
         self.qkv_proj = nn.Linear(hidden, 3 * hidden, bias=False)
         self.o_proj = nn.Linear(hidden, hidden, bias=False)
 
-    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Return (B, S, d); `rotation` (2, S, d / heads), `mask` (B, 1, S, S) is true where a key may be seen."""
+    def forward(
+        self, x: Tensor, rotation: Tensor, mask: Tensor | None, causal: bool, past: Past | None = None
+    ) -> Tensor:
+        """Return (B, S, d); `rotation` (2, S, d / heads), `mask` (B, 1, S, T) is true where a key may be seen.
+
+        The T keys are those of the S tokens, after those of the `past`.
+        """
         query, key, value = self.qkv_proj(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).chunk(3, 1)
         query, key = _rotate(query, rotation), _rotate(key, rotation)
+        if past is not None:
+            key, value = past.extend(key, value)
         mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal and mask is None)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
@@ -53,9 +98,11 @@ class Block(nn.Module):
         self.attention = Attention(hidden, heads)
         self.mlp = SwiGLU(hidden, expansion)
 
-    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Tensor, mask: Tensor | None, causal: bool, past: Past | None = None
+    ) -> Tensor:
         """Return (B, S, d); arguments as for `Attention`."""
-        x = _rms_norm(x + self.attention(x, rotation, mask, causal))
+        x = _rms_norm(x + self.attention(x, rotation, mask, causal, past))
         return _rms_norm(x + self.mlp(x))
 
 
@@ -67,14 +114,22 @@ class Level(nn.Module):
         self.layers = nn.ModuleList(Block(hidden, heads, expansion) for _ in range(layers))
         self.recompute = False
 
-    def forward(self, state: Tensor, signal: Tensor, rotation: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Return the new state (B, S, d)."""
+    def forward(
+        self,
+        state: Tensor,
+        signal: Tensor,
+        rotation: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        past: Past | None = None,
+    ) -> Tensor:
+        """Return the new state (B, S, d); arguments as for `Attention`."""
         x = state + signal
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(layer, x, rotation, mask, causal, use_reentrant=False)
             else:
-                x = layer(x, rotation, mask, causal)
+                x = layer(x, rotation, mask, causal, past)
         return x
 
 

@@ -49,14 +49,21 @@ class TransformersLM(LanguageModel):
         """Return the embeddings (..., width) of token ids."""
         return self.hf.get_input_embeddings()(ids)
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Return logits (B, S, vocabulary)."""
         length = inputs_embeds.shape[1]
-        self._check_length(length)
-        places = {} if attention_mask is None else self._places(attention_mask, length)
+        self._check_length(length, places)
+        if places is None:
+            told = {} if attention_mask is None else self._places(attention_mask, length)
+        elif self._plain_causal:
+            told = {"position_ids": places.expand(len(inputs_embeds), -1)}
+        else:
+            self._refuse_places(places)
         if attention_mask is not None and self._plain_causal:
-            places["attention_mask"] = visible_keys(attention_mask, causal=True)
-        return self.hf(inputs_embeds=inputs_embeds, use_cache=False, **places).logits
+            told["attention_mask"] = visible_keys(attention_mask, causal=True)
+        return self.hf(inputs_embeds=inputs_embeds, use_cache=False, **told).logits
 
     def _next(self, inputs_embeds: Tensor, attention_mask: Tensor, memory: Any) -> tuple[Tensor, Any]:
         places = self._places(attention_mask, inputs_embeds.shape[1])

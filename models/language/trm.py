@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from configs.recursive import TrmConfig
 from models.language.masks import visible_keys
-from models.language.recurrent import Level, cut_normal, rotation_table
+from models.language.recurrent import Level, Past, cut_normal, rotation_table
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class Place(NamedTuple):
     rotation: Tensor
     """(2, S, d / heads)"""
     mask: Tensor | None
-    """(B, 1, S, S), true where a key may be seen; None: what `causal` says."""
+    """(B, 1, S, T), true where a key may be seen; None: what `causal` says."""
     causal: bool
+    past: Past | None = None
+    """What was read before."""
 
 
 class Trm(nn.Module):
@@ -94,22 +96,41 @@ class Trm(nn.Module):
         return TrmCarry(state, state, steps, torch.ones(batch, dtype=torch.bool, device=device))
 
     def supervised_step(
-        self, carry: TrmCarry, inputs_embeds: Tensor, attention_mask: Tensor | None = None
+        self,
+        carry: TrmCarry,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> tuple[TrmCarry, TrmStep]:
         """Make a step of supervision; sequences that have halted start anew, and all halt at the last step.
 
-        `inputs_embeds` (B, S, d) is on the scale of the embedding table; `attention_mask` (B, S) is nonzero at tokens.
+        `inputs_embeds` (B, S, d) is on the scale of the embedding table; mask and places are those of `LanguageModel`.
         """
         restart = carry.halted[:, None, None]
         y, z = torch.where(restart, self.y_init, carry.y), torch.where(restart, self.z_init, carry.z)
-        step = self._step(y, z, inputs_embeds, self._place(inputs_embeds, attention_mask))
+        step = self._step(y, z, inputs_embeds, self._place(inputs_embeds, attention_mask, places))
         steps = torch.where(carry.halted, 0, carry.steps) + 1
         halted = steps >= self.config.supervision_steps
         return TrmCarry(step.y.detach(), step.z.detach(), steps, halted), step
 
-    def refine(self, inputs_embeds: Tensor, attention_mask: Tensor | None, steps: int) -> Iterator[TrmStep]:
+    def refine(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None, steps: int, places: Tensor | None = None
+    ) -> Iterator[TrmStep]:
         """Yield what each of `steps` steps gives, from the start; gradient comes from within each step."""
-        place = self._place(inputs_embeds, attention_mask)
+        yield from self._refined(inputs_embeds, self._place(inputs_embeds, attention_mask, places), steps)
+
+    def read(self, inputs_embeds: Tensor, attention_mask: Tensor, past: Past, steps: int) -> Tensor:
+        """Return logits (B, S, V) after `steps` steps of tokens that follow those of the `past`, kept for as many; the
+        mask (B, T) covers both.
+        """
+        new = inputs_embeds.shape[1]
+        past.begin(new)
+        mask = visible_keys(attention_mask, self.causal)[:, :, -new:]
+        place = Place(self.rotation[:, mask.shape[-1] - new : mask.shape[-1]], mask, self.causal, past)
+        *_, last = self._refined(inputs_embeds, place, steps)
+        return last.logits
+
+    def _refined(self, inputs_embeds: Tensor, place: Place, steps: int) -> Iterator[TrmStep]:
         y, z = self.y_init.expand_as(inputs_embeds), self.z_init.expand_as(inputs_embeds)
         for _ in range(steps):
             step = self._step(y, z, inputs_embeds, place)
@@ -144,13 +165,16 @@ class Trm(nn.Module):
         mask = place.mask
         if mask is None and place.causal:
             mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=x.device).tril()
-        wide = Place(place.rotation.repeat(1, 3, 1), None if mask is None else mask.repeat(1, 1, 3, 3), False)
+        if mask is not None:  # of each reading, x, y and z stand one behind the other
+            chunks = place.past.chunks if place.past else [length]
+            mask = torch.cat([part.repeat(1, 1, 3, 3) for part in mask.split(chunks, -1)], -1)
+        wide = Place(place.rotation.repeat(1, 3, 1), mask, False, place.past)
         which = self.parts.repeat_interleave(length, 0)
         for _ in range(self.config.inner_steps):
             y, z = self.net(torch.cat([x, y, z], 1), which, *wide)[:, length:].chunk(2, 1)
         return y, z
 
-    def _place(self, inputs_embeds: Tensor, attention_mask: Tensor | None) -> Place:
-        rotation = self.rotation[:, : inputs_embeds.shape[1]]
+    def _place(self, inputs_embeds: Tensor, attention_mask: Tensor | None, places: Tensor | None) -> Place:
+        rotation = self.rotation[:, : inputs_embeds.shape[1]] if places is None else self.rotation[:, places]
         mask = None if attention_mask is None else visible_keys(attention_mask, self.causal)
         return Place(rotation, mask, self.causal)

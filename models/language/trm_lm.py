@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from configs.recursive import TrmConfig
-from models.language.interface import Recomputing
+from models.language.interface import Recurrent
+from models.language.recurrent import Past
 from models.language.trm import Trm
 
 
-class TrmLM(Recomputing):
+class TrmLM(Recurrent):
     """TRM over tokens.
 
     Attributes:
@@ -30,16 +31,23 @@ class TrmLM(Recomputing):
         """Return the embeddings (..., width) of token ids."""
         return self.trm.embedding(ids)
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Return logits (B, S, vocabulary)."""
-        *_, last = self.by_depth(inputs_embeds, attention_mask, self.depth)
+        *_, last = self.by_depth(inputs_embeds, attention_mask, self.depth, places)
         return last
 
-    def by_depth(self, inputs_embeds: Tensor, attention_mask: Tensor | None, steps: int) -> Iterator[Tensor]:
+    def by_depth(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None, steps: int, places: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Yield the logits (B, S, vocabulary) after each of `steps` steps."""
-        self._check_length(inputs_embeds.shape[1])
-        for step in self.trm.refine(inputs_embeds, attention_mask, steps):
+        self._check_length(inputs_embeds.shape[1], places)
+        for step in self.trm.refine(inputs_embeds, attention_mask, steps, places):
             yield step.logits
+
+    def _read(self, inputs_embeds: Tensor, attention_mask: Tensor, past: Past) -> Tensor:
+        return self.trm.read(inputs_embeds, attention_mask, past, self.depth)
 
     @property
     def embedding_table(self) -> Tensor:

@@ -53,8 +53,11 @@ class Reminded(LanguageModel):
         """Return the embeddings (..., width) of token ids."""
         return self.inner.embed_tokens(ids)
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Return logits (B, S, vocabulary)."""
+        self._refuse_places(places)
         if attention_mask is None:
             attention_mask = torch.ones(inputs_embeds.shape[:2], device=inputs_embeds.device)
         return self._run(inputs_embeds, attention_mask, self._cache()).logits

@@ -35,11 +35,11 @@ EXPLORATION = 0.1
 
 
 class AnswerObjective(Objective):
-    """Answers, configured by folders (`questions`, `encoder`), `tokenizer`, `design`, `halting_weight` and
-    `validation_questions`.
+    """Answers, configured by folders (`questions`, `encoder`), `tokenizer`, `design`, `questions_at_once`,
+    `halting_weight` and `validation_questions`.
 
-    The loss of a question is the mean over the tokens of its answer. A recursive decoder keeps each question for
-    several optimiser steps, with its states; what comes with a step takes the places of those that are done.
+    The loss of a question is the mean over the tokens of its answer. A recursive decoder keeps the questions about an
+    item for several optimiser steps, with their states; what comes with a step takes the places of those that are done.
     """
 
     RELEASE = AnswererRelease
@@ -52,7 +52,8 @@ class AnswerObjective(Objective):
         self.coefficients = {"nll": 1.0, "halting": float(config["halting_weight"])}
         self._validation = int(config["validation_questions"])
         recursive = isinstance(self.design.decoder, TrmConfig)
-        self.asking = Asking.of(self.tokens, self.design, fixed=recursive)
+        self.asking = Asking.of(self.tokens, self.design)
+        self._at_once = int(config["questions_at_once"])
         self._halts = isinstance(self.design.decoder, TrmConfig) and self.design.decoder.halting
         self._carried = CarriedRows() if recursive else None
         self._left_out: frozenset[str] = frozenset()
@@ -80,8 +81,10 @@ class AnswerObjective(Objective):
         return name not in self._left_out
 
     def source(self, part: str) -> Questions:
-        """Return the questions of a part."""
-        return Questions(self._folder, part, self.asking, self._validation if part == "validation" else None)
+        """Return the questions of a part; those that are learned from come several at once about an item."""
+        if part == "validation":
+            return Questions(self._folder, part, self.asking, self._validation)
+        return Questions(self._folder, part, self.asking, at_once=self._at_once, fixed=self._carried is not None)
 
     @staticmethod
     def collate(samples: Sequence[AnswerSample]) -> AnswerBatch:
@@ -104,18 +107,20 @@ class AnswerObjective(Objective):
         language, number = model.language, self.moment.micro_batch
         assert isinstance(language, TrmLM)
         rows, state = carried.take(number, fresh.rows())
-        batch = AnswerBatch(**rows)
-        embeds, attended = model.embed(batch)
-        carry = language.trm.initial_carry(embeds) if state is None else TrmCarry(**state)
-        carry, step = language.trm.supervised_step(carry, embeds, attended)
-        logits = model.of_tokens(step.logits)
+        batch = AnswerBatch.of_rows(rows)
+        sequences = model.embed(batch)
+        carry = language.trm.initial_carry(sequences.embeds) if state is None else TrmCarry(**state)
+        carry, step = language.trm.supervised_step(carry, *sequences)
+        logits = model.foretold(step.logits, batch)
         losses = {"nll": nats_per_answer(logits, batch).sum()}
         halted = carry.halted | (carry.steps >= self._most_steps())
         if self._halts:
             right = all_right(logits, batch)
-            logit = language.trm.halting(step.y, model.tokens + batch.heads - 1)
-            losses["halting"] = F.binary_cross_entropy_with_logits(logit, right.to(logit.dtype), reduction="sum")
-            halted = halted | ((logit.detach() > 0) & ~self._explored(halted))
+            logit = language.trm.halting(model.of_questions(step.y, batch), (batch.heads - 1).clamp_min(0))
+            nats = F.binary_cross_entropy_with_logits(logit, right.to(logit.dtype), reduction="none")
+            losses["halting"] = (nats * batch.asked).sum()
+            done = ((logit.detach() > 0) | ~batch.asked).unflatten(0, (len(halted), -1)).all(-1)
+            halted = halted | (done & ~self._explored(halted))
         carried.keep(number, rows, {"y": carry.y, "z": carry.z, "steps": carry.steps, "halted": halted})
         return losses
 
@@ -142,10 +147,10 @@ class AnswerObjective(Objective):
         """Say once how many questions and answers are cut."""
         if step:
             return ""
-        source = Questions(self._folder, "train", self.asking, LOOKED_AT)
-        cut = sum(self.asking.is_cut(asked) for asked in source.asked)
+        asked = Questions(self._folder, "train", self.asking, LOOKED_AT).asked
+        cut = sum(map(self.asking.is_cut, asked))
         limits = f"{self.asking.longest_question} and {self.asking.longest_answer}"
-        return f"{cut} of {len(source)} questions or answers have more than {limits} tokens and are cut" if cut else ""
+        return f"{cut} of {len(asked)} questions or answers have more than {limits} tokens and are cut" if cut else ""
 
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
         """Return the share of answers that greedy decoding gets right to the token, and nats per token; with the true
@@ -186,7 +191,7 @@ class CountQuestions:
 
     def __call__(self, batch: AnswerBatch) -> dict[str, float]:
         """Return the number of questions for every term."""
-        return dict.fromkeys(self._terms, float(len(batch.tokens)))
+        return dict.fromkeys(self._terms, float(batch.asked.sum()))
 
 
 class Shuffled:
@@ -215,8 +220,8 @@ def token_nats(logits: Tensor, batch: AnswerBatch) -> Tensor:
 
 
 def nats_per_answer(logits: Tensor, batch: AnswerBatch) -> Tensor:
-    """Return the mean nats (B,) over the tokens of each answer."""
-    return token_nats(logits, batch).sum(-1) / batch.learned.sum(-1)
+    """Return the mean nats (B,) over the tokens of each answer; 0 where nothing is asked."""
+    return token_nats(logits, batch).sum(-1) / batch.learned.sum(-1).clamp_min(1)
 
 
 def all_right(logits: Tensor, batch: AnswerBatch) -> Tensor:

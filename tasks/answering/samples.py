@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,11 @@ class Asking:
     tokens: Tokens
     longest_question: int
     longest_answer: int
-    fixed: bool = False
-    """Whether all sequences are padded to the longest that there may be."""
 
     @classmethod
-    def of(cls, tokens: Tokens, design: AnswererDesign, fixed: bool = False) -> Asking:
+    def of(cls, tokens: Tokens, design: AnswererDesign) -> Asking:
         """Return the way of a design."""
-        return cls(tokens, design.longest_question, design.longest_answer, fixed)
+        return cls(tokens, design.longest_question, design.longest_answer)
 
     def question(self, text: str) -> list[int]:
         """Return begin and the question's tokens, of a long one the last."""
@@ -52,51 +51,83 @@ class Asking:
 
 @dataclass(frozen=True)
 class AnswerSample:
-    """A question about an item, with its answer."""
+    """Questions about an item, with their answers."""
 
     features: Tensor
     """(K, width) float16"""
-    question: list[int]
-    answer: list[int]
-    length: int
-    """Tokens to which the sequence is padded at least."""
+    pairs: list[tuple[list[int], list[int]]]
+    """Tokens of each question and of its answer."""
+    count: int = 1
+    """Questions that there are at least, with empty ones."""
+    length: int = 0
+    """Tokens to which each is padded at least."""
 
 
 class Questions:
-    """The questions of a split; of more than `most` some, evenly spaced."""
+    """The questions of a split; of more than `most` some, evenly spaced.
 
-    def __init__(self, folder: Path, split: str, asking: Asking, most: int | None = None) -> None:
+    Attributes:
+        asked: every question.
+        places: of each sample the places of its questions: up to `at_once` about one item.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        asking: Asking,
+        most: int | None = None,
+        *,
+        at_once: int = 1,
+        fixed: bool = False,
+    ) -> None:
+        """Read the questions; `fixed`: all samples are padded to one shape, that of the largest that may be."""
         self.set = QuestionSet(folder)
         everything = self.set.asked(split)
         count = min(len(everything), most or len(everything))
         chosen = np.arange(count) * len(everything) // max(count, 1)
         self.asked = [everything[k] for k in chosen]
+        self.places = together([one.item for one in self.asked], at_once)
         self.asking, self.split = asking, split
+        self._shape = (at_once, asking.length) if fixed else (1, 0)
 
     def __len__(self) -> int:
-        return len(self.asked)
+        return len(self.places)
 
     def sample(self, index: int, seed: int) -> AnswerSample:
-        """Return a question with what was seen of its item."""
-        return self.seen(index, self.asked[index].item)
+        """Return questions with what was seen of their item."""
+        return self.seen(index, self.asked[self.places[index][0]].item)
 
     def seen(self, index: int, item: int) -> AnswerSample:
-        """Return a question with what was seen of some item."""
-        asked, asking = self.asked[index], self.asking
-        length = asking.length if asking.fixed else 0
-        return AnswerSample(
-            self.set.features(item), asking.question(asked.question), asking.answer(asked.answer), length
-        )
+        """Return questions with what was seen of some item."""
+        asked = [self.asked[place] for place in self.places[index]]
+        pairs = [(self.asking.question(one.question), self.asking.answer(one.answer)) for one in asked]
+        return AnswerSample(self.set.features(item), pairs, *self._shape)
+
+
+def together(items: Sequence[int], at_once: int) -> list[list[int]]:
+    """Return the places of equal items, up to `at_once` in a list.
+
+    >>> together([7, 7, 8, 7], 2)
+    [[0, 1], [3], [2]]
+    """
+    if at_once == 1:
+        return [[place] for place in range(len(items))]
+    by_item: dict[int, list[int]] = defaultdict(list)
+    for place, item in enumerate(items):
+        by_item[item].append(place)
+    return [places[k : k + at_once] for places in by_item.values() for k in range(0, len(places), at_once)]
 
 
 def collate(samples: Sequence[AnswerSample]) -> AnswerBatch:
-    """Stack what was seen and pad sequences on the right."""
-    rows = [[*sample.question, *sample.answer] for sample in samples]
-    tokens, attended = padded(rows)
+    """Stack what was seen, pad sequences on the right, and add empty ones where an item has fewer than others."""
+    count = max(max(sample.count, len(sample.pairs)) for sample in samples)
+    pairs = [pair for sample in samples for pair in [*sample.pairs, *[([], [])] * (count - len(sample.pairs))]]
+    tokens, attended = padded([[*question, *answer] for question, answer in pairs])
     wanted = max(sample.length for sample in samples)
     if wanted > tokens.shape[1]:
         more = (0, wanted - tokens.shape[1])
         tokens, attended = torch.nn.functional.pad(tokens, more), torch.nn.functional.pad(attended, more)
-    heads = torch.tensor([len(sample.question) for sample in samples])
+    heads = torch.tensor([len(question) for question, _ in pairs])
     learned = attended & (torch.arange(tokens.shape[1]) >= heads[:, None])
     return AnswerBatch(torch.stack([sample.features for sample in samples]), tokens, attended, learned)

@@ -10,8 +10,11 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from configs.answering import AnswererDesign, AnsweringRecipe
+from configs.language import HrmActV1Config
 from configs.recursive import TrmConfig
 from configs.trm_vlm import TrmVlmConfig
+from models.language.build import build_language_model
+from models.language.transformers_lm import TransformersLM
 from storage.question_set import QuestionSet
 from tasks.answering.objective import AnswerObjective, nats_per_answer
 from tasks.answering.released import AnswererRelease, assemble
@@ -32,12 +35,12 @@ def tokens(tmp_path_factory) -> Tokens:
     return Tokens.load(folder)
 
 
-def objective_of(store, decoder, tokenizer=None, **design) -> AnswerObjective:
+def objective_of(store, decoder, tokenizer=None, at_once=1, **design) -> AnswerObjective:
     made = min(store.assets("answerer"), key=lambda a: a.key).folder
     return AnswerObjective({
         "questions": str(only(store, "question_set").folder), "encoder": "image_encoder/x",
         "tokenizer": str(tokenizer or made / "tokenizer"), "design": {**LENGTHS, "decoder": decoder, **design},
-        "halting_weight": 0.5, "validation_questions": 8,
+        "questions_at_once": at_once, "halting_weight": 0.5, "validation_questions": 8,
     })  # fmt: skip
 
 
@@ -48,7 +51,10 @@ def test_a_sequence_is_question_and_answer_and_only_the_answer_is_learned(tokens
     assert answer[-1] == tokens.end
     assert len(asking.answer("red red red red")) == 3
     features = torch.zeros(2, 8, dtype=torch.float16)
-    batch = collate([AnswerSample(features, question, answer, 0), AnswerSample(features, question[:2], [5], 12)])
+    pairs = [(question, answer), (question[:2], [5])]
+    batch = collate(
+        [AnswerSample(features, [pair], length=length) for pair, length in zip(pairs, (0, 12), strict=True)]
+    )
     assert batch.tokens.shape == (2, 12)
     assert batch.heads.tolist() == [5, 2]
     for row, ids in enumerate((answer, [5])):
@@ -62,13 +68,14 @@ def test_the_loss_of_an_answer_is_the_mean_over_its_tokens_of_the_next_tokens_na
     design = AnswererDesign.model_validate({**LENGTHS, "decoder": LLAMA, "vision": vision})
     model = assemble(design, tokens, QuestionSet(only(answered, "question_set").folder)).eval()
     features = torch.randn(model.tokens or 4, 16).half()
-    sample = AnswerSample(features, [tokens.begin, 7, 8], [9, 10, tokens.end], 0)
+    question, answer = [tokens.begin, 7, 8], [9, 10, tokens.end]
+    sample = AnswerSample(features, [(question, answer)])
     with torch.no_grad():
         found = nats_per_answer(model(collate([sample])), collate([sample]))[0]
         image = model.image_tokens(features[None])[0]
         total = 0.0
-        for k, token in enumerate(sample.answer):
-            words = torch.tensor([*sample.question, *sample.answer[:k]])
+        for k, token in enumerate(answer):
+            words = torch.tensor([*question, *answer[:k]])
             embeds = torch.cat([image, model.language.embed_tokens(words)])[None]
             total -= F.log_softmax(model.language(embeds)[0, -1], -1)[token]
     torch.testing.assert_close(found, total / 3, atol=1e-5, rtol=1e-5)
@@ -85,7 +92,7 @@ def test_questions_stay_with_their_states_until_they_are_done(answered):
         objective.moment = Moment(0, step, 5, 0, step)
         objective.losses(model, batch)
         state = objective.state_dict()
-        held.append(state["0.rows.tokens"])
+        held.append(state["0.rows.tokens"].flatten(0, 1))
         assert state["0.state.steps"].tolist() == [step % 3 + 1] * 4
     assert torch.equal(held[0], held[1])
     assert torch.equal(held[1], held[2])
@@ -95,6 +102,61 @@ def test_questions_stay_with_their_states_until_they_are_done(answered):
     for one in (objective, again):
         one.moment = Moment(0, 5, 5, 0, 5)
     assert torch.equal(objective.losses(model, batches[0])["nll"], again.losses(model, batches[0])["nll"])
+
+
+TRM_HALTS = TRM | {"halting": True, "ramp": [0, 0]}
+QWEN = {"kind": "qwen2", "pretrained": None, "sizes": {
+    "hidden": 16, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 32, "positions": 64}}  # fmt: skip
+
+
+@pytest.mark.parametrize("vision", [True, False])
+@pytest.mark.parametrize(
+    "decoder", [LLAMA, QWEN, TRM_HALTS, TRM | {"mixing": "concatenated", "ramp": [0, 0]}],
+    ids=["llama", "qwen2", "trm", "trm concatenated"],
+)  # fmt: skip
+def test_questions_at_once_are_answered_and_learned_from_as_one_by_one(answered, decoder, vision):
+    """Losses, logits and gradients, over three steps of carried supervision, of items with few and with many."""
+    one, many = (objective_of(answered, decoder, at_once=count, vision=vision) for count in (1, 4))
+    torch.manual_seed(0)
+    model = one.build().double()
+    source, alone = many.source("train"), one.source("train")
+    assert sorted(place for places in source.places for place in places) == list(range(len(alone)))
+    chosen = sorted(range(len(source)), key=lambda k: len(source.places[k]))
+    chosen = [*chosen[:2], *chosen[-2:]]
+    assert len({len(source.places[k]) for k in chosen}) > 1, "some have fewer"
+    batch = many.collate([source.sample(k, 0) for k in chosen])
+    single = one.collate([alone.sample(place, 0) for k in chosen for place in source.places[k]])
+    for step in range(3):
+        gradients = []
+        for objective, each in ((one, single), (many, batch)):
+            objective.moment = Moment(0, step, 3, 0, step)
+            losses = objective.losses(model, each)
+            model.zero_grad()
+            sum(losses.values()).backward()
+            gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+            gradients[-1] |= losses
+        torch.testing.assert_close(*gradients, atol=1e-7, rtol=1e-5)
+    with torch.no_grad():
+        logits, expected = model(batch), model(single)
+    length = min(batch.tokens.shape[1], single.tokens.shape[1])
+    there = batch.attended[batch.asked][:, :length]
+    torch.testing.assert_close(
+        logits[batch.asked][:, :length][there], expected[:, :length][there], atol=1e-7, rtol=1e-5
+    )
+    for objective, each in ((one, single), (many, batch)):
+        assert objective.weigher()(each)["nll"] == len(single.tokens)
+
+
+def test_a_decoder_that_cannot_share_a_beginning_says_so(tokens):
+    windowed = Qwen2Config(
+        vocab_size=300, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, use_sliding_window=True, sliding_window=4,
+        max_window_layers=1,
+    )  # fmt: skip
+    recurrent = HrmActV1Config(hidden=32, heads=2, positions=32)
+    for model in (TransformersLM(Qwen2ForCausalLM(windowed)), build_language_model(recurrent, 300)):
+        with pytest.raises(ValueError, match="set questions_at_once to 1"):
+            model(torch.zeros(1, 4, model.width), torch.ones(1, 4, 4, dtype=torch.bool), torch.arange(4))
 
 
 def test_the_steps_that_a_question_stays_rise():

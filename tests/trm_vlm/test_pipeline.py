@@ -19,7 +19,7 @@ from storage.shard_index import SPLITS
 from tasks.alignment.released import AlignedRelease
 from tasks.answering.objective import Shuffled, all_right
 from tasks.answering.released import AnswererRelease
-from tasks.answering.samples import Questions, collate
+from tasks.answering.samples import AnswerSample, Questions, collate
 from tasks.answering.writing import Writing, answers, answers_by_depth
 from tasks.progress import Silent
 from tests.command import millrace
@@ -103,11 +103,13 @@ def test_a_batch_answers_what_single_questions_answer_and_greedy_is_what_the_lik
     # An answer that greedy decoding writes is one whose every token is the likeliest, and the other way round.
     tokens = release.tokens
     written = [[*tokens.ids(f" {text}"), tokens.end] for text in alone]
-    batch = collate([s.__class__(s.features, s.question, ids, 0) for s, ids in zip(samples, written, strict=True)])
+    asked_of = [sample.pairs[0][0] for sample in samples]
+    rows = [(s.features, [(ids, answer)]) for s, ids, answer in zip(samples, asked_of, written, strict=True)]
+    batch = collate([AnswerSample(*row) for row in rows])
     with torch.no_grad():
         logits = release.network(batch)
     greedy = release.network.language.generate(
-        *release.network.prompts(features, [s.question for s in samples]),
+        *release.network.prompts(features, asked_of),
         max_new_tokens=4, temperature=0.0, top_p=1.0, end=tokens.end,
     )  # fmt: skip
     for k, ids in enumerate(greedy):
