@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +46,14 @@ def physical(fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Reader:
-    """Answers questions from their words and a window's fields, in plain numpy; cells one by one."""
+    """Answers questions from their words and a window's fields; cells one by one."""
 
     def __init__(self, fields: dict[str, np.ndarray], latitude: np.ndarray, usual: dict[str, float]) -> None:
         self.values, self.latitude, self.usual = physical(fields), latitude, usual
+        self.mean = cache(self._mean)
 
-    def mean(self, quantity: str, place: str = "", steps: slice = slice(None)) -> float:
-        values = self.values[quantity][steps].mean(0)
+    def _mean(self, quantity: str, place: str = "", steps: tuple[int, int | None] = (0, None)) -> float:
+        values = self.values[quantity][slice(*steps)].mean(0)
         rows, columns = values.shape
         total = weights = 0.0
         for y in range(rows):
@@ -82,7 +84,7 @@ class Reader:
         if "period's mean" in question:
             return "yes" if self.mean(quantity) > self.usual[quantity] else "no"
         if "rise" in question:
-            first, last = (self.mean(quantity, "centre", s) for s in (slice(0, 1), slice(-1, None)))
+            first, last = (self.mean(quantity, "centre", s) for s in ((0, 1), (-1, None)))
             return "rise" if last > first else "fall"
         assert re.search(MORE, question)
         a, b = (self.mean(quantity, place) for place in places)
@@ -119,7 +121,7 @@ def asked_of(fields: dict[str, np.ndarray], seed: int, most: int = ALL, usual=US
 
 def test_answers_are_those_of_the_fields_for_every_kind_and_quantity():
     asked = Counter()
-    for seed in range(40):
+    for seed in range(25):
         fields = weather(seed, (4, 9, 10))
         reader = Reader(fields, LATITUDE, USUAL)
         for one in asked_of(fields, seed):
@@ -193,7 +195,7 @@ def test_facts_come_from_the_raw_values_of_the_window(tmp_path):
         for place in ("north west", "south east", "north", "east"):
             assert facts[place] == pytest.approx(reader.mean(name, place), rel=1e-6)
         assert facts["mean"] == pytest.approx(reader.mean(name), rel=1e-6)
-        assert facts["last"] == pytest.approx(reader.mean(name, "centre", slice(-1, None)), rel=1e-6)
+        assert facts["last"] == pytest.approx(reader.mean(name, "centre", (-1, None)), rel=1e-6)
         assert facts["highest"] == pytest.approx(reader.values[name].max(), rel=1e-6)
 
 
