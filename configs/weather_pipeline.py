@@ -1,4 +1,4 @@
-"""Configuration of the `weather` pipeline: raw ERA5 to training windows, and to narratives of the weather."""
+"""Configuration of the `weather` pipeline: raw ERA5 to training windows, to narratives of it, and to answers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from configs.weather_lm import (
     NarratorRecipe,
     SampleCaptions,
 )
+from configs.weather_questions import WeatherQuestions
 
 
 class WeatherConfig(Config):
@@ -52,6 +53,8 @@ class WeatherConfig(Config):
     """Every adapter is trained once with each seed."""
     evaluation: NarrationEvaluation = NarrationEvaluation()
     """How narrators are judged."""
+    questions: WeatherQuestions | None = None
+    """Questions about windows, and decoders that answer them by what `mae` sees; none asks none."""
     execution: Execution = Execution()
     """How trainings are carried out; changes no result, and no key."""
 
@@ -60,6 +63,8 @@ class WeatherConfig(Config):
         check_names(self.narrators, self.ablations)
         if self.mae_int8 and self.mae is None:
             raise ValueError("mae_int8 needs mae; add it, or leave mae_int8 out")
+        if self.questions and self.mae is None:
+            raise ValueError("questions are answered by what mae sees; add it, or leave questions out")
         trainings = self.trainings()
         for name, _, recipe in trainings:
             if self.captions is None or self.mae is None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from configs.answering import AnswerEvaluation, AnsweringRecipe
-from configs.training import Execution
+from configs.answering import AnswerEvaluation
 from configs.trm_vlm import TrmVlmConfig
+from flows.answering import answerers
 from flows.evaluation import Given
 from flows.image_text import raw_lists, shards_and_index
 from flows.pipelines import Pipeline
@@ -18,8 +18,6 @@ from tasks.alignment.training import alignment_training
 from tasks.answering.packed import answerer_packing
 from tasks.answering.report import answer_report
 from tasks.answering.training import answerer_training
-from tasks.stage import Label
-from tasks.training.launch import train_all
 
 
 def trm_vlm(config: TrmVlmConfig) -> Any:
@@ -39,37 +37,6 @@ def trm_vlm(config: TrmVlmConfig) -> Any:
     questions = image_questions(shards=shards, index=index, encoder=encoder, execution=config.execution)
     models = answerers(config.answering, questions, encoder, config.execution)
     return answer_report(questions=questions, shards=shards, index=index, evaluation=config.evaluation, **models)
-
-
-def answerers(recipe: AnsweringRecipe, questions: Any, encoder: Any, execution: Execution) -> dict[str, Any]:
-    """Train every decoder with every seed, and pack some of them; return `decoder-seed` -> asset."""
-
-    def training(label: Label, seed: int, name: str) -> Any:
-        decoder = recipe.decoders[name]
-        settings = decoder.training or recipe.training
-        return answerer_training(
-            questions=questions,
-            encoder=encoder,
-            design=decoder.design,
-            vocabulary=recipe.vocabulary,
-            questions_at_once=recipe.questions_at_once,
-            halting_weight=recipe.halting_weight,
-            validation_questions=recipe.validation_questions,
-            training=settings.model_copy(update={"seed": seed}),
-            execution=execution,
-            label=label,
-        )
-
-    wanted = [(name, seed, name) for name in recipe.decoders for seed in recipe.seeds]
-    models = train_all(wanted, execution, training)
-    for name, packed in recipe.packed.items():
-        models[name] = answerer_packing(
-            model=models[f"{packed.decoder}-{recipe.seeds[0]}"],
-            questions=questions,
-            recipe=packed.recipe,
-            label=Label(name),
-        )
-    return models
 
 
 def judge_answerer(given: Given) -> Callable[[], Any]:

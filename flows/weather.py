@@ -1,4 +1,4 @@
-"""The `weather` pipeline: raw ERA5 to a verified window store, and to models that tell its weather in words."""
+"""The `weather` pipeline: raw ERA5 to a verified window store, and to models that tell of its weather and answer."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def weather(config: WeatherConfig) -> Any:
     if config.mae is None:
         return training_set
     if not config.trainings():
-        return _vision(config, windows, training_set)
+        return _answers(config, windows, training_set, _vision(config, windows, training_set))
     mae, languages = side_by_side(
         [
             lambda: _vision(config, windows, training_set),
@@ -65,6 +65,7 @@ def weather(config: WeatherConfig) -> Any:
         ],
         trainings_at_once(config.execution),
     )
+    _answers(config, windows, training_set, mae)
     return _narrators(config, languages, windows, training_set, captions, mae)
 
 
@@ -76,6 +77,29 @@ def _vision(config: WeatherConfig, store: Any, training_set: Any) -> Any:
     if config.mae_int8 is not None:
         mae_quantising(model=mae, store=store, training_set=training_set, recipe=config.mae_int8)
     return mae
+
+
+def _answers(config: WeatherConfig, store: Any, training_set: Any, mae: Any) -> Any:
+    """Ask about windows, and train and judge what answers by what the vision model sees; else return that model."""
+    if config.questions is None:
+        return mae
+    from flows.answering import answerers  # it brings torch, which plans without questions do without
+    from tasks.answering.report import answer_report
+    from tasks.weather_questions.questions import weather_questions
+
+    questions = weather_questions(
+        store=store, training_set=training_set, mae=mae, recipe=config.questions.recipe, execution=config.execution
+    )
+    models = answerers(config.questions.answering, questions, mae, config.execution)
+    return answer_report(
+        questions=questions,
+        shards=None,
+        index=None,
+        store=store,
+        training_set=training_set,
+        evaluation=config.questions.evaluation,
+        **models,
+    )
 
 
 def _narrators(

@@ -38,7 +38,9 @@ def made_from(store: AssetStore, asset: Asset, kind: str) -> Asset | None:
     return None
 
 
-def best(store: AssetStore, kind: str, metric: str, *, least: bool = False, alike: Sequence[str]) -> Asset:
+def best(
+    store: AssetStore, kind: str, metric: str, *, least: bool = False, alike: Sequence[str], sees_by: str = ""
+) -> Asset:
     """Return, of the models that were made from the same as the newest one, the one with the best metric.
 
     Args:
@@ -47,6 +49,7 @@ def best(store: AssetStore, kind: str, metric: str, *, least: bool = False, alik
         metric: of the manifest.
         least: whether less is better.
         alike: kinds of the inputs in which the models must agree.
+        sees_by: kind of an input that a model must have, if any model has one.
 
     Raises:
         ValueError: there is no model of that kind.
@@ -54,6 +57,7 @@ def best(store: AssetStore, kind: str, metric: str, *, least: bool = False, alik
     models = store.assets(kind)
     if not models:
         raise ValueError(f"no {kind} is below {store.name}; train one with millrace run, or name a --model")
+    models = [m for m in models if any(record.kind == sees_by for record in m.manifest.inputs)] or models
 
     def sources(model: Asset) -> set[tuple[str, str]]:
         return {(record.kind, record.key) for record in model.manifest.inputs if record.kind in alike}

@@ -25,7 +25,8 @@ ALLOWED = {
 }
 MAY_KNOW_PREFECT = ("flows/", "tasks/stage.py")
 SHARED_ROOMS = {"tasks", "tasks.training", "tasks.text", "tasks.quantise"}
-FAMILY = {f"tasks.{room}": "weather" for room in ("era5", "captions", "mae", "narration")} | {
+WEATHER = ("era5", "captions", "mae", "narration", "weather_questions")
+FAMILY = {f"tasks.{room}": "weather" for room in WEATHER} | {
     f"tasks.{room}": "trm_vlm" for room in ("alignment", "answering")
 }
 """Rooms that belong together; any other room of tasks is a family of its own."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KINDS = ("answerer", "answerer_packed")
 ENCODER = "image_encoder"
+WEATHER_ENCODER = "weather_mae"
 
 
 def ask_about(
@@ -46,9 +47,7 @@ def ask_about(
     ):
         encoder = made_from(store, asset, ENCODER)
         if encoder is None:
-            raise ValueError(
-                f"{short_name(asset)} was not made for images: no {ENCODER} is known that it sees by; name another"
-            )
+            raise ValueError(_not_for_images(store, asset))
         for part in (asset, encoder):
             session.hold(part)
             part.fetch()
@@ -76,9 +75,20 @@ def _print(console: Console, questions: list[str], told: list[str], before: str 
         console.print(f"[dim]{before}[/][bold]{escape(question)}[/] {escape(answer)}", highlight=False, soft_wrap=True)
 
 
+def _not_for_images(store: AssetStore, asset: Asset) -> str:
+    if made_from(store, asset, WEATHER_ENCODER) is not None:
+        return (
+            f"{short_name(asset)} answers questions about weather windows, and millrace ask shows it an image; name a "
+            "model that answers about images with --model, or see its answers in millrace report weather"
+        )
+    return f"{short_name(asset)} was not made for images: no {ENCODER} is known that it sees by; name another"
+
+
 def answerer_asset(store: AssetStore, model: str | None) -> Asset:
-    """Return a model, by default the one that answers most validation questions of the newest ones rightly."""
-    asset = store.find(model) if model else best(store, KINDS[0], "exact", alike=("question_set",))
+    """Return a model, by default the one that answers most validation questions of the newest ones rightly; one about
+    images, where there are any.
+    """
+    asset = store.find(model) if model else best(store, KINDS[0], "exact", alike=("question_set",), sees_by=ENCODER)
     if asset.manifest.kind not in KINDS:
         raise ValueError(f"{short_name(asset)} does not answer questions; name one of kind {' or '.join(KINDS)}")
     return asset

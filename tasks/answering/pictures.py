@@ -5,13 +5,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage.image_text_dataset import ImageTextDataset
 from storage.image_texts import read_rows
+from storage.question_set import Asked
+from storage.window_dataset import WindowDataset
 from tasks.figures import subplots
+from tasks.window_maps import coloured, field_of, mosaic, shown_kinds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,13 +78,45 @@ def draw_costs(tables: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_answers(answered: Mapping[str, Answered], shards: Path, index: Path, most: int) -> Figure:
-    """Draw images with their questions, the truth, and what each model answers."""
+class Pictures(Protocol):
+    """Gives pictures of what questions are about."""
+
+    def of(self, asked: Asked) -> tuple[NDArray[Any], str]:
+        """Return (H, W, 3), and what to write above it."""
+
+
+class ImagePictures:
+    """Images of the test split."""
+
+    def __init__(self, shards: Path, index: Path) -> None:
+        self._places = {row["row"]: place for place, row in enumerate(read_rows(shards, index, "test"))}
+        self._images = ImageTextDataset(shards, index, "test", side=SIDE)
+
+    def of(self, asked: Asked) -> tuple[NDArray[Any], str]:
+        """Return the image, without words."""
+        return self._images[self._places[asked.row]]["image"].permute(1, 2, 0).numpy(), ""
+
+
+class WindowPictures:
+    """Weather windows of the test split."""
+
+    def __init__(self, store: Path, training_set: Path) -> None:
+        self._windows = WindowDataset(store, training_set, "test")
+
+    def of(self, asked: Asked) -> tuple[NDArray[Any], str]:
+        """Return maps of the window's means over its steps, two in a row, and the window's name with theirs."""
+        kinds = shown_kinds(self._windows)
+        sample = self._windows[asked.row]
+        fields = self._windows.physical(sample["data"], sample["valid"]).numpy()
+        maps = [coloured(field_of(self._windows, fields, kind).mean(0)) for kind in kinds]
+        return mosaic(maps), f"{asked.key}: {', '.join(kinds)}"
+
+
+def draw_answers(answered: Mapping[str, Answered], pictures: Pictures, most: int) -> Figure:
+    """Draw what was asked about with the questions, the truth, and what each model answers."""
     asked = next(iter(answered.values())).asked
     items = sorted({one.item for one in asked})
     shown = [items[k * len(items) // most] for k in range(min(most, len(items)))]
-    place_of_row = {row["row"]: place for place, row in enumerate(read_rows(shards, index, "test"))}
-    images = ImageTextDataset(shards, index, "test", side=SIDE)
     columns = min(COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
     figure, axes = subplots(lines, columns, figsize=(4.4 * columns, 5.4 * lines), layout="constrained", squeeze=False)
@@ -88,8 +124,9 @@ def draw_answers(answered: Mapping[str, Answered], shards: Path, index: Path, mo
         axis.set_axis_off()
     for axis, item in zip(axes.flat, shown, strict=False):
         places = [k for k, one in enumerate(asked) if one.item == item][:QUESTIONS_SHOWN]
-        axis.imshow(images[place_of_row[asked[places[0]].row]]["image"].permute(1, 2, 0).numpy())
-        told = []
+        picture, above = pictures.of(asked[places[0]])
+        axis.imshow(picture)
+        told = [above] if above else []
         for place in places:
             said = ", ".join(f"{name}: {answers.answers[place]}" for name, answers in answered.items())
             told += [*textwrap.wrap(f"{asked[place].question} ({asked[place].answer})", 64)]

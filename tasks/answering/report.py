@@ -30,12 +30,15 @@ def answer_report(
     shards: Asset | None,
     index: Asset | None,
     evaluation: AnswerEvaluation,
+    store: Asset | None = None,
+    training_set: Asset | None = None,
     **models: Asset,
 ) -> StageResult:
     """Ask every model the questions of the test split: exact match, token F1 and numbers, by kind of question, against
     the majority's answer, a blind model and other images; by depth of recursion, parameters and operations.
 
-    Models are named `decoder-seed`; the seeds of a decoder are judged together.
+    Models are named `decoder-seed`; the seeds of a decoder are judged together. What was asked about is drawn where it
+    is known: images of `shards` and `index`, or windows of `store` and `training_set`.
     """
     from tasks.answering import evaluation as judged
     from tasks.answering.released import AnswererRelease
@@ -69,7 +72,9 @@ def answer_report(
     _compare(tables, runs, majority, evaluation)
     write_atomic(job.folder / "scores.json", json.dumps(scores, indent=1))
     write_atomic(job.folder / "scores.csv", _csv(tables))
-    pictures = _draw(job, scores, runs, models, shards, index, evaluation)
+    first_seeds = {name: of_seeds[0] for name, of_seeds in runs.items()}
+    pictures = _draw_asked(job, first_seeds, _pictures_of(shards, index, store, training_set), evaluation)
+    pictures += _draw(job, tables, scores, models)
     return StageResult(
         counts={"models": len(models), "questions": len(majority.asked)},
         metrics=_metrics(tables, scores["majority"][judged.ALL]["exact"]),
@@ -151,33 +156,43 @@ def _csv(tables: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _draw(
-    job: Job,
-    scores: Mapping[str, Any],
-    runs: Mapping[str, Sequence[Any]],
-    models: Mapping[str, Asset],
-    shards: Asset | None,
-    index: Asset | None,
-    evaluation: AnswerEvaluation,
-) -> list[str]:
-    """Draw scores, curves and answers; return the pictures' names."""
-    from tasks.answering.pictures import draw_answers, draw_by_kind, draw_costs, draw_depths
+def _pictures_of(
+    shards: Asset | None, index: Asset | None, store: Asset | None, training_set: Asset | None
+) -> Any | None:
+    """Return what gives a picture of what a question is about; None where that is not known."""
+    from tasks.answering.pictures import ImagePictures, WindowPictures
+
+    if shards is not None and index is not None:
+        return ImagePictures(shards.folder, index.folder)
+    if store is not None and training_set is not None:
+        return WindowPictures(store.folder, training_set.folder)
+    return None
+
+
+def _draw_asked(job: Job, answered: Mapping[str, Any], pictures: Any | None, evaluation: AnswerEvaluation) -> list[str]:
+    """Draw some of what was asked about, with questions and answers; return the picture's name, if there is one."""
+    from tasks.answering.pictures import draw_answers
+    from tasks.figures import save_figure
+
+    if pictures is None:
+        return []
+    save_figure(draw_answers(answered, pictures, evaluation.pictures), job.folder / "answers.png")
+    return ["answers.png"]
+
+
+def _draw(job: Job, tables: Mapping[str, Any], scores: Mapping[str, Any], models: Mapping[str, Asset]) -> list[str]:
+    """Draw scores and curves; return the pictures' names."""
+    from tasks.answering.pictures import draw_by_kind, draw_costs, draw_depths
     from tasks.figures import save_figure
     from tasks.training.curves import draw_curves
     from tasks.training.history import read_history
 
-    tables = scores["decoders"]
     save_figure(draw_by_kind(scores), job.folder / "by_kind.png")
     save_figure(draw_costs(tables), job.folder / "costs.png")
     names = ["by_kind.png", "costs.png"]
     if any(seed["by_depth"] for table in tables.values() for seed in table["seeds"].values()):
         save_figure(draw_depths(tables), job.folder / "depths.png")
         names.append("depths.png")
-    if shards is not None and index is not None:
-        answered = {name: of_seeds[0] for name, of_seeds in runs.items()}
-        figure = draw_answers(answered, shards.folder, index.folder, evaluation.pictures)
-        save_figure(figure, job.folder / "answers.png")
-        names.insert(0, "answers.png")
     for label, asset in models.items():
         if asset.kind == TRAINED:
             save_figure(draw_curves(read_history(asset.folder)), job.folder / f"curves_{label}.png")

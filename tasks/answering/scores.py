@@ -14,12 +14,19 @@ NUMBER_WORDS = (
 NUMBERS = {word: float(value) for value, word in enumerate(NUMBER_WORDS)} | {"no": 0.0, "none": 0.0}
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+MINUS = re.compile(r"\bminus (?=\d)")
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?|[-+]?\.\d+")
 KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("count", re.compile(r"^how many\b|\bnumber of\b|\bcount\b")),
+    ("number", re.compile(r"\bin (degrees celsius|metres per second|hectopascals)\b")),
     ("colour", re.compile(r"\bcolou?r\b")),
     ("position", re.compile(r"^where\b|\bposition\b|\blocated\b")),
-    ("relation", re.compile(r"\b(left|right|above|below|higher|lower|between|next to)\b")),
+    (
+        "relation",
+        re.compile(
+            r"\b(left|right|above|below|higher|lower|between|next to|warmer|windier|wetter|rise or fall|fall or rise)\b"
+        ),
+    ),
     ("reading", re.compile(r"\b(digit|written|word|text|say|letter|number|brand)\b")),
     ("shape", re.compile(r"\bshape\b")),
 )
@@ -52,10 +59,10 @@ def token_f1(answer: str, truth: str) -> float:
 def number_of(text: str) -> float | None:
     """Return the number that a text is, in digits or as a word up to twenty; None where it is no single number.
 
-    >>> number_of("Three"), number_of("-1,200.5"), number_of("3 stars"), number_of("no idea")
-    (3.0, -1200.5, 3.0, None)
+    >>> number_of("Three"), number_of("-1,200.5"), number_of("3 stars"), number_of("minus 5"), number_of("no idea")
+    (3.0, -1200.5, 3.0, -5.0, None)
     """
-    words = text.strip().rstrip(".").lower()
+    words = MINUS.sub("-", text.strip().rstrip(".").lower())
     if words in NUMBERS:
         return NUMBERS[words]
     found = NUMBER.findall(words)

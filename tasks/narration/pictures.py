@@ -14,14 +14,12 @@ from matplotlib.patches import Rectangle
 from storage.window_dataset import WindowDataset
 from tasks.captions.region_table import Box
 from tasks.figures import subplots
-
-SHOWN = ("t2m", "msl", "tp", "wind")
-"""What maps show first, where the store has it."""
+from tasks.window_maps import field_of, shown_kinds
 
 
 def draw_told(windows: WindowDataset, told: Sequence[tuple[int, Box | None, str, Sequence[str]]]) -> Figure:
     """Draw a row for each (window, region's box, text, captions): maps of the window's last step, then the texts."""
-    kinds = _shown(windows)
+    kinds = shown_kinds(windows)
     figure, axes = subplots(
         len(told), len(kinds) + 1, figsize=(2.4 * len(kinds) + 6, 2.3 * len(told)), squeeze=False,
         layout="constrained", width_ratios=[1] * len(kinds) + [2.4],
@@ -32,7 +30,7 @@ def draw_told(windows: WindowDataset, told: Sequence[tuple[int, Box | None, str,
         latitude, longitude = np.asarray(sample["latitude"]), np.asarray(sample["longitude"])
         extent = (float(longitude[0]), float(longitude[-1]), float(latitude[-1]), float(latitude[0]))
         for axis, kind in zip(axes[row], kinds, strict=False):
-            picture = axis.imshow(_field(windows, fields, kind), extent=extent, aspect="auto")
+            picture = axis.imshow(field_of(windows, fields, kind), extent=extent, aspect="auto")
             figure.colorbar(picture, ax=axis, shrink=0.8, pad=0.01).ax.tick_params(labelsize=5)
             axis.set_title(kind, fontsize=7)
             axis.tick_params(labelsize=5)
@@ -40,20 +38,6 @@ def draw_told(windows: WindowDataset, told: Sequence[tuple[int, Box | None, str,
         moment = np.datetime64(int(sample["time"]), "s").astype("datetime64[h]")
         _write(axes[row][-1], f"{moment} UTC", text, captions)
     return figure
-
-
-def _shown(windows: WindowDataset) -> list[str]:
-    names = windows.store.channels
-    has = {**dict.fromkeys(names, True), "wind": {"u10", "v10"} <= set(names)}
-    chosen = [kind for kind in SHOWN if has.get(kind)]
-    return chosen or list(names[:3])
-
-
-def _field(windows: WindowDataset, fields: Any, kind: str) -> Any:
-    names = windows.store.channels
-    if kind == "wind":
-        return np.hypot(fields[names.index("u10")], fields[names.index("v10")])
-    return fields[names.index(kind)]
 
 
 def _outline(axis: Axes, box: Box | None, extent: tuple[float, float, float, float]) -> None:

@@ -27,8 +27,14 @@ WEATHER_OF_TWO_MONTHS = WEATHER | {
     | {"other": {"model": LLAMA, "text": WEATHER["languages"]["small"]["text"] | {"text": TEXTS}}},
     "ablations": {"other": {"of": "adapter", "set": {"language": "other"}}},
     "mae_int8": {"windows": 2},
+    "questions": {
+        "recipe": {"windows": 20},
+        "answering": TRM_VLM["answering"]
+        | {"decoders": {"plain": TRM_VLM["answering"]["decoders"]["plain"]}, "packed": {}},
+        "evaluation": TRM_VLM["evaluation"],
+    },
 }
-MODELS = ("captions", "mae", "mae_int8", "languages", "narrators", "ablations", "evaluation")
+MODELS = ("captions", "mae", "mae_int8", "languages", "narrators", "ablations", "evaluation", "questions")
 FIRE_IN_SHORT: dict[str, Any] = FIRE | {
     "source": FIRE["source"] | {"fires": 12, "max_frames": 4},
     "models": {"emberformer": FIRE["models"]["emberformer"] | {

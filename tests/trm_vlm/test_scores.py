@@ -39,6 +39,8 @@ def test_numbers_are_compared_as_numbers():
     assert exact_match("3.5", "35"), "and the point"
     assert numeric_match("-5", "5") is False
     assert numeric_match("3.5", "35") is False
+    assert numeric_match("minus 5", "5") is False
+    assert numeric_match("minus 5", "-5.0") is True
     assert numeric_match("three", "3") is True
     assert numeric_match("1,200", "1200.0") is True
     assert numeric_match("no idea", "3") is False
@@ -51,6 +53,8 @@ def test_numbers_are_compared_as_numbers():
     ("What is the number of circles?", "2", "count"), ("Which colour does the star have?", "red", "colour"),
     ("Where in the image is the ring?", "top left", "position"), ("Which shape is red?", "star", "shape"),
     ("Which is higher up, the star or the ring?", "star", "relation"), ("What number can be read?", "7", "reading"),
+    ("Does the wind at the centre rise or fall?", "rise", "relation"), ("Is the north windier?", "no", "yes_no"),
+    ("What is the highest temperature, in degrees Celsius?", "5", "number"),
     ("Why?", "because", "other"),
 ])  # fmt: skip
 def test_questions_have_a_kind(question, answer, kind):
