@@ -219,7 +219,7 @@ SMALL = [
     "questions.recipe={per_window: 8, windows: 40, tokens: [1, 2, 2]}",
     "questions.answering.training={epochs: 1, steps_per_epoch: 2, batch_size: 4, learning_rates: {all: 0.003}}",
     "questions.answering.validation_questions=8",
-    "questions.evaluation={questions: 40, max_new_tokens: 3, depths: [1, 2], resamples: 100, pictures: 2}",
+    "questions.evaluation={questions: 24, max_new_tokens: 3, depths: [1, 2], resamples: 100, pictures: 1}",
     "execution={device: cpu, threads: 1, wandb: {mode: disabled}}",
 ]  # fmt: skip
 
@@ -250,7 +250,7 @@ def test_the_profile_ends_in_answers_that_are_judged_and_shown(asked):
     assert {"yes_no", "position", "relation"} <= scores["majority"].keys()
     assert (report.folder / "answers.png").stat().st_size > 5000
     rows = json.loads((report.folder / "plain-0.json").read_text())
-    assert len(rows) == 40
+    assert len(rows) == 24
     told = millrace("report", "weather", root=asked.root)
     assert told.returncode == 0, told.stderr
     page = Path(re.search(r"report: (\S+)", told.stdout)[1]).read_text()
