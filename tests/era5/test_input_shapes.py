@@ -17,10 +17,15 @@ import pytest
 import xarray as xr
 
 from configs.weather import Recipe
+from storage.assets import Asset, AssetStore
 from storage.raw import find_files
 from tasks.era5.catalog import FileScan, scan_file
 from tasks.era5.cf_units import same_unit
-from tasks.era5.inputs import may_be_netcdf, what_it_is
+from tasks.era5.inputs import asked_for, may_be_netcdf, what_it_is
+from tasks.era5.scan import era5_catalog
+from tasks.progress import Silent
+from tasks.session import Session
+from tasks.stage import raw_input
 from tests.era5.raw_files import LATITUDE, LONGITUDE, field, hours, ingest, recipe, scan, sha256, write_cds
 
 TIMES = hours("2024-03-01T00", 3)
@@ -283,27 +288,80 @@ def test_bounds_are_no_coordinates(tmp_path: Path) -> None:
     assert [v.name for v in scanned(path).members[0].variables] == ["t2m"]
 
 
-@shape("a second grid in one file", "skipped")
-def test_a_second_grid_is_named(tmp_path: Path) -> None:
+def second_grid(path: Path) -> Path:
     def change(data: xr.Dataset) -> xr.Dataset:
         return data.assign(swh=(("valid_time", "lat2", "lon2"), np.zeros((3, 2, 2), "f4"))).assign_coords(
             lat2=("lat2", [50.0, 49.0], {"units": "degrees_north"}),
             lon2=("lon2", [5.0, 6.0], {"units": "degrees_east"}),
         )
 
-    assert "variable swh lies along valid_time x lat2 x lon2, not on the file's grid" in problem(
-        edited(tmp_path / "a.nc", change)
-    )
+    return edited(path, change)
 
 
-@shape("variables in groups", "skipped")
-def test_groups_are_named(tmp_path: Path) -> None:
-    beside, alone = plain(tmp_path / "beside.nc"), tmp_path / "alone.nc"
-    for path, mode in ((beside, "a"), (alone, "w")):
-        with netCDF4.Dataset(path, mode) as file:
-            file.createGroup("waves").createVariable("swh", "f4", ())
-    assert "group waves (1 variables) is not read" in problem(beside)
-    assert "keeps its variables in groups (waves); write one to a file of its own" in problem(alone)
+def with_group(path: Path, name: str = "waves") -> Path:
+    with netCDF4.Dataset(plain(path), "a") as file:
+        file.createGroup(name).createVariable("swh", "f4", ())
+    return path
+
+
+@shape("a second grid in one file of a folder", "skipped")
+def test_a_second_grid_is_named(tmp_path: Path) -> None:
+    told = problem(second_grid(tmp_path / "a.nc"))
+    assert "variable swh lies along valid_time x lat2 x lon2, not on the file's grid" in told
+    assert "`ncks -v swh in.nc out.nc`" in told
+
+
+@shape("variables in groups of a file in a folder", "skipped")
+@pytest.mark.parametrize("name", ["waves", "/forecast/waves"])
+def test_groups_are_named(tmp_path: Path, name: str) -> None:
+    told = problem(with_group(tmp_path / "a.nc", name))
+    assert f"group {name.strip('/')} (swh) is not read; write it to a file of its own with `ncks -G : -g " in told
+    assert [v.name for v in scanned(tmp_path / "a.nc").members[0].variables] == ["t2m"]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param([], marks=shape("variables in groups alone", "refused")),
+        pytest.param(["valid_time"], marks=shape("times in the root, variables in a group", "refused")),
+        pytest.param(["valid_time", "latitude", "longitude"], marks=shape("coordinates alone in the root", "refused")),
+    ],
+)
+def test_groups_without_data_beside_them_are_named(tmp_path: Path, left: list[str]) -> None:
+    path = tmp_path / "a.nc"
+    with xr.open_dataset(plain(tmp_path / "b.nc"), decode_cf=False) as data:
+        data[left].drop_vars(set(data.coords) - set(left), errors="ignore").to_netcdf(path)
+        data.to_netcdf(path, group="waves", mode="a")
+    assert "group waves (" in problem(path)
+    assert "xarray.open_dataset('in.nc', group='waves').to_netcdf('out.nc')" in problem(path)
+
+
+def catalog(store: AssetStore, path: Path, wanted: Recipe | None = None, bad: str = "error") -> Asset:
+    with Session(store, Silent()).active():
+        raw = raw_input("era5_files", find_files([str(path)], may_be_netcdf, what_it_is))
+        return era5_catalog(raw=raw, on_bad_file=bad, **asked_for(raw, wanted or Recipe()))
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        pytest.param(with_group, r"group waves \(swh\)", marks=shape("groups in a file that is named", "refused")),
+        pytest.param(second_grid, "variable swh lies", marks=shape("a second grid in a file that is named", "refused")),
+    ],
+)
+def test_of_a_file_that_is_named_everything_is_meant(
+    store: AssetStore, tmp_path: Path, write: Callable[[Path], Path], sentence: str
+) -> None:
+    path = write(tmp_path / "raw" / "a.nc") if (tmp_path / "raw").mkdir() is None else tmp_path
+    asset = catalog(store, path.parent)
+    assert asset.manifest.counts["parts_left_out"] == 1
+    assert "swh" in asset.manifest.counts["left_out"]
+    with pytest.raises(ValueError, match=rf"1 of 1 raw files cannot be used: .*a\.nc holds more .*{sentence}"):
+        catalog(store, path)
+    with pytest.raises(ValueError, match=r"list in recipe\.variables what is wanted of the rest \(t2m\)"):
+        catalog(store, path, recipe("swh"))
+    assert catalog(store, path, recipe("t2m")).manifest.counts["variables"] == 1
+    assert catalog(store, path, bad="skip").manifest.counts["variables"] == 1
 
 
 HDF5 = (
