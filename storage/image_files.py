@@ -85,6 +85,19 @@ def _png_bytes(header: bytes) -> int:
     return total
 
 
+def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of each box of an AVIF between two places, to the first that is none."""
+    while start + 8 <= end:
+        size, header = int.from_bytes(data[start : start + 4], "big"), 8
+        if size == 1:
+            size, header = int.from_bytes(data[start + 8 : start + 16], "big"), 16
+        size = size or end - start
+        if size < header or start + size > end:
+            return
+        yield data[start + 4 : start + 8], start + header, start + size
+        start += size
+
+
 def jpeg_segments(data: bytes) -> Iterator[Segment]:
     """Yield the marker segments of a JPEG, to the end or to what is none; fill bytes before markers are passed over.
 
