@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from storage.files import is_full, is_writable
+from storage.files import is_full, is_writable, readable
 from storage.hashing import digest, file_sha256
 
 IN_KEY = False
@@ -259,10 +259,10 @@ class RawIndex:
         known: list[RawFile] = []
         unknown: list[Path] = []
         for path in paths:
-            with _readable(path):
+            with readable(path):
                 stamp = stamp_of(path)
             entry = remembered.get(str(path))
-            if entry and entry[:3] == stamp:
+            if entry and entry[:3] == stamp and os.access(path, os.R_OK):
                 known.append(RawFile(path, stamp[0], entry[3], stamp))
             else:
                 unknown.append(path)
@@ -301,24 +301,13 @@ class RawIndex:
 
 
 def _hash(path: Path) -> RawFile:
-    with _readable(path):
+    with readable(path):
         before = stamp_of(path)
         sha = file_sha256(path)
         after = stamp_of(path)
     if before != after:
         raise ValueError(f"{path} changed while it was read; wait until its download has finished and run again")
     return RawFile(path, before[0], sha, before)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Make one sentence of what keeps a file of the user's from being read."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}); give this user the right to read it, or take it out"
-        ) from None
 
 
 def batched(items: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:

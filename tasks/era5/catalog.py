@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from storage.files import unreadable
 from tasks.era5.archives import BadMemberError, unpack
 from tasks.era5.coordinates import (
     LEVELS,
@@ -153,7 +154,7 @@ def scan_file(path: Path, sha256: str, extract_to: Path) -> FileScan:
     except UnusableError as error:
         return FileScan(sha256=sha256, problem=str(error))
     except OSError as error:
-        return FileScan(sha256=sha256, problem=f"cannot be read ({error.strerror}); change its permissions")
+        return FileScan(sha256=sha256, problem=unreadable(error))
     return FileScan(sha256=sha256, members=(found.member,), skipped=found.skipped, apart=found.apart)
 
 

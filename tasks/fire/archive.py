@@ -21,6 +21,7 @@ from typing import Any
 from configs.fire_data import Decoding
 from storage.assets import Asset
 from storage.delimited import lines_of, read_text
+from storage.files import readable
 from storage.hashing import digest
 from storage.raw import FoundFiles, RawInput
 
@@ -220,8 +221,10 @@ def _boxes(archive: Archive) -> dict[int, Box]:
     form = 'it must hold {"<number>": [y0, y1, x0, x1], ...} in whole pixels'
     if INDICES not in archive.files:
         raise ValueError(f"{archive.root} has no {INDICES}; {form}")
+    with readable(path):
+        content = path.read_bytes()
     try:
-        entries = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+        entries = json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {form}") from None
     if not isinstance(entries, dict):

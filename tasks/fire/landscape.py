@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.fire_data import ELEVATION_BANDS, FUEL_BANDS, KNOWN_BANDS, BandKind, Decoding
+from storage.files import require_readable
 from tasks.fire.ground import Pixel, pixel_size
 
 SLOPES = ("slope_east", "slope_north")
@@ -87,6 +88,7 @@ def read_landscape(path: Path, decoding: Decoding) -> Landscape:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+    require_readable(path)
     try:
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
