@@ -41,6 +41,7 @@ from tasks.era5.netcdf import (
     read_box,
     require_filters,
     sniff,
+    valid_bounds,
 )
 from tasks.era5.times import is_time, read_times
 
@@ -48,6 +49,10 @@ FINAL, ERA5T = 1, 5
 """Values of `expver` that mean final ERA5 and preliminary ERA5T; 0 stands for none or any other."""
 
 _PRESENCE_STEPS = 64
+
+CELL_METHOD = re.compile(r"((?:\w+: )+)(\w+(?: (?:within|over|where) (?:\w+(?!:)\b ?)+)?(?: ?\([^)]*\))?)")
+"""Axes and what was done along them, in small letters: `time: mean within days`, `time: sum (interval: 1 hour)`."""
+POINTS = ("point", "instant")
 
 Role = Literal["time", "expver", "level", "latitude", "longitude", "single"]
 LATITUDE: Role = "latitude"
@@ -309,8 +314,8 @@ class _Header:
                 )
 
     def _variable(self, variable: netCDF4.Variable) -> Variable:
-        if np.dtype(variable.dtype).kind not in "iuf":
-            raise UnusableError("does not hold numbers")
+        if np.dtype(variable.dtype).kind not in "iuf" or not isinstance(variable.datatype, np.dtype):
+            raise UnusableError("does not hold numbers")  # but texts, pairs, names of an enumeration, lists
         roles: list[Role] = []
         for name, length in zip(variable.dimensions, variable.shape, strict=True):
             if name not in self._roles:
@@ -319,7 +324,7 @@ class _Header:
         if "time" not in roles and len(self._times.seconds) > 1:
             raise UnusableError("does not vary in time")
         require_filters(variable)
-        attributes = packing(variable)
+        attributes, _ = packing(variable), valid_bounds(variable)
         chunked = self._dataset.data_model.startswith("NETCDF4") and variable.chunking() != "contiguous"
         levels = self._levels(variable, roles)
         return Variable(
@@ -342,12 +347,14 @@ class _Header:
     def _cell_method(self, variable: netCDF4.Variable) -> str:
         """Return what `cell_methods` says of time: `area: mean time: sum (interval: 1 hour) => sum (interval: 1 hour)`.
 
-        A point of time is as good as nothing.
+        A point of time is as good as nothing. A method without an axis, which CF does not allow, is taken for time's.
         """
-        methods = re.findall(r"((?:\w+: )+)(\w+(?: \([^)]*\))?)", " ".join(text(variable, "cell_methods").split()))
-        names = self._times.coordinates | {"time", "valid_time", self._times.dimension}
-        of_time = [method for axes, method in methods if not names.isdisjoint(axes.replace(":", "").split())]
-        return " ".join(of_time).lower().removeprefix("point")
+        written = " ".join(text(variable, "cell_methods").lower().replace(":", ": ").split())
+        methods = CELL_METHOD.findall(written)
+        names = {f"{name}".lower() for name in (*self._times.coordinates, "time", "valid_time", self._times.dimension)}
+        of_time = [method.strip() for axes, method in methods if not names.isdisjoint(axes.replace(":", "").split())]
+        found = " ".join(of_time if methods else [written])
+        return "" if found.startswith(POINTS) else found
 
     def _selected(self, variable: netCDF4.Variable) -> Iterator[tuple[str, float]]:
         """Yield the coordinates of which the file has one value for this variable, times and places aside."""
