@@ -201,7 +201,7 @@ def is_unsigned(variable: netCDF4.Variable) -> bool:
 
 
 def valid_bounds(variable: netCDF4.Variable) -> tuple[NDArray, NDArray] | None:
-    """Return the lowest and the highest valid value, None where nothing says it; `UnusableError` where one is no number.
+    """Return the lowest and the highest valid value, None where nothing says it; `UnusableError` where one is none.
 
     They are about stored values, unless these are whole numbers and the bounds are not.
     """

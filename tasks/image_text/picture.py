@@ -28,7 +28,7 @@ JPEG = b"\xff\xd8\xff"
 SIGNATURES = {JPEG: "JPEG", PNG_SIGNATURE: "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
 """Formats by their first bytes; Pillow looks closer, and is allowed that one format only."""
 EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])")
+XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])(?!\d)")
 QUARTER_TURNS = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}
 """Turns to the left that bring an image of an EXIF orientation upright."""
 MIRRORED = (2, 4, 5, 7)

@@ -137,7 +137,8 @@ def vote(path: Path) -> str:
             _refuse_separators(path)
         raise ValueError(
             f"{path.name}: {first} of its first rows begin with a URL and {second} end with one, so the order of the "
-            "columns is not clear; set source.order to url_first or caption_first, or take the file out"
+            "columns is not clear; set source.order to url_first or caption_first, or take the file out (its first "
+            f"row: {rows[0].decode(errors='replace')[:TEXT_SHOWN]!r})"
         )
     return "url_first" if first >= second else "caption_first"
 

@@ -124,6 +124,21 @@ def test_undeclared_nodata_is_no_fuel(tmp_path):
         read_landscape(path, Decoding())
 
 
+@shape("65535 undeclared among fuel codes", "refused")
+def test_the_largest_of_16_bits_is_no_fuel(tmp_path):
+    fuels = FUELS.astype(np.uint16)
+    fuels[0] = 65535
+    with pytest.raises(ValueError, match="band fuels holds 65535 on 16 pixels, which stands for no data"):
+        read_landscape(write(tmp_path / "a.tif", {"fuels": fuels}), Decoding())
+
+
+@shape("a band without a valid pixel", "read")
+def test_a_band_that_holds_nothing_is_told(tmp_path):
+    bands = {"fuels": FUELS, "elevation": np.full_like(HEIGHTS, -9999)}
+    land = read_landscape(write(tmp_path / "a.tif", bands, nodata=-9999), Decoding())
+    assert [note for note in land.notes if note.endswith("a.tif: band elevation has no valid pixel")]
+
+
 @shape("holes filled with 0", "read")
 def test_cliffs_are_told_with_the_height_that_they_stand_at(tmp_path):
     heights = HEIGHTS.astype(np.float32)
