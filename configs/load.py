@@ -51,7 +51,11 @@ def read_profile(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, An
 
     `extends` names a profile of the same folder, or a YAML file from there on.
     """
-    values = parse_yaml(path.read_bytes(), str(path)) or {}
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); give this user the right to read it") from None
+    values = parse_yaml(text, str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of configuration fields")
     values.pop(MINUTES, None)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from configs.image_text import ImageFolder, ImageTextConfig, ShardFolder, Source
+from configs.image_text import ImageFolder, ImageTextConfig, ShardFolder
 from configs.image_text_sample import SampleScenes
-from storage.raw import visible
 from tasks.image_text.index import image_text_index
 from tasks.image_text.report import image_text_report
 from tasks.image_text.rows import Whereabouts, image_text_rows
@@ -56,10 +54,4 @@ def raw_lists(config: ImageTextConfig) -> Any:
         case SampleScenes() as source:
             return image_text_sample(source=source)
         case source:
-            return raw_input("image_text_lists", _visible_files(source))
-
-
-def _visible_files(source: Source) -> list[Path]:
-    """Return a source's files, of an image folder those that are not hidden."""
-    files = source_files(source)
-    return visible(files, below=Path(source.path).expanduser().absolute()) if isinstance(source, ImageFolder) else files
+            return raw_input("image_text_lists", source_files(source))

@@ -26,6 +26,8 @@ from tasks.session import Outcome, Session
 
 RUNS = ".runs"
 MOST_DAYS = 90
+MOST_NOT_USED = 20
+"""Files that a record names of those that were found and not used."""
 TIME_IN_ID = "%Y%m%d-%H%M%S"
 
 RunState = Literal["Running", "Completed", "Failed", "Cancelled", "Crashed"]
@@ -49,6 +51,10 @@ class RawRecord(BaseModel):
     fingerprint: str
     files: int
     size: int
+    not_used: int = 0
+    """How much was found beside the files and not used."""
+    first_not_used: list[str] = []
+    """The first of it, each with its reason."""
 
 
 class RunRecord(BaseModel):
@@ -180,7 +186,16 @@ def recorded(session: Session, record: RunRecord) -> Iterator[RunRecord]:
 
     def read(raw: RawInput) -> None:
         size = sum(file.size for file in raw.files)
-        record.inputs.append(RawRecord(name=raw.name, fingerprint=raw.fingerprint, files=len(raw.files), size=size))
+        record.inputs.append(
+            RawRecord(
+                name=raw.name,
+                fingerprint=raw.fingerprint,
+                files=len(raw.files),
+                size=size,
+                not_used=len(raw.passed),
+                first_not_used=list(raw.passed[:MOST_NOT_USED]),
+            )
+        )
 
     def hold(asset: Asset) -> None:
         record.leads_to.append(asset.name)

@@ -24,10 +24,10 @@ from flows.pipelines import Pipeline
 from storage.assets import Asset
 from storage.lineage import short_name
 from storage.raw import find_files
-from tasks.captions.gather import caption_files, named_columns, passed_over, weather_captions
+from tasks.captions.gather import caption_files, find_captions, named_columns, weather_captions
 from tasks.era5.download import as_of, era5_arco, era5_cds
 from tasks.era5.ingest import era5_windows
-from tasks.era5.inputs import may_be_netcdf, what_it_is
+from tasks.era5.inputs import asked_for, may_be_netcdf, what_it_is
 from tasks.era5.prepare import era5_training_set
 from tasks.era5.report import era5_report
 from tasks.era5.scan import era5_catalog
@@ -40,7 +40,6 @@ from tasks.narration.report import narration_report
 from tasks.narration.training import narrator_training
 from tasks.samples.generate import era5_sample, weather_text_sample
 from tasks.samples.weather_regions import REGIONS
-from tasks.session import current_session
 from tasks.stage import Label, raw_input, side_by_side
 from tasks.training.launch import train_all, trainings_at_once
 
@@ -50,7 +49,7 @@ def weather(config: WeatherConfig) -> Any:
     raw = raw_files(config, today=datetime.now(UTC).date())
     captions = weather_captions(**_captions(config, raw), label=Label("windows")) if _reads_captions(config) else None
     on_bad_file = config.source.on_bad_file if isinstance(config.source, FilesSource) else "error"
-    catalog = era5_catalog(raw=raw, on_bad_file=on_bad_file)
+    catalog = era5_catalog(raw=raw, on_bad_file=on_bad_file, **asked_for(raw, config.recipe))
     windows = era5_windows(raw=raw, catalog=catalog, recipe=config.recipe, layout=config.store)
     training_set = era5_training_set(store=windows, windows=config.windows, splits=config.splits)
     era5_report(store=windows, training_set=training_set, channels=config.report_channels)
@@ -171,11 +170,7 @@ def _captions(config: WeatherConfig, raw: Any) -> dict[str, Any]:
         case SampleCaptions():
             return {"raw": raw, "names": {}, "columns": {}, "boxes": REGIONS}
         case CaptionFiles() as source:
-            paths = find_files(source.paths, lambda path: path.suffix.lower() == ".csv", field="captions.source.paths")
-            if unused := passed_over(source.paths, paths):
-                shown = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
-                current_session().reporter.message(f"{len(unused)} files among the captions are not used: {shown}")
-            files = raw_input("caption_files", paths)
+            files = raw_input("caption_files", find_captions(source))
             call = {"raw": files, "names": caption_files(files), "columns": named_columns(source), "boxes": {}}
             if source.regions:
                 field = "captions.source.regions"

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException
 
-from storage.files import atomic_path, fsync, remove_tree, write_atomic
+from storage.files import atomic_path, fsync, remove_tree, unreadable, write_atomic
 from storage.hashing import canonical_json, file_sha256
 
 FACTS = "checkpoint.json"
@@ -89,6 +89,8 @@ class Checkpoints:
         for folder in self._folders():
             try:
                 return self._read(folder), passed_over
+            except PermissionError as error:
+                raise ValueError(f"{error.filename} {unreadable(error)}") from None
             except (OSError, ValueError) as error:
                 passed_over.append(f"checkpoint {folder.name} is damaged ({error}); the one before it is used")
         return None, passed_over

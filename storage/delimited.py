@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.files import unreadable
+
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """What may part columns, and what it is called; the first that fits is taken."""
 MARKS = (
@@ -43,8 +45,11 @@ class Delimited:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; `ValueError` (what is wrong, no path) when it is not UTF-8, or UTF-16 with a mark."""
-    data = path.read_bytes()
+    """Return the text of a file; `ValueError` (what is wrong, no path) unless it is UTF-8, or UTF-16 with a mark."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(unreadable(error)) from None
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)

@@ -19,6 +19,28 @@ OF_THE_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 SCANT = 2**16  # bytes: with fewer free a disk counts as full
 
 
+def unreadable(error: OSError) -> str:
+    """Return what keeps a file of the user's from being read, as a predicate."""
+    return f"cannot be read ({error.strerror}); give this user the right to read it, or take it out"
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Make one sentence of what the system has against reading a file; what a library says of its content passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise ValueError(f"{path} {unreadable(error)}") from None
+
+
+def require_readable(path: Path) -> None:
+    """Refuse a file that this user may not read, before a library calls it damaged."""
+    with readable(path):
+        path.open("rb").close()
+
+
 def fsync(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to disk."""
     fd = os.open(path, os.O_RDONLY)

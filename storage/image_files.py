@@ -19,6 +19,20 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 """First column and row, and the steps between columns and rows, of each pass of an interlaced PNG."""
 INFLATED_AT_ONCE = 2**20
 BMP_HEADERS = [bytes([size, 0, 0, 0]) for size in (12, 16, 40, 52, 56, 64, 108, 124)]
+AVIF_BOXES = (
+    b"ftyp",
+    b"meta",
+    b"moov",
+    b"mdat",
+    b"idat",
+    b"free",
+    b"skip",
+    b"uuid",
+    b"moof",
+    b"mfra",
+    b"sidx",
+    b"styp",
+)
 SOS, EOI = 0xDA, 0xD9
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 """Markers of a JPEG that stand alone."""
@@ -83,6 +97,19 @@ def _png_bytes(header: bytes) -> int:
         if columns > 0 and rows > 0:
             total += rows * (1 + -(-columns * bits // 8))
     return total
+
+
+def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of each box of an AVIF between two places, to the first that is none."""
+    while start + 8 <= end:
+        size, header = int.from_bytes(data[start : start + 4], "big"), 8
+        if size == 1:
+            size, header = int.from_bytes(data[start + 8 : start + 16], "big"), 16
+        size = size or end - start
+        if size < header or start + size > end:
+            return
+        yield data[start + 4 : start + 8], start + header, start + size
+        start += size
 
 
 def jpeg_segments(data: bytes) -> Iterator[Segment]:
@@ -170,17 +197,17 @@ def _bmp_is_cut(data: bytes) -> bool:
 
 
 def _avif_is_cut(data: bytes) -> bool:
-    """Walk the boxes of an AVIF; a box of length 0 goes to the end, wherever that is."""
+    """Walk the boxes of an AVIF to the end, or to what is none; a box of length 0 goes to the end, wherever that is."""
     position, kinds = 0, set()
     while position < len(data):
-        size = int.from_bytes(data[position : position + 4], "big")
-        kinds.add(data[position + 4 : position + 8])
+        size, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
         if size == 1:
             size = int.from_bytes(data[position + 8 : position + 16], "big")
         if size == 0:
             return False
-        if size < 8:
-            return False  # no box: damaged rather than cut
+        if size < 8 or (len(kind) == 4 and kind not in AVIF_BOXES):
+            break  # what follows a file is no part of it
+        kinds.add(kind)
         position += size
     return position > len(data) or not {b"meta", b"moov"} & kinds or not {b"mdat", b"idat"} & kinds
 

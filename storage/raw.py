@@ -6,20 +6,20 @@ import errno
 import glob
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from storage.files import is_full, is_writable
+from storage.files import is_full, is_writable, readable
 from storage.hashing import digest, file_sha256
 
 IN_KEY = False
 
 ZARR = "is a Zarr folder; write it to a file with `xarray.open_zarr(...).to_netcdf(...)`"
-_TOLD = 3
+TOLD = 3
 
 
 Stamp = tuple[int, int, int]
@@ -55,10 +55,14 @@ class RawFile:
 class RawInput:
     """A set of raw files that stages take as input; equal contents are equal inputs, whatever their names."""
 
-    def __init__(self, name: str, files: Sequence[RawFile], passed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, files: Sequence[RawFile], passed: Sequence[str] = (), named: Collection[Path] = ()
+    ) -> None:
         self.name = name
         self.passed = tuple(passed)
         """What was found beside the files and not used, each with its reason."""
+        self.named = tuple(sorted({f.sha256 for f in files if f.path in named}))
+        """The contents of files that the user named one by one, not by a folder or glob."""
         self.files = tuple(sorted(files, key=lambda f: (f.sha256, str(f.path))))
         self.fingerprint = digest(sorted({f.sha256 for f in self.files}))
 
@@ -75,23 +79,32 @@ class RawInput:
 class FoundFiles(list[Path]):
     """Files in a folder of the user's; `hidden` are those that were passed over, by their own name or a folder's.
 
-    `passed` is what else was found and not used, each with its reason.
+    `passed` is what else was found and not used, each with its reason; `named` are those that were named themselves.
     """
 
     def __init__(
-        self, paths: Iterable[Path] = (), hidden: Iterable[Path] = (), passed: Iterable[tuple[Path, str]] = ()
+        self,
+        paths: Iterable[Path] = (),
+        hidden: Iterable[Path] = (),
+        passed: Iterable[tuple[Path, str]] = (),
+        named: Iterable[Path] = (),
     ) -> None:
         super().__init__(paths)
         self.hidden = tuple(hidden)
         self.passed = tuple(passed)
+        self.named = frozenset(named)
 
     def told(self) -> str:
         """Say what was found and not used: how much, and the first few by name; empty where there is nothing."""
         if not self.passed:
             return ""
-        shown = "; ".join(f"{path} {reason}" for path, reason in self.passed[:_TOLD])
-        more = f"; and {len(self.passed) - _TOLD} more" if len(self.passed) > _TOLD else ""
-        return f"{len(self.passed)} found there and not used: {shown}{more}"
+        return f"{len(self.passed)} found there and not used: {told([f'{path} {why}' for path, why in self.passed])}"
+
+
+def told(sentences: Sequence[str]) -> str:
+    """Return the first few of some sentences, and how many there are besides."""
+    more = [f"and {len(sentences) - TOLD} more"] if len(sentences) > TOLD else []
+    return "; ".join([*sentences[:TOLD], *more])
 
 
 def visible(paths: Iterable[Path], below: Path) -> FoundFiles:
@@ -99,9 +112,15 @@ def visible(paths: Iterable[Path], below: Path) -> FoundFiles:
     shown: list[Path] = []
     hidden: list[Path] = []
     for path in paths:
-        inside = path.relative_to(below).parts if path.is_relative_to(below) else ()
-        (hidden if any(part.startswith(".") for part in inside) else shown).append(path)
-    return FoundFiles(shown, hidden)
+        (hidden if is_hidden(path, below) else shown).append(path)
+    passed = paths.passed if isinstance(paths, FoundFiles) else ()
+    return FoundFiles(shown, hidden, [(path, reason) for path, reason in passed if not is_hidden(path, below)])
+
+
+def is_hidden(path: Path, below: Path) -> bool:
+    """Whether a file, or a folder that it is in, has a hidden name below a folder."""
+    inside = path.relative_to(below).parts if path.is_relative_to(below) else ()
+    return any(part.startswith(".") for part in inside)
 
 
 def find_files(
@@ -121,13 +140,15 @@ def find_files(
     found: set[Path] = set()
     hidden: set[Path] = set()
     passed: dict[Path, str] = {}
+    named: set[Path] = set()
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            files = _inside(path)
+            files = inside(path)
             others = sorted(((p, why(p)) for p in files if not accept(p)), key=lambda other: other[1])
         elif path.is_file():
             files, others = FoundFiles([path]), []
+            named.add(Path(os.path.abspath(path)))
         else:
             files, others = _matches(str(path)), []
         taken = set(files) - {p for p, _ in others}
@@ -146,10 +167,10 @@ def find_files(
         hidden.update(Path(os.path.abspath(p)) for p in here.hidden)
         passed |= {Path(os.path.abspath(p)): reason for p, reason in here.passed}
     left = [(p, reason) for p, reason in passed.items() if p not in found]
-    return FoundFiles(sorted(found), sorted(hidden - found), left)
+    return FoundFiles(sorted(found), sorted(hidden - found), left, named)
 
 
-def _inside(folder: Path) -> FoundFiles:
+def inside(folder: Path) -> FoundFiles:
     """Walk a folder, and the folders that it links to; name what no walk can enter, and stores that are folders."""
     if _is_zarr(folder):
         return FoundFiles(passed=[(folder, ZARR)])
@@ -171,8 +192,7 @@ def _inside(folder: Path) -> FoundFiles:
                 files.append(path)
             else:
                 passed.append((path, "is a link to nothing" if path.is_symlink() else "is no file"))
-    shown = visible(files, below=folder)
-    return FoundFiles(shown, shown.hidden, passed)
+    return visible(FoundFiles(files, passed=passed), below=folder)
 
 
 def _is_zarr(folder: Path) -> bool:
@@ -239,10 +259,10 @@ class RawIndex:
         known: list[RawFile] = []
         unknown: list[Path] = []
         for path in paths:
-            with _readable(path):
+            with readable(path):
                 stamp = stamp_of(path)
             entry = remembered.get(str(path))
-            if entry and entry[:3] == stamp:
+            if entry and entry[:3] == stamp and os.access(path, os.R_OK):
                 known.append(RawFile(path, stamp[0], entry[3], stamp))
             else:
                 unknown.append(path)
@@ -266,8 +286,9 @@ class RawIndex:
                 fresh.extend(hashed)
                 if on_progress:
                     on_progress(len(fresh), len(unknown))
-        passed = [f"{path} {why}" for path, why in paths.passed] if isinstance(paths, FoundFiles) else []
-        return RawInput(name, known + fresh, passed)
+        if not isinstance(paths, FoundFiles):
+            return RawInput(name, known + fresh)
+        return RawInput(name, known + fresh, [f"{path} {why}" for path, why in paths.passed], paths.named)
 
     def _remember(self, hashed: Sequence[RawFile]) -> None:
         if not self._writable:
@@ -280,24 +301,13 @@ class RawIndex:
 
 
 def _hash(path: Path) -> RawFile:
-    with _readable(path):
+    with readable(path):
         before = stamp_of(path)
         sha = file_sha256(path)
         after = stamp_of(path)
     if before != after:
         raise ValueError(f"{path} changed while it was read; wait until its download has finished and run again")
     return RawFile(path, before[0], sha, before)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Make one sentence of what keeps a file of the user's from being read."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}); give this user the right to read it, or take it out"
-        ) from None
 
 
 def batched(items: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from configs.weather_lm import CaptionFiles
 from storage.assets import Asset
-from storage.raw import RawInput
+from storage.raw import FoundFiles, RawInput, find_files
 from tasks.captions.placed import PlacedCaption, write_placed
 from tasks.captions.read import Columns, read_captions
 from tasks.captions.region_table import Box
@@ -63,20 +62,14 @@ def weather_captions(
     )
 
 
-def passed_over(patterns: Iterable[str], used: Collection[Path]) -> list[str]:
-    """Return what lies in the folders of the user's and is no caption file that is used, with the reason."""
-    found = {}
-    for folder in (Path(os.path.abspath(Path(pattern).expanduser())) for pattern in patterns):
-        for path in folder.rglob("*") if folder.is_dir() else ():
-            if path.is_dir():
-                reason = "" if os.access(path, os.R_OK | os.X_OK) else "cannot be opened"
-            elif path.suffix.lower() != ".csv":
-                reason = "is no .csv file"
-            else:
-                reason = "" if path.is_file() else "is a broken link"
-            if reason and path not in used and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-                found[f"{path}"] = reason
-    return [f"{path} {reason}" for path, reason in sorted(found.items())]
+def find_captions(source: CaptionFiles) -> FoundFiles:
+    """Return the CSV files that a source names; what else lies in its folders is passed over."""
+    return find_files(
+        source.paths,
+        lambda path: path.suffix.lower() == ".csv",
+        lambda path: "is no .csv file",
+        field="captions.source.paths",
+    )
 
 
 def caption_files(raw: Any) -> dict[str, str]:

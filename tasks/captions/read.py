@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.delimited import DELIMITERS, SHOWN, Delimited, read_delimited
+from storage.files import require_readable
 
 NO_TEXT = "no text (an empty cell, or JSON without a description)"
 
@@ -94,6 +95,7 @@ def read_captions(paths: Sequence[Path], columns: Columns | None = None) -> Capt
 
 def _open(path: Path, columns: Columns) -> Delimited:
     """Read a file's table; names in its header are simplified like those that are looked for."""
+    require_readable(path)
     wanted = [set(_lowered(names)) for names in (columns.date, columns.text)]
     try:
         table = read_delimited(path, lambda header: all(names & set(_lowered(header)) for names in wanted))

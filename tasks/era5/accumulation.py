@@ -27,6 +27,8 @@ _FALLING_SHARE = 0.01
 _RESETTING_SHARE = 0.5
 _FINE_STEPS = 8
 """Steps per day from which on the hours of falls tell resets apart from the course of the day."""
+_OVER_MIDNIGHT = 3
+"""Changes after 00 UTC that may all be growth by chance: the first hour of a day may have more than the day before."""
 _TRACE = {"m": 1e-6, "mm": 1e-3, "kg m**-2": 1e-3, "J m**-2": 2000.0}
 """Amounts that mean nothing, by unit: a thousandth of a millimetre of water, or half a W m**-2 for an hour."""
 _SHORTEST_SEQUENCE = 6
@@ -120,7 +122,17 @@ class Evidence:
                 f"{channel.name} is declared {declared}, but looks like {self.form()}, which cannot be stored; take "
                 f"the differences of its steps (`cdo deltat`) and declare it hourly"
             )
+        if self.never_falls() and (declared == "since_00utc" or (declared == "hourly" and self.grew)):
+            return (
+                f"{channel.name} is declared {declared}, but never falls, not even after 00 UTC: it looks like a total "
+                f"that goes on over days; take the differences of its steps (`cdo deltat`) and declare it hourly"
+            )
         return None
+
+    def never_falls(self) -> bool:
+        """Say whether amounts only grow from hour to hour, and over 00 UTC more than a few times."""
+        told = len(self.active) >= _FINE_STEPS and self.active.get(0, 0) >= _OVER_MIDNIGHT
+        return told and all(self.share(hour) <= _FALLING_SHARE for hour in self.active)
 
 
 class Accumulation:

@@ -24,8 +24,14 @@ from tasks.era5.timeline import Source, Timeline, utc
 _MEMORY_BYTES = 9 * 2**26
 """What a worker may hold of a block at once, decoded: its slabs, and chunks that no other block needs."""
 
-_LARGEST = 1e18
+_LARGEST = 1e14
 """No variable of the weather comes near it; what is beyond stands for missing, or came from a division by zero."""
+
+_CODES = tuple(sign * np.float32(n) for n in (999, 9999, 99999, 999999, 999.9, 9999.9, 32767) for sign in (-1, 1))
+_CODES += (np.float32(-32768),)
+"""Values that people write for missing ones."""
+_FAR = 5
+"""A code stands for missing where it lies farther from all values than so many times their range."""
 
 _RUN_BYTES = 2**18
 """How much of one channel is read and converted at a time, at least a plane: small planes are cheap in company."""
@@ -268,7 +274,7 @@ class _Filler:
         self, channel: Channel, first: int, out: NDArray[np.float32], sources: Sequence[Source]
     ) -> None:
         """Refuse infinities, and values so large that they are fill values which no attribute marks."""
-        if (wrong := np.abs(out) > _LARGEST).any():
+        if (wrong := (np.abs(out) > _LARGEST) | _codes(out)).any():
             k, row, column = (int(n[0]) for n in np.nonzero(wrong))
             raise ValueError(
                 f"{sources[k].name}: {channel.name} has the value {out[k, row, column]:g} at "
@@ -335,3 +341,15 @@ def _round_bits(planes: NDArray[np.float32], keepbits: int) -> None:
     finite = np.isfinite(planes)
     rounded = BitRound(keepbits).decode(BitRound(keepbits).encode(planes))
     np.copyto(planes, rounded.reshape(planes.shape), where=finite)
+
+
+def _codes(planes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where planes (steps, rows, columns) hold a code for missing that lies far from all of their values."""
+    found = np.zeros(planes.shape, bool)
+    for k, plane in enumerate(planes):
+        ends = {np.nanmin(plane, initial=np.inf), np.nanmax(plane, initial=-np.inf)}
+        for code in ends.intersection(_CODES):
+            others = plane[(plane != code) & ~np.isnan(plane)]
+            if len(others) and np.abs(others - code).min() > _FAR * np.ptp(others):
+                found[k] |= plane == code
+    return found

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import netCDF4
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from storage.files import unreadable
 from tasks.era5.archives import BadMemberError, unpack
 from tasks.era5.coordinates import (
     LEVELS,
@@ -40,6 +41,7 @@ from tasks.era5.netcdf import (
     read_box,
     require_filters,
     sniff,
+    valid_bounds,
 )
 from tasks.era5.times import is_time, read_times
 
@@ -47,6 +49,10 @@ FINAL, ERA5T = 1, 5
 """Values of `expver` that mean final ERA5 and preliminary ERA5T; 0 stands for none or any other."""
 
 _PRESENCE_STEPS = 64
+
+CELL_METHOD = re.compile(r"((?:\w+: )+)(\w+(?: (?:within|over|where) (?:\w+(?!:)\b ?)+)?(?: ?\([^)]*\))?)")
+"""Axes and what was done along them, in small letters: `time: mean within days`, `time: sum (interval: 1 hour)`."""
+POINTS = ("point", "instant")
 
 Role = Literal["time", "expver", "level", "latitude", "longitude", "single"]
 LATITUDE: Role = "latitude"
@@ -140,6 +146,8 @@ class FileScan(_Facts):
     """Why the file cannot be used and what to do, as a predicate: `<name> is empty; download it again`."""
     skipped: tuple[str, ...] = ()
     """Parts that were left out, each with its reason."""
+    apart: tuple[str, ...] = ()
+    """Variables among them that are data like others, but lie on a second grid or in a group."""
 
 
 def scan_file(path: Path, sha256: str, extract_to: Path) -> FileScan:
@@ -147,18 +155,19 @@ def scan_file(path: Path, sha256: str, extract_to: Path) -> FileScan:
     try:
         if sniff(path) == "zip":
             return _scan_archive(path, sha256, extract_to)
-        member, skipped = _scan_netcdf(path, sha256, None)
+        found = _scan_netcdf(path, sha256, None)
     except UnusableError as error:
         return FileScan(sha256=sha256, problem=str(error))
     except OSError as error:
-        return FileScan(sha256=sha256, problem=f"cannot be read ({error.strerror}); change its permissions")
-    return FileScan(sha256=sha256, members=(member,), skipped=skipped)
+        return FileScan(sha256=sha256, problem=unreadable(error))
+    return FileScan(sha256=sha256, members=(found.member,), skipped=found.skipped, apart=found.apart)
 
 
 def _scan_archive(path: Path, sha256: str, extract_to: Path) -> FileScan:
     """Describe the good members of an archive; bad ones are its problem, and files of other kinds are skipped."""
     members: list[Member] = []
     skipped: list[str] = []
+    apart: list[str] = []
     bad: list[str] = []
     for entry, unpacked in unpack(path, extract_to):
         if isinstance(unpacked, UnusableError):
@@ -167,22 +176,34 @@ def _scan_archive(path: Path, sha256: str, extract_to: Path) -> FileScan:
         try:
             if isinstance(unpacked, BadMemberError):
                 raise unpacked
-            member, notes = _scan_netcdf(unpacked, unpacked.stem, entry)
+            found = _scan_netcdf(unpacked, unpacked.stem, entry)
         except (UnusableError, BadMemberError) as error:
             bad.append(f"{entry} {error}")
             continue
-        members.append(member)
-        skipped.extend(f"ZIP member {entry}: {note}" for note in notes)
+        members.append(found.member)
+        skipped.extend(f"ZIP member {entry}: {note}" for note in found.skipped)
+        apart.extend(found.apart)
     if not members and not bad:
         raise UnusableError(f"is a ZIP archive without NetCDF ({'; '.join(skipped) or 'no members'})")
     problem = f"is a ZIP archive whose member {', and whose member '.join(bad)}" if bad else None
-    return FileScan(sha256=sha256, members=tuple(members), problem=problem, skipped=tuple(skipped))
+    return FileScan(sha256=sha256, members=tuple(members), problem=problem, skipped=tuple(skipped), apart=tuple(apart))
 
 
-def _scan_netcdf(path: Path, sha256: str, entry: str | None) -> tuple[Member, tuple[str, ...]]:
+class _Found(NamedTuple):
+    """What one NetCDF file holds, and what in it was left out."""
+
+    member: Member
+    skipped: tuple[str, ...]
+    apart: tuple[str, ...]
+
+
+def _scan_netcdf(path: Path, sha256: str, entry: str | None) -> _Found:
     with NETCDF_LOCK, open_netcdf(path) as dataset:
         try:
-            return _Header(dataset).member(sha256, entry)
+            return _Header(dataset).found(sha256, entry)
+        except UnusableError as error:
+            in_groups = [_group(name, group) for name, group in _groups(dataset)]
+            raise UnusableError("; ".join([str(error), *in_groups])) from None
         except (OSError, RuntimeError, IndexError, UnicodeDecodeError) as error:
             raise UnusableError(f"is damaged: its header cannot be read ({error}); download it again") from error
 
@@ -192,11 +213,8 @@ class _Header:
 
     def __init__(self, dataset: netCDF4.Dataset) -> None:
         self._dataset = dataset
-        if dataset.groups and not dataset.variables:
-            raise UnusableError(
-                f"keeps its variables in groups ({', '.join(dataset.groups)}); write one to a file of its own, e.g. "
-                f"with `xarray.open_dataset(path, group={next(iter(dataset.groups))!r}).to_netcdf(...)`"
-            )
+        if any(True for _ in _groups(dataset)) and not dataset.variables:
+            raise UnusableError("keeps its variables in groups")
         if any(name.startswith("phony_dim") for name in dataset.dimensions):
             raise UnusableError("is HDF5 without the structure of NetCDF (no named dimensions); write it as NetCDF")
         latitude, longitude = horizontal_axes(dataset)
@@ -234,25 +252,28 @@ class _Header:
         mappings |= {name for name, v in variables.items() if "grid_mapping_name" in v.ncattrs()}
         return bounds(self._dataset) | named | mappings | set(self._dataset.dimensions) | {"expver", "number"}
 
-    def member(self, sha256: str, entry: str | None) -> tuple[Member, tuple[str, ...]]:
-        """Describe the file; the second item names what in it was left out."""
+    def found(self, sha256: str, entry: str | None) -> _Found:
+        """Describe the file, and what in it is left out."""
         self._require_one_realisation()
         found: list[Variable] = []
         skipped: list[str] = []
+        apart: list[str] = []
         for variable in self._dataset.variables.values():
             if variable.name in self._aside:
                 continue
             try:
                 if self._is_field(variable):
                     found.append(self._variable(variable))
+                elif self._is_apart(variable):
+                    apart.append(variable.name)
+                    skipped.append(self._of_another_grid(variable))
             except UnusableError as error:
                 skipped.append(f"variable {variable.name} {error}")
         if not found:
             raise UnusableError(f"has no usable variable ({'; '.join(skipped) or described(self._dataset)})")
-        skipped += [
-            f"group {name} ({len(group.variables)} variables) is not read; write it to a file of its own"
-            for name, group in self._dataset.groups.items()
-        ]
+        for name, group in _groups(self._dataset):
+            apart += group.variables
+            skipped.append(_group(name, group))
         layers = self._layers()
         member = Member(
             sha256=sha256,
@@ -264,16 +285,23 @@ class _Header:
             grid=self._grid,
             orientation=self._orientation,
         )
-        return member, tuple(skipped)
+        return _Found(member, tuple(skipped), tuple(apart))
 
     def _is_field(self, variable: netCDF4.Variable) -> bool:
-        """Say whether a variable lies on the grid; `UnusableError` where it is a field, but of another grid."""
-        if set(self._horizontal) <= set(variable.dimensions):
-            return bool(self._horizontal) or np.dtype(variable.dtype).kind in "iuf"
-        if sum(n > 1 for n in variable.shape) > 1 and np.dtype(variable.dtype).kind in "iuf":
-            grid = " x ".join(self._horizontal)
-            raise UnusableError(f"lies along {' x '.join(variable.dimensions)}, not on the file's grid of {grid}")
-        return False
+        """Say whether a variable lies on the grid."""
+        on_grid = set(self._horizontal) <= set(variable.dimensions)
+        return on_grid and (bool(self._horizontal) or np.dtype(variable.dtype).kind in "iuf")
+
+    def _is_apart(self, variable: netCDF4.Variable) -> bool:
+        """Say whether a variable is a field like others, but of another grid."""
+        on_grid = set(self._horizontal) <= set(variable.dimensions)
+        return not on_grid and sum(n > 1 for n in variable.shape) > 1 and np.dtype(variable.dtype).kind in "iuf"
+
+    def _of_another_grid(self, variable: netCDF4.Variable) -> str:
+        return (
+            f"variable {variable.name} lies along {' x '.join(variable.dimensions)}, not on the file's grid of "
+            f"{' x '.join(self._horizontal)}; write it to a file of its own with `ncks -v {variable.name} in.nc out.nc`"
+        )
 
     def _require_one_realisation(self) -> None:
         for name, dimension in self._dataset.dimensions.items():
@@ -286,8 +314,8 @@ class _Header:
                 )
 
     def _variable(self, variable: netCDF4.Variable) -> Variable:
-        if np.dtype(variable.dtype).kind not in "iuf":
-            raise UnusableError("does not hold numbers")
+        if np.dtype(variable.dtype).kind not in "iuf" or not isinstance(variable.datatype, np.dtype):
+            raise UnusableError("does not hold numbers")  # but texts, pairs, names of an enumeration, lists
         roles: list[Role] = []
         for name, length in zip(variable.dimensions, variable.shape, strict=True):
             if name not in self._roles:
@@ -296,7 +324,7 @@ class _Header:
         if "time" not in roles and len(self._times.seconds) > 1:
             raise UnusableError("does not vary in time")
         require_filters(variable)
-        attributes = packing(variable)
+        attributes, _ = packing(variable), valid_bounds(variable)
         chunked = self._dataset.data_model.startswith("NETCDF4") and variable.chunking() != "contiguous"
         levels = self._levels(variable, roles)
         return Variable(
@@ -319,12 +347,14 @@ class _Header:
     def _cell_method(self, variable: netCDF4.Variable) -> str:
         """Return what `cell_methods` says of time: `area: mean time: sum (interval: 1 hour) => sum (interval: 1 hour)`.
 
-        A point of time is as good as nothing.
+        A point of time is as good as nothing. A method without an axis, which CF does not allow, is taken for time's.
         """
-        methods = re.findall(r"((?:\w+: )+)(\w+(?: \([^)]*\))?)", " ".join(text(variable, "cell_methods").split()))
-        names = self._times.coordinates | {"time", "valid_time", self._times.dimension}
-        of_time = [method for axes, method in methods if not names.isdisjoint(axes.replace(":", "").split())]
-        return " ".join(of_time).lower().removeprefix("point")
+        written = " ".join(text(variable, "cell_methods").lower().replace(":", ": ").split())
+        methods = CELL_METHOD.findall(written)
+        names = {f"{name}".lower() for name in (*self._times.coordinates, "time", "valid_time", self._times.dimension)}
+        of_time = [method.strip() for axes, method in methods if not names.isdisjoint(axes.replace(":", "").split())]
+        found = " ".join(of_time if methods else [written])
+        return "" if found.startswith(POINTS) else found
 
     def _selected(self, variable: netCDF4.Variable) -> Iterator[tuple[str, float]]:
         """Yield the coordinates of which the file has one value for this variable, times and places aside."""
@@ -380,6 +410,21 @@ class _Header:
             raise UnusableError(f"has {len(versions)} expver values for {len(self._times.seconds)} times; repair it")
         cuts = [0, *(np.flatnonzero(np.diff(versions)) + 1).tolist(), len(versions)]
         return tuple((versions[a], b - a) for a, b in pairwise(cuts))
+
+
+def _groups(dataset: netCDF4.Dataset | netCDF4.Group) -> Iterator[tuple[str, netCDF4.Group]]:
+    """Yield the path of every group that has variables, and the group."""
+    for group in dataset.groups.values():
+        if group.variables:
+            yield group.path.strip("/"), group
+        yield from _groups(group)
+
+
+def _group(name: str, group: netCDF4.Group) -> str:
+    return (
+        f"group {name} ({', '.join(group.variables)}) is not read; write it to a file of its own with `ncks -G : -g "
+        f"{name} in.nc out.nc` or `xarray.open_dataset('in.nc', group={name!r}).to_netcdf('out.nc')`"
+    )
 
 
 def _expver(coordinate: netCDF4.Variable) -> list[int]:

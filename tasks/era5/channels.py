@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -81,8 +82,11 @@ class _Offer:
         )
 
 
-def resolve_channels(members: Sequence[NamedMember], recipe: Recipe) -> list[Channel]:
-    """Return the channels in store order; an empty recipe means every variable of the files, sorted by name."""
+def resolve_channels(members: Sequence[NamedMember], recipe: Recipe, left_out: Sequence[str] = ()) -> list[Channel]:
+    """Return the channels in store order; an empty recipe means every variable of the files, sorted by name.
+
+    `left_out` says of parts of files why they cannot be used.
+    """
     offers: dict[str, _Offer] = {}
     for name, member in members:
         for variable in member.variables:
@@ -90,7 +94,9 @@ def resolve_channels(members: Sequence[NamedMember], recipe: Recipe) -> list[Cha
     wanted = recipe.variables or tuple(VariableRecipe(variable=name) for name in sorted(offers))
     for entry in wanted:
         if entry.variable not in offers:
-            raise ValueError(f"recipe.variables: no file has {entry.variable}; they have {', '.join(sorted(offers))}")
+            why = [note for note in left_out if re.search(rf"\b{re.escape(entry.variable)}\b", note)]
+            usable = f"no file has a usable {entry.variable}: {why[0]}" if why else f"no file has {entry.variable}"
+            raise ValueError(f"recipe.variables: {usable}; they have {', '.join(sorted(offers))}")
     _require_accumulations(wanted, offers)
     return [channel for entry in wanted for channel in _channels_of(entry, offers[entry.variable])]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from configs.weather import Recipe
 from storage.assets import Asset
 from storage.raw import RawInput, Stamp
 from tasks.era5.netcdf import UnusableError, sniff
@@ -32,6 +34,13 @@ def what_it_is(path: Path) -> str:
         return str(error)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+def asked_for(raw: Any, recipe: Recipe) -> dict[str, list[str]]:
+    """Return the contents of files that the user named one by one, and what the recipe wants of them."""
+    if not isinstance(raw, RawInput) or not raw.named:
+        return {}
+    return {"named": list(raw.named), "wanted": [entry.variable for entry in recipe.variables]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,10 +195,43 @@ def packing(variable: netCDF4.Variable) -> dict[str, Any]:
     return found
 
 
+def is_unsigned(variable: netCDF4.Variable) -> bool:
+    """Whether what is stored as signed numbers is meant as unsigned ones, which classic files do not have."""
+    return np.dtype(variable.dtype).kind == "i" and str(packing(variable).get("_Unsigned", "")).lower() == "true"
+
+
+def valid_bounds(variable: netCDF4.Variable) -> tuple[NDArray, NDArray] | None:
+    """Return the lowest and the highest valid value, None where nothing says it; `UnusableError` where one is none.
+
+    They are about stored values, unless these are whole numbers and the bounds are not.
+    """
+    dtype = np.dtype(variable.dtype)
+    range_of = (
+        np.finfo(dtype) if dtype.kind == "f" else np.iinfo(f"u{dtype.itemsize}" if is_unsigned(variable) else dtype)
+    )
+    found: list[Any] = [range_of.min, range_of.max]
+    names = [name for name in ("valid_range", "valid_min", "valid_max") if name in variable.ncattrs()]
+    for name in names:
+        value, count = np.ravel(variable.getncattr(name)), 2 if name == "valid_range" else 1
+        if value.dtype.kind not in "iuf" or value.size != count:
+            numbers = "two numbers" if count == 2 else "one number"
+            raise UnusableError(f"has the {name} {value.tolist()!r}, which is not {numbers}; correct it (`ncatted`)")
+        found = [*value] if count == 2 else [value[0], found[1]] if name == "valid_min" else [found[0], value[0]]
+    return (np.asarray(found[0]), np.asarray(found[1])) if names else None
+
+
+def _misspelt(variable: netCDF4.Variable) -> list[str]:
+    """Return the attributes with numbers that are meant for `_FillValue` or `missing_value`, e.g. `fill_value`."""
+    meant = [name for name in variable.ncattrs() if name.lower().replace("_", "") in ("fillvalue", "missingvalue")]
+    others = [name for name in meant if name not in ("_FillValue", "missing_value")]
+    return [name for name in others if np.ravel(variable.getncattr(name)).dtype.kind in "iuf"]
+
+
 def missing_values(variable: netCDF4.Variable) -> NDArray:
     """Return what stands for missing among stored values, NaN aside: as marked, and what NetCDF fills unmarked with."""
     attributes, dtype = packing(variable), np.dtype(variable.dtype)
     marked = [np.ravel(attributes[name]) for name in ("_FillValue", "missing_value") if name in attributes]
+    marked += [np.ravel(variable.getncattr(name)) for name in _misspelt(variable)]
     if dtype.kind == "f" or ("_FillValue" not in attributes and dtype.itemsize > 1 and variable.get_fill_value()):
         marked.append(np.array([netCDF4.default_fillvals[dtype.str[1:]]]))
     if dtype.kind == "f":
@@ -212,11 +245,12 @@ def decoder(variable: netCDF4.Variable) -> Decoder:
     """Return what turns stored values into float32 with NaN where missing.
 
     The arithmetic is xarray's own, so results equal `xarray.open_dataset(...)` cast to float32 bit by bit. Beyond that,
-    fill values count whose type is not that of the data, several missing values, and those that NetCDF fills with.
+    fill values count whose type is not that of the data, several missing values, those that NetCDF fills with, and what
+    is outside of the valid range.
     """
-    attributes, fills, dtype = packing(variable), missing_values(variable), np.dtype(variable.dtype)
+    attributes, dtype, blank = packing(variable), np.dtype(variable.dtype), _blanking(variable)
     if dtype == np.float32 and attributes.keys() <= {"_FillValue", "missing_value"}:
-        return lambda raw: _blanked(raw, raw, fills)  # unpacked files do without xarray's second of start
+        return lambda raw: blank(raw, raw)  # unpacked files do without xarray's second of start
     if np.size(attributes.get("missing_value", 0)) > 1:
         del attributes["missing_value"]
 
@@ -226,7 +260,7 @@ def decoder(variable: netCDF4.Variable) -> Decoder:
         stored = xr.Variable([f"d{i}" for i in range(raw.ndim)], raw, dict(attributes))
         decoded = xr.conventions.decode_cf_variable(variable.name, stored, decode_times=False, decode_timedelta=False)
         with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
-            return _blanked(decoded.values.astype(np.float32), raw, fills)
+            return blank(decoded.values.astype(np.float32), raw)
 
     if dtype.kind in "iu" and dtype.itemsize <= 2:
         native, index = dtype.newbyteorder("="), np.dtype(f"u{dtype.itemsize}")
@@ -235,12 +269,25 @@ def decoder(variable: netCDF4.Variable) -> Decoder:
     return decode
 
 
-def _blanked(values: NDArray[np.float32], raw: NDArray, fills: NDArray) -> NDArray[np.float32]:
-    """Set values to NaN, in place, where what was stored is one of the fill values."""
-    for fill in fills:
-        if (missing := raw == fill).any():
+def _blanking(variable: netCDF4.Variable) -> Callable[[NDArray[np.float32], NDArray], NDArray[np.float32]]:
+    """Return what sets values to NaN, in place, where what was stored is a fill value or is not valid."""
+    fills, bounds, dtype = missing_values(variable), valid_bounds(variable), np.dtype(variable.dtype)
+    stored: np.dtype = np.dtype(f"u{dtype.itemsize}") if is_unsigned(variable) else dtype
+
+    def blank(values: NDArray[np.float32], raw: NDArray) -> NDArray[np.float32]:
+        missing = np.zeros(raw.shape, bool)
+        for fill in fills:
+            missing |= raw == fill
+        if bounds:
+            of_values = dtype.kind in "iu" and "f" in (bounds[0].dtype.kind + bounds[1].dtype.kind)
+            held = values if of_values else raw.astype(dtype.newbyteorder("="), copy=False).view(stored)
+            low, high = (bound.astype(held.dtype) for bound in bounds)
+            missing |= (held < low) | (held > high)
+        if missing.any():
             values[missing] = np.nan
-    return values
+        return values
+
+    return blank
 
 
 def require_filters(variable: netCDF4.Variable) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from storage.assets import Asset, Unit
 from storage.files import write_atomic
 from storage.hashing import canonical_json
-from storage.raw import RawInput, require_unchanged
+from storage.raw import RawInput, require_unchanged, told
 from tasks.era5.catalog import FileScan, scan_file
 from tasks.era5.inputs import raw_files
 from tasks.stage import Job, StageResult, stage
@@ -19,37 +20,58 @@ MEMBERS = "members"
 
 
 @stage("era5_catalog")
-def era5_catalog(job: Job, *, raw: Asset | RawInput, on_bad_file: Literal["error", "skip"]) -> StageResult:
-    """Read the headers of all raw files and unpack archives; unusable files are named with what is wrong."""
+def era5_catalog(
+    job: Job,
+    *,
+    raw: Asset | RawInput,
+    on_bad_file: Literal["error", "skip"],
+    named: Sequence[str] = (),
+    wanted: Sequence[str] = (),
+) -> StageResult:
+    """Read the headers of all raw files and unpack archives; unusable files are named with what is wrong.
+
+    `named` are the contents of files that the user named one by one: of these, everything is meant, unless `wanted`
+    lists variables.
+    """
     files = raw_files(raw)
     units = [job.unit(sha[:24], sha, (path, sha, files.stamps[sha])) for sha, path in files.paths.items()]
     records = job.map(_scan, units, fan_out_from=500)  # a header takes milliseconds, a worker's start a second
     scans = [FileScan.model_validate(record.result) for record in records]
     bad = [scan for scan in scans if scan.problem]
     sentences = [f"{files.names[scan.sha256]} {scan.problem}" for scan in bad]
+    partly = [scan for scan in scans if scan.sha256 in named and not scan.problem and _is_meant(scan, wanted)]
+    if on_bad_file == "error":
+        sentences += [f"{files.names[scan.sha256]} {_partly(scan)}" for scan in partly]
     usable = any(scan.members for scan in scans)
     if sentences and (on_bad_file == "error" or not usable):
         hint = "; remove them, or set source.on_bad_file=skip" if usable else ""
-        raise ValueError(f"{len(bad)} of {len(scans)} raw files cannot be used: {'; '.join(sentences)}{hint}")
+        raise ValueError(f"{len(sentences)} of {len(scans)} raw files cannot be used: {'; '.join(sentences)}{hint}")
     for sentence in sentences:
         job.message(f"left out: {sentence}")
     write_atomic(job.folder / "catalog.json", canonical_json(scans))
-    return StageResult(
-        counts={
-            "files": len(scans),
-            "copies_left_out": files.copies,
-            "unusable_left_out": sum(not scan.members for scan in bad),
-            "parts_left_out": sum(len(scan.skipped) + bool(scan.problem and scan.members) for scan in scans),
-            "found_and_not_used": _told(raw),
-            "variables": len({v.name for s in scans for m in s.members for v in m.variables}),
-        }
+    left_out = sentences + [f"{files.names[scan.sha256]}: {note}" for scan in scans for note in scan.skipped]
+    counts = {
+        "files": len(scans),
+        "copies_left_out": files.copies,
+        "unusable_left_out": sum(not scan.members for scan in bad),
+        "parts_left_out": sum(len(scan.skipped) + bool(scan.problem and scan.members) for scan in scans),
+        "variables": len({v.name for s in scans for m in s.members for v in m.variables}),
+    }
+    return StageResult(counts=counts | ({"left_out": told(left_out)} if left_out else {}))
+
+
+def _is_meant(scan: FileScan, wanted: Sequence[str]) -> bool:
+    """Whether what lies on a second grid or in a group of a file is wanted, and its main grid does not have it."""
+    on_grid = {variable.name for member in scan.members for variable in member.variables}
+    return bool(set(scan.apart) & (set(wanted) - on_grid) if wanted else scan.apart)
+
+
+def _partly(scan: FileScan) -> str:
+    on_grid = sorted({variable.name for member in scan.members for variable in member.variables})
+    return (
+        f"holds more than one grid: {'; '.join(scan.skipped)}; or list in recipe.variables what is wanted of the rest "
+        f"({', '.join(on_grid)})"
     )
-
-
-def _told(raw: Asset | RawInput) -> str:
-    """Say what lay beside the files and was not used: how much, and the first of it."""
-    passed = raw.passed if isinstance(raw, RawInput) else ()
-    return f"{len(passed)}, e.g. {passed[0]}" if passed else "0"
 
 
 def _scan(folder: Path, unit: Unit) -> UnitOutput:

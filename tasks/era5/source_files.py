@@ -12,6 +12,7 @@ import netCDF4
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.files import unreadable
 from storage.raw import Stamp, require_unchanged
 from tasks.era5.catalog import Variable
 from tasks.era5.netcdf import NETCDF_LOCK, Decoder, UnusableError, decoder, open_netcdf, read_box
@@ -81,6 +82,8 @@ def _naming(source: str, variable: str) -> Iterator[None]:
         raise ValueError(f"{source} {error}") from error
     except FileNotFoundError as error:
         raise ValueError(f"{source} is no longer at {error.filename}; put it back or run again") from error
+    except PermissionError as error:
+        raise ValueError(f"{source} {unreadable(error)}") from error
     except (OSError, RuntimeError, LookupError) as error:
         raise ValueError(
             f"{source}: {variable} cannot be read ({error}); the file is damaged, download it again"

@@ -148,7 +148,7 @@ def build_timeline(
     sources, identical, skipped = _distinct_sources(scans, names)
     used = names_to_use([s.member for s in sources], [entry.variable for entry in recipe.variables])
     sources = [Source(s.name, renamed(s.member, used)) for s in sources]
-    channels = resolve_channels([(s.name, s.member) for s in sources], recipe)
+    channels = resolve_channels([(s.name, s.member) for s in sources], recipe, skipped)
     wanted = {channel.variable for channel in channels}
     wants = [not wanted.isdisjoint(v.name for v in s.member.variables) for s in sources]
     skipped += [f"{s.name} holds none of the recipe's variables" for s in compress(sources, map(not_, wants))]

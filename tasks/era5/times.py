@@ -75,6 +75,9 @@ def _time_coordinate(dataset: netCDF4.Dataset) -> netCDF4.Variable:
             )
         if variable.size and (" since " in text(variable, "units") or name == "date"):
             return variable
+    if called := [name for name in _TIMES if name in variables and text(variables[name], "units")]:
+        units = text(variables[called[0]], "units")
+        raise UnusableError(f"has a {called[0]} in {units!r}; convert it to e.g. hours since a date")
     raise UnusableError(
         f"has no time coordinate ({described(dataset)}), as climatologies have none; give files with a time or "
         f"valid_time coordinate"
@@ -125,6 +128,8 @@ def _seconds(coordinate: netCDF4.Variable) -> NDArray[np.int64]:
             _require_exact(coordinate, decoded, seconds, units)
         return seconds
     try:
+        if (decoded % 1).any():
+            raise ValueError("fractions of days")
         days = [f"{str(int(v))[:4]}-{str(int(v))[4:6]}-{str(int(v))[6:]}" for v in decoded]
         return np.array(days, "datetime64[D]").astype("datetime64[s]").astype(np.int64)
     except ValueError as error:

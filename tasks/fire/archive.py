@@ -21,8 +21,9 @@ from typing import Any
 from configs.fire_data import Decoding
 from storage.assets import Asset
 from storage.delimited import lines_of, read_text
+from storage.files import readable
 from storage.hashing import digest
-from storage.raw import RawInput
+from storage.raw import FoundFiles, RawInput
 
 LANDSCAPE = "landscape/Input_Geotiff.tif"
 INDICES = "landscape/indices.json"
@@ -39,22 +40,22 @@ Box = tuple[int, int, int, int]
 """Rows y0 to y1 and columns x0 to x1 of the landscape, half-open."""
 
 
-def archive_files(path: str) -> list[Path]:
-    """List the files of an archive that count, as absolute paths; a folder that is no archive is a `ValueError`."""
+def archive_files(path: str) -> FoundFiles:
+    """List the files of an archive that count, as absolute paths; a folder that is no archive is a `ValueError`.
+
+    What else lies there is passed over, each with its reason.
+    """
     root = Path(os.path.abspath(Path(path).expanduser()))
     if not (root / LANDSCAPE).is_file():
         raise ValueError(
             f"source.path: {root} is no fire archive, it has no {LANDSCAPE}; give the folder that holds landscape/, "
             "fire_frames/ and isochrones/"
         )
-    return [Path(path) for path, reason in sorted(_walk(str(root))) if not reason]
-
-
-def passed_over(root: Path) -> dict[str, str]:
-    """Return what lies in an archive's folder and is not used: path below the root -> reason. Hidden names are not."""
-    base = len(str(root)) + 1
-    found = {path[base:].replace(os.sep, "/"): reason for path, reason in sorted(_walk(str(root))) if reason}
-    return {path: reason for path, reason in found.items() if not path.rpartition("/")[2].startswith(".")}
+    found = sorted(_walk(str(root)))
+    return FoundFiles(
+        [Path(path) for path, reason in found if not reason],
+        passed=[(Path(path), reason) for path, reason in found if reason],
+    )
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
@@ -220,8 +221,10 @@ def _boxes(archive: Archive) -> dict[int, Box]:
     form = 'it must hold {"<number>": [y0, y1, x0, x1], ...} in whole pixels'
     if INDICES not in archive.files:
         raise ValueError(f"{archive.root} has no {INDICES}; {form}")
+    with readable(path):
+        content = path.read_bytes()
     try:
-        entries = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+        entries = json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {form}") from None
     if not isinstance(entries, dict):

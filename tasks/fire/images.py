@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.files import unreadable
 from storage.image_files import png_has_all_rows
 
 LARGEST = 2**28
@@ -27,7 +28,10 @@ def read_mask(path: Path, green: int) -> NDArray[np.bool_]:
     Grey, palette, RGB and RGBA images are taken by colour, a grey value being its own green. An image holds at most one
     colour that burns and one that does not: with a third, or with two of a kind, nobody knows what is meant.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(unreadable(error)) from None
     _require_whole(data)
     if not png_has_all_rows(data):  # before there is memory for them
         raise ValueError("cannot be decoded as PNG (it is truncated: its compressed stream ends before all rows)")

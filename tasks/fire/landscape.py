@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.fire_data import ELEVATION_BANDS, FUEL_BANDS, KNOWN_BANDS, BandKind, Decoding
+from storage.files import require_readable
 from tasks.fire.ground import Pixel, pixel_size
 
 SLOPES = ("slope_east", "slope_north")
 MOST_CLASSES = 254
 LARGEST = 2**28
 """Pixels of a raster."""
-FILLS = (-9999, -99999, -32768, 32767, -32767, -2147483648, 2147483647, 4294967295)
+FILLS = (-9999, -99999, -32768, 32767, -32767, 65535, -2147483648, 2147483647, 4294967295)
 """Values that stand for "no data" wherever they occur, declared or not."""
 HUGE = 1e30
 """Beyond it lie what programs fill floating-point bands with."""
@@ -87,6 +88,7 @@ def read_landscape(path: Path, decoding: Decoding) -> Landscape:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+    require_readable(path)
     try:
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -110,7 +112,8 @@ def read_landscape(path: Path, decoding: Decoding) -> Landscape:
     except UnicodeDecodeError:
         raise ValueError(f"{path} is damaged: it holds texts that are no UTF-8; replace it") from None
     land = _assemble(path, bands, facts, decoding)
-    notes = [f"{path}: {note}" for note in (size.note, _steepness(land, decoding)) if note]
+    empty = [f"band {name} has no valid pixel" for name, (_, _, valid) in bands.items() if not valid.any()]
+    notes = [f"{path}: {note}" for note in (size.note, _steepness(land, decoding), *empty) if note]
     return replace(land, notes=notes)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import pi
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,8 @@ from storage.assets import Asset, Unit, UnitRecord
 from storage.delimited import DELIMITERS
 from storage.files import write_atomic
 from storage.hashing import canonical_json, digest
-from storage.raw import RawInput
-from tasks.fire.archive import LANDSCAPE, Archive, FireFiles, Listing, list_fires, passed_over
+from storage.raw import RawInput, told
+from tasks.fire.archive import LANDSCAPE, Archive, FireFiles, Listing, list_fires
 from tasks.fire.record import FOLDER, write_record
 from tasks.fire.wind import FASTEST
 from tasks.stage import Job, StageResult, stage
@@ -44,8 +43,7 @@ def fire_records(
     archive = Archive.open(raw)
     listing = list_fires(archive, decoding)
     landscape = read_landscape(archive.root / LANDSCAPE, decoding)
-    unused = passed_over(archive.root) if isinstance(raw, RawInput) else {}
-    for note in (*listing.notes, *landscape.notes, *_unused_report(unused)):
+    for note in (*listing.notes, *landscape.notes):
         job.message(note)
     landscape.save(job.folder / LANDSCAPE_FILE)
     description = job.workspace.scratch / f"work-{names[:16]}.json"
@@ -65,8 +63,7 @@ def fire_records(
         units.append(job.unit(fire.name, identity, (description, fire, used)))
     records = job.map(write_record, units, rename=_file_name, fan_out_from=12)
     facts = {"patch": tokens.patch, "decoding": decoding.model_dump(mode="json")}
-    result = _result(job, listing, records, on_broken, facts)
-    return replace(result, counts={**result.counts, "not_used": len(unused)})
+    return _result(job, listing, records, on_broken, facts)
 
 
 def why_left_out(folder: Path, name: str) -> str:
@@ -75,12 +72,6 @@ def why_left_out(folder: Path, name: str) -> str:
     digits = name.removeprefix(NAME)
     numbers = {int(own.removeprefix(NAME)): reason for own, reason in broken.items()}
     return numbers.get(int(digits), "") if digits.isdecimal() else ""
-
-
-def _unused_report(unused: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line on what lies in an archive's folder and is not used, with the first of it."""
-    if unused:
-        yield f"{len(unused)} files and folders of the archive are not used: {_first([*map(' '.join, unused.items())])}"
 
 
 def fire_identity(archive: Archive, fire: FireFiles) -> dict[str, Any]:
@@ -114,8 +105,10 @@ def _result(
     for line in _wind_report(kept):
         job.message(line)
     steps = [record.result["steps"] for _, record in whole]
+    named = {"left_out": told([*broken.values()])} if broken else {}
     return StageResult(
-        counts={
+        counts=named
+        | {
             "fires": len(whole),
             "broken_left_out": len(broken),
             "frames": sum(steps),

@@ -16,8 +16,17 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 UNICAST = ipaddress.ip_network("2000::/3")
 TUNNELS = tuple(map(ipaddress.ip_network, ("2001::/32", "2002::/16")))
 """Teredo and 6to4: public where all IPv4 addresses are that they carry."""
-NO_SERVERS = tuple(map(ipaddress.ip_network, ("192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20")))
-"""Parts of the public ranges where nobody serves images: relays, registries' own protocols, documentation."""
+NO_SERVERS = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24",
+            "2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20",
+        ),
+    )
+)  # fmt: skip
+"""Parts of the public ranges where nobody serves images: the nearest translator, sinks of reverse look-ups, relays,
+registries' own protocols, documentation."""
 ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 """Upper half of an interface identifier whose lower half is an IPv4 address."""
 OTHER_SPELLING = re.compile(r"\d+|0x[\da-f]*", re.ASCII | re.IGNORECASE)

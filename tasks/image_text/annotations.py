@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from storage.files import readable
 from tasks.image_text.row import Moved, Row, Rows, as_text, drop
 from tasks.image_text.sources import ListFile
 
@@ -88,8 +89,10 @@ def _ids(image: ListFile) -> Iterator[str]:
 
 
 def _load(path: Path) -> Any:
+    with readable(path):
+        content = path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is no readable JSON ({' '.join(str(error).split())}); fetch it again") from None
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from configs.image_text import ImageFormat
 from storage.image_files import PNG_SIGNATURE, SOS, Segment, is_cut, jpeg_segments, png_has_all_rows
+from tasks.image_text.colour_spaces import described, of_exif
 from tasks.image_text.colours import UnconvertedError, jpeg_profile, to_srgb
 
 cv2.setNumThreads(1)  # the processes are the parallelism
@@ -27,7 +28,7 @@ JPEG = b"\xff\xd8\xff"
 SIGNATURES = {JPEG: "JPEG", PNG_SIGNATURE: "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
 """Formats by their first bytes; Pillow looks closer, and is allowed that one format only."""
 EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])")
+XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])(?!\d)")
 QUARTER_TURNS = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}
 """Turns to the left that bring an image of an EXIF orientation upright."""
 MIRRORED = (2, 4, 5, 7)
@@ -141,7 +142,7 @@ def _before_scans(data: bytes) -> list[Segment]:
 def _in_srgb(pixels: Pixels, data: bytes, segments: Sequence[Segment], *, grey: bool) -> tuple[Pixels, str]:
     """Return RGB pixels of a JPEG as its colour profile has them, or as they are and why that is so."""
     try:
-        profile = jpeg_profile(data, segments)
+        profile = jpeg_profile(data, segments) or of_exif(_exif(data, segments))
         if not profile:
             return pixels, ""
         image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
@@ -159,22 +160,25 @@ def _undecodable(error: Exception, data: bytes, kind: str) -> UnusableError:
 
 def jpeg_orientation(data: bytes, segments: Sequence[Segment]) -> int:
     """Return the orientation that a JPEG's EXIF declares, or else its XMP; 1 (upright) where neither does."""
-    contents = [data[start:end] for marker, start, end in segments if marker == 0xE1]
-    declared = next((_exif_orientation(content) for content in contents if content.startswith(EXIF)), None)
-    if declared is None:
+    declared = _exif(data, segments).get(ORIENTATION)
+    if not isinstance(declared, int):
+        contents = [data[start:end] for marker, start, end in segments if marker == 0xE1]
         found = next((XMP_ORIENTATION.search(content) for content in contents if content.startswith(XMP)), None)
         declared = int(found[1]) if found else 1
     return declared if 1 <= declared <= 8 else 1
 
 
-def _exif_orientation(segment: bytes) -> int | None:
+def _exif(data: bytes, segments: Sequence[Segment]) -> Image.Exif:
+    """Return the EXIF of a JPEG; empty where there is none, or where it is damaged."""
     exif = Image.Exif()
+    contents = (data[start:end] for marker, start, end in segments if marker == 0xE1)
+    content = next((content for content in contents if content.startswith(EXIF)), b"")
     try:
-        exif.load(segment)
-        value = exif.get(ORIENTATION)
+        exif.load(content)
+        exif.get(ORIENTATION)  # what stands there is read only now
     except Exception:  # Pillow raises what it likes on damaged metadata, which turns nothing
-        return None
-    return value if isinstance(value, int) else None
+        return Image.Exif()
+    return exif
 
 
 def _decode_with_pillow(data: bytes, kind: str, rules: ImageFormat) -> Decoded:
@@ -190,13 +194,29 @@ def _decode_with_pillow(data: bytes, kind: str, rules: ImageFormat) -> Decoded:
     _check_size(width, height, rules)
     try:
         image.load()
-        profile = image.info.get("icc_profile") or b""
+        profile, undescribed = _profile(image, data, kind)
         image, unconverted = _to_rgb(ImageOps.exif_transpose(image), profile)
     except Exception as error:
         raise _undecodable(error, data, kind) from None
     if is_cut(data, kind) if kind in ("GIF", "AVIF") else kind == "PNG" and not _is_whole_png(data):
         raise UnusableError("truncated", "ends before it is whole")
-    return Decoded(np.asarray(image), image.width, image.height, unconverted)
+    return Decoded(np.asarray(image), image.width, image.height, undescribed or unconverted)
+
+
+def _profile(image: Any, data: bytes, kind: str) -> tuple[bytes, str]:
+    """Return the colour profile of an image, be it whole or described, and why there is none where there should be."""
+    try:
+        return image.info.get("icc_profile") or (b"" if image.mode == "CMYK" else _described(image, data, kind)), ""
+    except UnconvertedError as error:
+        return b"", str(error)
+
+
+def _described(image: Any, data: bytes, kind: str) -> bytes:
+    try:
+        exif = image.getexif()
+    except Exception:  # damaged metadata, see `_exif`
+        exif = Image.Exif()
+    return described(data, kind, exif)
 
 
 def _is_whole_png(data: bytes) -> bool:

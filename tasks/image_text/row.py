@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 URL = ("http://", "https://")
 TEXT_SHOWN = 200
-AROUND = re.compile(r"^[\s\0]+|[\s\0]+\Z")
+AROUND = re.compile(r"^[\s\0\u200b\u2060]+|[\s\0\u200b\u2060]+\Z")
+"""White space, padding, and characters that have no width."""
+EXACT = 2**53
+"""Below it every whole number is a float."""
 
 
 class Row(NamedTuple):
@@ -47,15 +51,15 @@ def clean(text: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Return a value of a table or of JSON as text: what is absent is empty, and so is no number.
+    """Return a value of a table or of JSON as text: what is absent is empty, and so is no finite number.
 
     `TypeError` for what is no text (lists, objects, truth values), and `UnicodeDecodeError` for bytes that are none.
     """
-    if value is None or value != value:
+    if value is None or value != value or (isinstance(value, float) and math.isinf(value)):
         return ""
     if isinstance(value, bytes):
         return clean(value.decode())
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return str(int(value))  # a whole number that pandas made a float of, since others were missing
     if isinstance(value, bool | list | tuple | dict):
         raise TypeError(f"{type(value).__name__} is no text")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.base import Config
-from configs.image_text import ImageFolder, Questions, Selection, Source
+from configs.image_text import Questions, Selection, Source
 from storage.assets import Asset
 from storage.files import atomic_path, write_atomic
 from storage.hashing import canonical_json
@@ -24,8 +24,6 @@ LISTS = "lists"
 FACTS = "rows.json"
 DROPPED = "dropped.parquet"
 NO_LIMIT = 2**62
-SHOWN = 3
-"""Files that are named of those that are not used."""
 
 
 class Whereabouts(Config):
@@ -55,13 +53,9 @@ def image_text_rows(
     """
     from tasks.image_text.gathering import Gathering
     from tasks.image_text.intake import Intake
-    from tasks.image_text.sources import is_image, list_files, passed_over
+    from tasks.image_text.sources import is_image, list_files
 
     files = list_files(raw, whereabouts.source)
-    source = whereabouts.source
-    unused = passed_over(source) if isinstance(source, ImageFolder) else []
-    if unused:
-        job.message(f"{len(unused)} files in source.path are not used: {', '.join(unused[:SHOWN])}")
     intake = Intake(job, questions)
     intake.read(files, reading, most=select.test_rows if select.mode == "test" else None)
     job.message(f"gathering {intake.count} rows by image")
@@ -80,8 +74,6 @@ def image_text_rows(
         counts["images_without_caption"] = len({f.sha256 for f in files if is_image(f)}) - counts["images"]
     facts = {"images_per_shard": images_per_shard, "dropped": reasons, "lists": intake.lists()}
     write_atomic(job.folder / FACTS, canonical_json({**counts, **facts, "caption_lengths": lengths}))
-    if unused:  # no content, so in the manifest alone
-        counts["files_not_used"] = len(unused)
     return StageResult(counts=counts | {f"dropped, {reason}": n for reason, n in reasons.items()})
 
 

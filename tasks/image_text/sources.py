@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from configs.image_text import Columns, ImageFolder, ParquetLists, ShardFolder, 
 from configs.image_text_sample import SampleScenes
 from storage.assets import Asset
 from storage.hashing import digest
-from storage.raw import RawInput, find_files
+from storage.raw import FoundFiles, RawInput, find_files, inside
 from tasks.session import Pending
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
@@ -20,6 +21,9 @@ SUFFIXES = {
     "parquet": (".parquet",),
     "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
 }
+COLUMN_OF_URLS = re.compile(rb"(^|[\t,;|\"\x80-\xff])\s*https?://", re.IGNORECASE | re.MULTILINE)
+"""What lists have and other texts seldom do; a byte order mark may stand before it."""
+LOOKED_AT = 2**20
 SAMPLE_COLUMNS = {
     "pixmo_cap": Columns(url="image_url", caption="caption"),
     "pixmo_qa": Columns(url="image_url", sha256="image_sha256", question="question", answer="answer"),
@@ -41,18 +45,34 @@ def is_image(file: ListFile | Path) -> bool:
     return file.name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def source_files(source: Source) -> list[Path]:
-    """Return the raw files of a source on this machine; `ValueError` where there are none."""
+def source_files(source: Source) -> FoundFiles:
+    """Return the raw files of a source on this machine, and what was passed over; `ValueError` where there are none."""
     match source:
         case ImageFolder():
             return _folder_files(source)
         case TsvLists() | ParquetLists() | ShardFolder():
-            return find_files(source.paths, lambda path: path.name.lower().endswith(SUFFIXES[source.kind]))
+            suffixes = SUFFIXES[source.kind]
+            return find_files(
+                source.paths,
+                lambda path: (
+                    path.name.lower().endswith(suffixes) and (path.suffix.lower() != ".txt" or _has_urls(path))
+                ),
+                lambda path: "has no URLs" if path.name.lower().endswith(suffixes) else f"is no {suffixes[0]} file",
+            )
         case SampleScenes():
             raise AssertionError("generated lists are in an asset")
 
 
-def _folder_files(source: ImageFolder) -> list[Path]:
+def _has_urls(path: Path) -> bool:
+    """Whether a text file may be a list: a column of it begins with a URL. What cannot be looked at may be, too."""
+    try:
+        with path.open("rb") as file:
+            return COLUMN_OF_URLS.search(file.read(LOOKED_AT).replace(b"\0", b"")) is not None
+    except OSError:
+        return True
+
+
+def _folder_files(source: ImageFolder) -> FoundFiles:
     folder, captions = _absolute(source.path), _absolute(source.captions)
     if not folder.is_dir():
         raise ValueError(f"source.path: there is no folder {folder}; give the one that holds the images")
@@ -61,34 +81,14 @@ def _folder_files(source: ImageFolder) -> list[Path]:
     lists = {captions} | ({_absolute(source.questions)} if source.questions else set())
     if gone := [path for path in lists if not path.is_file()]:
         raise ValueError(f"source.questions: there is no file {gone[0]}; give the JSON file of questions")
-    images = [path for path in folder.rglob("*") if path.name[0] != "." and is_image(path) and path.is_file()]
+    found = inside(folder)
+    images = [path for path in found if is_image(path)]
     if not images:
         raise ValueError(
             f"source.path: {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); give the folder that does"
         )
-    return sorted({*lists, *images})
-
-
-def passed_over(source: ImageFolder) -> list[str]:
-    """Return what lies in an image folder and is not used, each with the reason; hidden files are told elsewhere."""
-    folder = _absolute(source.path)
-    lists = [_absolute(path) for path in (source.captions, source.questions) if path]
-    found: list[str] = []
-
-    def unreadable(error: OSError) -> None:
-        found.append(f"{Path(error.filename).name} (a folder that may not be read)")
-
-    for place, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(place, name)
-            if name.startswith(".") or path in lists or (is_image(path) and path.is_file()):
-                continue
-            reason = (
-                "no image by its name" if path.is_file() else "a link to nothing" if path.is_symlink() else "no file"
-            )
-            found.append(f"{path.relative_to(folder).as_posix()} ({reason})")
-    return found
+    others = [(path, "is no image by its name") for path in found if not is_image(path) and path not in lists]
+    return FoundFiles(sorted({*lists, *images}), found.hidden, [*found.passed, *others])
 
 
 def _absolute(path: str) -> Path:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.image_text import Columns
+from storage.files import require_readable
 from tasks.image_text.row import URL, Dropped, Moved, Row, Rows, as_text, drop
 
 BATCH = 2048
@@ -23,6 +24,7 @@ def read_parquet(path: Path, columns: Columns, moved: Moved) -> Rows:
     """Read the named columns of a parquet file, batch by batch."""
     named = (columns.url, columns.caption, columns.question, columns.answer, columns.sha256)
     names = list(dict.fromkeys((*filter(None, named), *columns.asked_about(), *columns.keep)))
+    require_readable(path)
     try:
         with pq.ParquetFile(path) as file:
             _check(path.name, file.schema_arrow, names, columns)

@@ -18,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from storage.files import readable
 from tasks.image_text.row import Dropped, Moved, Row, Rows, as_text, clean, drop
 from tasks.image_text.sources import IMAGE_SUFFIXES, ListFile
 
@@ -45,7 +46,7 @@ def read_tar(file: ListFile, caption_field: str, several: bool, moved: Moved) ->
     """
     _refuse_packed(file)
     try:
-        with _open(file.path) as tar:
+        with readable(file.path), _open(file.path) as tar:
             for found in _samples(file, tar):
                 if isinstance(found, Dropped):
                     yield found
@@ -63,11 +64,8 @@ def is_foreign(name: str) -> bool:
 
 
 def _refuse_packed(file: ListFile) -> None:
-    try:
-        with file.path.open("rb") as stream:
-            head = stream.read(8)
-    except PermissionError:
-        raise ValueError(f"{file.path} may not be read by this user; change its permissions") from None
+    with readable(file.path), file.path.open("rb") as stream:
+        head = stream.read(8)
     if kind := next((kind for start, kind in PACKED.items() if head.startswith(start)), None):
         raise ValueError(
             f"{file.name} is compressed with {kind}; images are read in place, so unpack it to a plain tar first"

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from storage.files import readable
 from tasks.image_text.row import TEXT_SHOWN, URL, Dropped, Moved, Row, Rows, clean, drop
 from tasks.image_text.sources import IMAGE_SUFFIXES, ListFile
 
@@ -35,7 +36,7 @@ def lines(path: Path, moved: Moved | None = None) -> Iterator[bytes]:
     UTF-16 and UTF-32 are read by their mark. In a file of lone CRs these end lines, elsewhere they are white space.
     """
     try:
-        with path.open("rb") as file:
+        with readable(path), path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             stream: BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
@@ -45,8 +46,6 @@ def lines(path: Path, moved: Moved | None = None) -> Iterator[bytes]:
                 yield line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path.name} is no whole gzip file ({error}); fetch it again") from None
-    except PermissionError:
-        raise ValueError(f"{path} may not be read by this user; change its permissions") from None
 
 
 def _split(name: str, stream: BinaryIO) -> Iterator[bytes]:
@@ -138,7 +137,8 @@ def vote(path: Path) -> str:
             _refuse_separators(path)
         raise ValueError(
             f"{path.name}: {first} of its first rows begin with a URL and {second} end with one, so the order of the "
-            "columns is not clear; set source.order to url_first or caption_first, or take the file out"
+            "columns is not clear; set source.order to url_first or caption_first, or take the file out (its first "
+            f"row: {rows[0].decode(errors='replace')[:TEXT_SHOWN]!r})"
         )
     return "url_first" if first >= second else "caption_first"
 

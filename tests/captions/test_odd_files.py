@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from configs.weather_lm import CaptionFiles
 from configs.weather_pipeline import WeatherConfig
 from flows.weather import weather
-from tasks.captions.gather import passed_over
+from tasks.captions.gather import find_captions
 from tasks.captions.read import Columns, read_captions
 from tasks.captions.regions import load_regions
 from tasks.progress import Silent
@@ -173,10 +174,9 @@ def test_what_is_no_caption_file_is_named(tmp_path):
     write(folder, table("\t"), "b.tsv")
     write(folder, "", ".c.tsv")
     (folder / "d.csv").symlink_to(tmp_path / "nowhere.csv")
-    assert passed_over([str(folder), str(used)], [used]) == [
-        f"{folder}/b.tsv is no .csv file",
-        f"{folder}/d.csv is a broken link",
-    ]
+    found = find_captions(CaptionFiles(kind="files", paths=(str(folder), str(used))))
+    assert found == [used]
+    assert dict(found.passed) == {folder / "b.tsv": "is no .csv file", folder / "d.csv": "is a link to nothing"}
 
 
 @shape("a path that matches nothing", "refused")

@@ -388,6 +388,20 @@ def test_a_day_alone_that_only_grows_is_not_taken_for_hourly(tmp_path: Path) -> 
     assert "declare since_00utc" in (evidence_of(store, "ssrd").contradiction(channel_of(path, wanted)) or "")
 
 
+@pytest.mark.input_shape(format="NetCDF", shape="totals that go on over days", outcome="refused")
+@pytest.mark.parametrize("kind", ["hourly", "since_00utc"])
+@pytest.mark.parametrize("set_back", [False, True])
+def test_totals_that_go_on_over_days_are_refused(tmp_path: Path, kind: str, set_back: bool) -> None:
+    times = hours("2024-06-01T00", 72)
+    rain = np.random.default_rng(0).uniform(1e-4, 1e-3, (72, 6, 8))
+    tp = rain.reshape(3, 24, 6, 8).cumsum(axis=1).reshape(rain.shape) if set_back else rain.cumsum(axis=0)
+    path = write_cds(tmp_path / "a.nc", {"tp": tp.astype(np.float32)}, times, units="m", step_type="accum")
+    wanted = recipe({"variable": "tp", "accumulation": kind, "rate": True})
+    store = ingest(tmp_path, path, recipe=wanted)
+    told = evidence_of(store, "tp").contradiction(channel_of(path, wanted))
+    assert "never falls, not even after 00 UTC" in (told or "")
+
+
 @pytest.mark.input_shape(format="NetCDF", shape="totals since 06 and 18 UTC", outcome="refused")
 def test_totals_with_other_resets_are_named_by_them(tmp_path: Path) -> None:
     times = hours("2024-06-01T00", 72)

@@ -17,10 +17,15 @@ import pytest
 import xarray as xr
 
 from configs.weather import Recipe
+from storage.assets import Asset, AssetStore
 from storage.raw import find_files
 from tasks.era5.catalog import FileScan, scan_file
 from tasks.era5.cf_units import same_unit
-from tasks.era5.inputs import may_be_netcdf, what_it_is
+from tasks.era5.inputs import asked_for, may_be_netcdf, what_it_is
+from tasks.era5.scan import era5_catalog
+from tasks.progress import Silent
+from tasks.session import Session
+from tasks.stage import raw_input
 from tests.era5.raw_files import LATITUDE, LONGITUDE, field, hours, ingest, recipe, scan, sha256, write_cds
 
 TIMES = hours("2024-03-01T00", 3)
@@ -283,27 +288,80 @@ def test_bounds_are_no_coordinates(tmp_path: Path) -> None:
     assert [v.name for v in scanned(path).members[0].variables] == ["t2m"]
 
 
-@shape("a second grid in one file", "skipped")
-def test_a_second_grid_is_named(tmp_path: Path) -> None:
+def second_grid(path: Path) -> Path:
     def change(data: xr.Dataset) -> xr.Dataset:
         return data.assign(swh=(("valid_time", "lat2", "lon2"), np.zeros((3, 2, 2), "f4"))).assign_coords(
             lat2=("lat2", [50.0, 49.0], {"units": "degrees_north"}),
             lon2=("lon2", [5.0, 6.0], {"units": "degrees_east"}),
         )
 
-    assert "variable swh lies along valid_time x lat2 x lon2, not on the file's grid" in problem(
-        edited(tmp_path / "a.nc", change)
-    )
+    return edited(path, change)
 
 
-@shape("variables in groups", "skipped")
-def test_groups_are_named(tmp_path: Path) -> None:
-    beside, alone = plain(tmp_path / "beside.nc"), tmp_path / "alone.nc"
-    for path, mode in ((beside, "a"), (alone, "w")):
-        with netCDF4.Dataset(path, mode) as file:
-            file.createGroup("waves").createVariable("swh", "f4", ())
-    assert "group waves (1 variables) is not read" in problem(beside)
-    assert "keeps its variables in groups (waves); write one to a file of its own" in problem(alone)
+def with_group(path: Path, name: str = "waves") -> Path:
+    with netCDF4.Dataset(plain(path), "a") as file:
+        file.createGroup(name).createVariable("swh", "f4", ())
+    return path
+
+
+@shape("a second grid in one file of a folder", "skipped")
+def test_a_second_grid_is_named(tmp_path: Path) -> None:
+    told = problem(second_grid(tmp_path / "a.nc"))
+    assert "variable swh lies along valid_time x lat2 x lon2, not on the file's grid" in told
+    assert "`ncks -v swh in.nc out.nc`" in told
+
+
+@shape("variables in groups of a file in a folder", "skipped")
+@pytest.mark.parametrize("name", ["waves", "/forecast/waves"])
+def test_groups_are_named(tmp_path: Path, name: str) -> None:
+    told = problem(with_group(tmp_path / "a.nc", name))
+    assert f"group {name.strip('/')} (swh) is not read; write it to a file of its own with `ncks -G : -g " in told
+    assert [v.name for v in scanned(tmp_path / "a.nc").members[0].variables] == ["t2m"]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param([], marks=shape("variables in groups alone", "refused")),
+        pytest.param(["valid_time"], marks=shape("times in the root, variables in a group", "refused")),
+        pytest.param(["valid_time", "latitude", "longitude"], marks=shape("coordinates alone in the root", "refused")),
+    ],
+)
+def test_groups_without_data_beside_them_are_named(tmp_path: Path, left: list[str]) -> None:
+    path = tmp_path / "a.nc"
+    with xr.open_dataset(plain(tmp_path / "b.nc"), decode_cf=False) as data:
+        data[left].drop_vars(set(data.coords) - set(left), errors="ignore").to_netcdf(path)
+        data.to_netcdf(path, group="waves", mode="a")
+    assert "group waves (" in problem(path)
+    assert "xarray.open_dataset('in.nc', group='waves').to_netcdf('out.nc')" in problem(path)
+
+
+def catalog(store: AssetStore, path: Path, wanted: Recipe | None = None, bad: str = "error") -> Asset:
+    with Session(store, Silent()).active():
+        raw = raw_input("era5_files", find_files([str(path)], may_be_netcdf, what_it_is))
+        return era5_catalog(raw=raw, on_bad_file=bad, **asked_for(raw, wanted or Recipe()))
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        pytest.param(with_group, r"group waves \(swh\)", marks=shape("groups in a file that is named", "refused")),
+        pytest.param(second_grid, "variable swh lies", marks=shape("a second grid in a file that is named", "refused")),
+    ],
+)
+def test_of_a_file_that_is_named_everything_is_meant(
+    store: AssetStore, tmp_path: Path, write: Callable[[Path], Path], sentence: str
+) -> None:
+    path = write(tmp_path / "raw" / "a.nc") if (tmp_path / "raw").mkdir() is None else tmp_path
+    asset = catalog(store, path.parent)
+    assert asset.manifest.counts["parts_left_out"] == 1
+    assert "swh" in asset.manifest.counts["left_out"]
+    with pytest.raises(ValueError, match=rf"1 of 1 raw files cannot be used: .*a\.nc holds more .*{sentence}"):
+        catalog(store, path)
+    with pytest.raises(ValueError, match=r"list in recipe\.variables what is wanted of the rest \(t2m\)"):
+        catalog(store, path, recipe("swh"))
+    assert catalog(store, path, recipe("t2m")).manifest.counts["variables"] == 1
+    assert catalog(store, path, bad="skip").manifest.counts["variables"] == 1
 
 
 HDF5 = (
@@ -505,3 +563,132 @@ def test_what_is_closed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "scandir", closed)
     found = find_files([str(folder)], may_be_netcdf)
     assert {p.name: why for p, why in found.passed}["linked"] == "cannot be entered (Permission denied)"
+
+
+def with_values(path: Path, dtype: str, odd: Any, attributes: dict[str, Any], name: str = "x") -> Path:
+    """Add a variable of 100 everywhere, as stored, but at one place."""
+    with netCDF4.Dataset(plain(path), "a") as file:
+        made = file.createVariable(name, dtype, ("valid_time", "latitude", "longitude"))
+        made.set_auto_maskandscale(False)
+        made[:] = 100
+        made[1, 2, 3] = odd
+        made.setncatts(attributes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "odd", "attributes"),
+    [
+        pytest.param("f4", 5000, {"valid_range": np.array([0, 400.0])}, marks=shape("values out of valid_range")),
+        pytest.param("f4", -1, {"valid_min": np.float32(0)}, marks=shape("values below valid_min")),
+        pytest.param("f8", 401, {"valid_max": 400}, marks=shape("values above valid_max")),
+        ("f4", 400.5, {"valid_max": 400.1}),
+        pytest.param(
+            "i2", 30000, {"valid_range": np.array([0, 20000], "i2"), "scale_factor": 0.01}, marks=shape("packed bounds")
+        ),
+        ("i2", 30000, {"valid_range": np.array([0, 200.0], "f4"), "scale_factor": 0.01}),
+        ("i1", -1, {"valid_max": np.uint8(250), "_Unsigned": "true"}),
+        pytest.param("f4", -999, {"fill_value": np.float32(-999)}, marks=shape("_FillValue without its underscore")),
+        ("f4", -999, {"missingValue": np.float64(-999)}),
+    ],
+)
+def test_what_is_outside_of_the_valid_range_is_missing(tmp_path: Path, dtype: str, odd: Any, attributes: Any) -> None:
+    path = with_values(tmp_path / "a.nc", dtype, odd, attributes)
+    got = ingest(tmp_path, path, recipe=recipe("x")).data.data.values[:3, 0]
+    assert np.argwhere(np.isnan(got)).tolist() == [[1, 2, 3]]
+    np.testing.assert_allclose(got[0], 100 * attributes.get("scale_factor", 1), rtol=1e-6)
+
+
+def test_what_is_within_the_valid_range_stays(tmp_path: Path) -> None:
+    at_the_bound = np.float32(300.1)
+    path = with_values(tmp_path / "a.nc", "f4", at_the_bound, {"valid_range": [100, 300.1]})
+    assert ingest(tmp_path, path, recipe=recipe("x")).data.data.values[1, 0, 2, 3] == at_the_bound
+
+
+@shape("bounds that are text", "refused")
+@pytest.mark.parametrize(("name", "value"), [("valid_range", "0 400"), ("valid_min", "low"), ("valid_max", [1.0, 2.0])])
+def test_bounds_that_are_no_numbers_are_refused_by_name(tmp_path: Path, name: str, value: Any) -> None:
+    path = with_values(tmp_path / "a.nc", "f4", 100, {name: value})
+    assert f"variable x has the {name} " in problem(path)
+    with pytest.raises(
+        ValueError, match=rf"no file has a usable x: a\.nc: variable x has the {name} .*; they have t2m"
+    ):
+        ingest(tmp_path, path, recipe=recipe("x"))
+
+
+@pytest.mark.parametrize("code", [-9999, -999.9, 9999, -32768, 1e15])
+@shape("codes for missing values that nothing marks", "refused")
+def test_codes_far_from_all_values_are_refused(tmp_path: Path, code: float) -> None:
+    path = with_values(tmp_path / "a.nc", "f4", code, {})
+    with pytest.raises(
+        ValueError, match=r"a\.nc: x has the value .* at 2024-03-01T01:00 UTC; if it stands for missing"
+    ):
+        ingest(tmp_path, path, recipe=recipe("x"))
+
+
+def test_a_code_among_values_like_it_is_a_value(tmp_path: Path) -> None:
+    path = with_values(tmp_path / "a.nc", "f4", -999, {})
+    with netCDF4.Dataset(path, "a") as file:
+        file["x"][1] = np.linspace(-999, 800, 48).reshape(6, 8)
+    assert ingest(tmp_path, path, recipe=recipe("x")).data.data.values[1, 0, 0, 0] == -999
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=shape(f"a field of {k}", "skipped")) for k in ("texts", "lists", "names of an enumeration")],
+)
+def test_fields_that_are_no_numbers_are_named(tmp_path: Path, kind: str) -> None:
+    path = plain(tmp_path / "a.nc")
+    with netCDF4.Dataset(path, "a") as file:
+        types = {
+            "texts": lambda: "S1",
+            "lists": lambda: file.createVLType(np.int32, "ragged"),
+            "names of an enumeration": lambda: file.createEnumType(np.uint8, "cover", {"sea": 0, "land": 1}),
+        }
+        file.createVariable("c", types[kind](), ("valid_time", "latitude", "longitude"))
+    assert scanned(path).skipped == ("variable c does not hold numbers",)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("time: mean", "time:mean", True),
+        ("time: mean", "Time: Mean", True),
+        ("time: mean", "valid_time: mean", True),
+        ("area: mean", "time: instantaneous", True),
+        ("time: mean", "time: mean within days time: mean over years", False),
+        ("time: maximum within days time: mean over days", "time: mean within days time: mean over days", False),
+        pytest.param("time: point", "mean", False, marks=shape("cell_methods without an axis", "refused")),
+    ],
+)
+def test_cell_methods_are_compared_however_they_are_written(
+    tmp_path: Path, first: str, second: str, same: bool
+) -> None:
+    paths = pair(tmp_path, {"cell_methods": first}, {"cell_methods": second})
+    if same:
+        assert scan(*paths).timeline().coverage()[0].sum() == 6
+    else:
+        with pytest.raises(ValueError, match="x has the cell methods"):
+            scan(*paths).timeline()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "units", "sentence"),
+    [
+        pytest.param(
+            "valid_time", [0, 1, 2], "hours as of 2024-01-01", "has a valid_time in 'hours as of 2024-01-01'",
+            marks=shape("times in units that are none", "refused"),
+        ),
+        pytest.param(
+            "date", [20240101.0, 20240101.5, 20240102.0], "day as %Y%m%d.%f", "dates that are not YYYYMMDD",
+            marks=shape("dates with fractions of days", "refused"),
+        ),
+    ],
+)  # fmt: skip
+def test_times_in_other_units_are_refused(
+    tmp_path: Path, name: str, values: list[float], units: str, sentence: str
+) -> None:
+    def change(data: xr.Dataset) -> xr.Dataset:
+        return data.rename(valid_time=name).assign_coords({name: (name, values, {"units": units})})
+
+    assert sentence in problem(edited(tmp_path / "a.nc", change))

@@ -15,7 +15,8 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 from configs.fire_data import BandRecipe, Decoding
-from tasks.fire.archive import Archive, archive_files, list_fires, passed_over
+from flows.wildfire import visible_archive
+from tasks.fire.archive import Archive, archive_files, list_fires
 from tasks.fire.images import read_mask
 from tasks.fire.landscape import Landscape, read_landscape
 from tests.fire.archives import BURNT, CELL, OTHER, Fire, records_of, write_archive
@@ -121,6 +122,21 @@ def test_undeclared_nodata_is_no_fuel(tmp_path):
     path = write(tmp_path / "a.tif", {"fuels": fuels})
     with pytest.raises(ValueError, match="band fuels holds 32767 on 16 pixels, which stands for no data"):
         read_landscape(path, Decoding())
+
+
+@shape("65535 undeclared among fuel codes", "refused")
+def test_the_largest_of_16_bits_is_no_fuel(tmp_path):
+    fuels = FUELS.astype(np.uint16)
+    fuels[0] = 65535
+    with pytest.raises(ValueError, match="band fuels holds 65535 on 16 pixels, which stands for no data"):
+        read_landscape(write(tmp_path / "a.tif", {"fuels": fuels}), Decoding())
+
+
+@shape("a band without a valid pixel", "read")
+def test_a_band_that_holds_nothing_is_told(tmp_path):
+    bands = {"fuels": FUELS, "elevation": np.full_like(HEIGHTS, -9999)}
+    land = read_landscape(write(tmp_path / "a.tif", bands, nodata=-9999), Decoding())
+    assert [note for note in land.notes if note.endswith("a.tif: band elevation has no valid pixel")]
 
 
 @shape("holes filled with 0", "read")
@@ -368,21 +384,21 @@ def test_images_of_every_kind_are_whole(tmp_path, mode):
 def test_what_is_not_used_is_counted_and_named(store, tmp_path):
     root = write_archive(tmp_path / "a", FIRES).root
     calm = records_of(store, root)
-    assert calm.manifest.counts["not_used"] == 0
+    assert archive_files(root).passed == ()
     (root / "readme.md").write_text("about")
     (root / "fire_frames/sequence_3b").mkdir()
     (root / "fire_frames/sequence_001/fire_000.jpg").write_bytes(b"")
     (root / "fire_frames/sequence_001/fire_009.png").symlink_to(root / "nowhere.png")
     (root / "landscape/Weathers/Weather1.txt").write_text("")
     (root / "isochrones/.DS_Store").write_text("")
-    assert passed_over(root) == {
+    assert {path.relative_to(root).as_posix(): why for path, why in visible_archive(root).passed} == {
         "fire_frames/sequence_001/fire_000.jpg": "is no .png file",
         "fire_frames/sequence_001/fire_009.png": "is a broken link or no file",
         "fire_frames/sequence_3b": "is no folder sequence_<number>",
         "landscape/Weathers/Weather1.txt": "is no .csv file",
         "readme.md": "is no part of an archive",
     }
-    assert records_of(store, root).key == calm.key
+    assert records_of(store, root).key == calm.key, "what is not used makes nothing again"
 
 
 @shape("numbers of many digits", "refused", "fire frames")

@@ -33,6 +33,15 @@ PRIVATE = {
     ],
     "site-local": ["fec0::1", "feff::1"],
     "outside of global unicast": ["4000::1", "5f00::1", "100::1", "100:0:0:1::1", "e000::1"],
+    "the nearest translator, sinks of look-ups": [
+        "192.0.0.9",
+        "192.0.0.10",
+        "192.31.196.1",
+        "192.52.193.1",
+        "192.175.48.1",
+        "2620:4f:8000::1",
+        "::ffff:192.0.0.9",
+    ],
     "documentation, benchmarks, relays": [
         "3fff::1",
         "2001:db8::1",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from configs.image_text import Columns, ParquetLists, TsvLists
+from configs.image_text import Columns, ParquetLists, Source, TsvLists
 from tasks.image_text.readers import read_lists
 from tasks.image_text.row import Row
-from tasks.image_text.sources import ListFile, passed_over
+from tasks.image_text.sources import ListFile, source_files
 from tasks.image_text.tables import read_parquet
 from tasks.image_text.text_lists import lines
 from tests.image_text.lists import dropped, parquet, read, rows
@@ -48,6 +49,10 @@ def reasons(found):
         pytest.param(pa.array([float("nan"), None, 3.0, 0.5]), ["no_text", "no_text", "3", "0.5"],
                      marks=shape("NaN and null as captions", "skipped"), id="NaN"),
         pytest.param(pa.array([None, None], pa.null()), ["no_text", "no_text"], id="null"),
+        pytest.param(pa.array([float("inf"), -float("inf"), 1e300]), ["no_text", "no_text", "1e+300"],
+                     marks=shape("infinities as captions", "skipped"), id="infinities"),
+        pytest.param(pa.array(["\u200b", "\u2060 ", "\u200ba dog\u200b"]), ["no_text", "no_text", "a dog"],
+                     marks=shape("captions of characters without width", "skipped"), id="no width"),
         pytest.param(pa.array(["a dog", "a cat", "a dog"]).dictionary_encode(), ["a dog", "a cat", "a dog"],
                      marks=shape("categories as captions", "read"), id="categories"),
         pytest.param(pa.array(["\ufeffa dog", "\ufeff", "a dog\0\0", "a\0dog"]),
@@ -232,7 +237,7 @@ def test_an_unreadable_list_is_one_sentence(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("pathlib.Path.open", denied)
-    with pytest.raises(ValueError, match=r"a\.tsv may not be read by this user"):
+    with pytest.raises(ValueError, match=r"a\.tsv cannot be read \(Permission denied\)"):
         list(lines(path))
 
 
@@ -242,8 +247,41 @@ def test_what_lies_in_an_image_folder_and_is_not_used_is_counted_and_named(tmp_p
     (tmp_path / "images/deep/scan.tif").write_bytes(b"II")
     (tmp_path / "images/lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "images/.hidden").write_bytes(b"")
-    assert passed_over(source) == ["lost.jpg (a link to nothing)", "deep/scan.tif (no image by its name)"]
-    assert read(tmp_path, source).manifest.counts["files_not_used"] == 2
+    found = source_files(source)
+    assert {path.name: why for path, why in found.passed} == {
+        "lost.jpg": "is a link to nothing",
+        "scan.tif": "is no image by its name",
+    }
+    assert [path.name for path in found.hidden] == [".hidden"]
+
+
+OTHERS = {"tsv": "a.tsv", "parquet": "a.parquet", "webdataset": "a.tar"}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=shape(f"other files beside {k} lists", "skipped", "folder")) for k in OTHERS]
+)
+def test_what_lies_beside_lists_is_counted_and_named(tmp_path, kind):
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    for name in (OTHERS[kind], "README.txt", "photo.jpg", "list.xyz"):
+        (folder / name).write_text("About\nthese https://files\n")
+    (folder / f"b{Path(OTHERS[kind]).suffix}").symlink_to(tmp_path / "nowhere")
+    more = {"columns": CAPTION} if kind == "parquet" else {}
+    found = source_files(TypeAdapter(Source).validate_python({"kind": kind, "paths": [str(folder)], **more}))
+    assert [path.name for path in found] == [OTHERS[kind]]
+    reasons = {path.name: why for path, why in found.passed}
+    assert set(reasons.values()) == {f"is no {Path(OTHERS[kind]).suffix} file", "is a link to nothing"} | (
+        {"has no URLs"} if kind == "tsv" else set()
+    )
+    assert len(reasons) == 4
+
+
+@pytest.mark.parametrize("text", ["http://a/b.jpg\ta dog\n", "a dog\tHTTPS://a/b.jpg\n", "a dog,https://a/b.jpg\n"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_text_file_with_urls_is_a_list(tmp_path, text, encoding):
+    (tmp_path / "list.txt").write_bytes(text.encode(encoding))
+    assert len(source_files(TsvLists(kind="tsv", paths=(str(tmp_path),)))) == 1
 
 
 @shape("commas in a list of captions", "refused", "captions CSV")

@@ -163,6 +163,27 @@ def test_an_orientation_in_xmp_counts_where_exif_has_none(orientation):
     assert (stored(told, WHOLE) == stored(with_orientation(scenery(), orientation), WHOLE)).all()
 
 
+@pytest.mark.parametrize(
+    ("written", "orientation"),
+    [
+        (b"<x tiff:Orientation = '6'/>", 6),
+        (b"<tiff:Orientation>\n 6\n</tiff:Orientation>", 6),
+        (b"<x tiff:Orientation='61'/>", 1),
+        (b"<x tiff:Orientation='0'/>", 1),
+    ],
+)
+def test_an_orientation_in_xmp_however_it_is_written(written, orientation):
+    told = encoded(scenery(), quality=95, xmp=written)
+    assert (stored(told, WHOLE) == stored(with_orientation(scenery(), orientation), WHOLE)).all()
+
+
+@shape("AVIF with something behind its end", READ)
+def test_what_follows_an_avif_does_not_make_it_cut():
+    whole = encoded(scenery(), "AVIF")
+    assert make_picture(whole + b"something else", RULES) == make_picture(whole, RULES)
+    assert refusal(whole[:-20]) == "truncated"
+
+
 def test_exif_decides_before_xmp():
     exif = Image.Exif()
     exif[0x0112] = 1

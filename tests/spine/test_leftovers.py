@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.report import write_report
+from flows.runs import RunRecord, recorded
+from flows.weather import PIPELINE
 from storage.assets import Asset, AssetStore, Unit, verify
 from storage.files import walk_files, write_atomic
 from storage.hashing import file_sha256
@@ -13,7 +16,7 @@ from storage.manifest import MANIFEST, FileRecord, fingerprint
 from storage.raw import find_files
 from tasks.progress import Silent
 from tasks.session import Session
-from tasks.stage import Job, StageResult, stage
+from tasks.stage import Job, StageResult, raw_input, stage
 from tasks.units import UnitOutput, Workers
 from tests.command import millrace
 from tests.spine.test_stage import run
@@ -166,3 +169,19 @@ def test_an_archive_of_fires_and_a_folder_of_images_are_read_without_what_is_hid
     source = f"{{kind: folder, path: '{tmp_path / 'images'}', captions: '{tmp_path / 'images' / 'list.tsv'}'}}"
     told = plan("microvlm", "--set", f"source={source}", root=tmp_path / "root")
     assert "image_text_lists: hidden files are passed over (1, e.g. " in told
+
+
+def test_what_was_found_and_not_used_stands_in_every_page(store, tmp_path):
+    write(tmp_path / "raw", "a.nc", *(f"{n:02d}.txt" for n in range(30)))
+    told: list[str] = []
+    reporter = Silent()
+    reporter.message = told.append  # type: ignore[method-assign]
+    with recorded(Session(store, reporter), RunRecord.begin("weather", "", {}, "inline")):
+        raw_input("era5_files", find_files([str(tmp_path / "raw")], lambda path: path.suffix == ".nc"))
+    first = f"{tmp_path / 'raw' / '00.txt'} is of another kind"
+    assert told == [f"era5_files: 30 found there and not used: {first}; {told[0].partition('; ')[2]}"]
+    assert told[0].endswith("; and 27 more")
+    page = write_report(store, PIPELINE).read_text()
+    assert f"<li>{first}</li>" in page
+    assert "30 found beside the 1 files that were read" in page
+    assert "<li>and 10 more</li>" in page
