@@ -346,10 +346,10 @@ def _round_bits(planes: NDArray[np.float32], keepbits: int) -> None:
 def _codes(planes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return where planes (steps, rows, columns) hold a code for missing that lies far from all of their values."""
     found = np.zeros(planes.shape, bool)
-    for k, plane in enumerate(planes):
-        ends = {np.nanmin(plane, initial=np.inf), np.nanmax(plane, initial=-np.inf)}
-        for code in ends.intersection(_CODES):
-            others = plane[(plane != code) & ~np.isnan(plane)]
-            if len(others) and np.abs(others - code).min() > _FAR * np.ptp(others):
-                found[k] |= plane == code
+    ends = (np.fmin.reduce(planes, (1, 2), initial=np.inf), np.fmax.reduce(planes, (1, 2), initial=-np.inf))
+    for end in ends:
+        for k in np.flatnonzero(np.isin(end, _CODES)):
+            others = planes[k][(planes[k] != end[k]) & ~np.isnan(planes[k])]
+            if len(others) and np.abs(others - end[k]).min() > _FAR * np.ptp(others):
+                found[k] |= planes[k] == end[k]
     return found
