@@ -206,6 +206,7 @@ def _answers(decoder: dict[str, Any], vision: bool = True, **training: Any) -> C
             "encoder": None,
             "tokenizer": str(min(data.answers.assets("answerer"), key=lambda a: a.key).folder / "tokenizer"),
             "design": {**LENGTHS, "decoder": decoder, "vision": vision},
+            "questions_at_once": 2,
             "halting_weight": 0.5,
             "validation_questions": 8,
         }
