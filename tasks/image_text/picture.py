@@ -101,12 +101,14 @@ def _decode_jpeg(data: bytes, rules: ImageFormat) -> Decoded:
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(width, height, rules)
     except ValueError as error:
         raise _undecodable(error, data, "JPEG") from None
-    _check_size(width, height, rules)
+    except KeyError:  # a subsampling that simplejpeg has no name for, e.g. 4:4:1
+        colours = ""
     if scans(data) > MOST_SCANS:
         raise UnusableError("decode_error", f"more than {MOST_SCANS} scans")
-    if colours in ("CMYK", "YCCK"):
+    if colours in ("", "CMYK", "YCCK"):
         return _decode_with_pillow(data, "JPEG", rules)
     wanted_height, wanted_width = _wanted(height, width, rules)
     try:

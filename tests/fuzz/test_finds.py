@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
 import tarfile
@@ -20,6 +21,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
 
+from configs.image_text import ImageFormat
 from configs.load import load_config, parse_override
 from configs.wildfire import WildfireConfig
 from storage.checkpoints import FACTS, Checkpoints
@@ -35,7 +37,7 @@ from tasks.fire.images import read_mask
 from tasks.fire.landscape import read_landscape
 from tasks.fire.wind import read_wind
 from tasks.image_text.addresses import is_public
-from tasks.image_text.picture import jpeg_orientation
+from tasks.image_text.picture import jpeg_orientation, make_picture
 from tasks.training.release import CONFIG, Release
 from tests.fuzz.readers import fire, lists, models, settings
 from tests.fuzz.readers.pictures import chunks_of
@@ -318,6 +320,21 @@ def test_an_orientation_that_is_cut_off_turns_nothing() -> None:
         exif = b"Exif\0\0MM\0*\0\0\0\x08" + entries
         segment = Segment(0xE1, 0, len(exif))
         assert jpeg_orientation(exif, [segment]) == 1
+
+
+def test_a_jpeg_with_chroma_sampled_at_every_fourth_row_is_read() -> None:
+    """4:4:1, for which a decoder has no name. Every block is the middle of its range, in the standard Huffman codes."""
+    written = io.BytesIO()
+    Image.new("RGB", (32, 32), (128, 128, 128)).save(written, "JPEG", subsampling=0)
+    whole = written.getvalue()
+    frame, scan = whole.index(b"\xff\xc0"), whole.index(b"\xff\xda")
+    data = bytearray(whole[: scan + 2 + int.from_bytes(whole[scan + 2 : scan + 4], "big")])
+    data[frame + 11] = 0x14  # of the first component 1 x 4 blocks
+    luma, chroma = "00" + "1010", "00" + "00"  # no change of the mean, end of block
+    data += int(4 * (4 * luma + 2 * chroma), 2).to_bytes(16, "big") + b"\xff\xd9"
+    picture = make_picture(bytes(data), ImageFormat(side=32))
+    assert (picture.original_width, picture.original_height) == (32, 32)
+    assert np.abs(np.asarray(Image.open(io.BytesIO(picture.jpeg))).astype(int) - 128).max() <= 1
 
 
 @pytest.mark.parametrize("length", [0, 12, 14])
