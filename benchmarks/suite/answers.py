@@ -128,7 +128,7 @@ def _over_plain(bench: Bench, tables: dict[str, Any]) -> Figure:
         notes=(
             f"From {gain['low']:.3f} to {gain['high']:.3f}. TRM: {trm['parameters']:,} parameters, "
             f"{trm['gflops']:.3f} x 10^9 operations a question, {_exact(trm):.3f}; plain: {plain['parameters']:,}, "
-            f"{plain['gflops']:.3f}, {_exact(plain):.3f}. Both trained for 1000 steps of 32 questions; a plain "
+            f"{plain['gflops']:.3f}, {_exact(plain):.3f}. Both trained for as many steps; a plain "
             "decoder of as much compute is in the profile `ablations`.",
         ),
         detail={"profile": PROFILE},

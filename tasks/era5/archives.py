@@ -27,7 +27,8 @@ def unpack(path: Path, extract_to: Path) -> Iterator[tuple[str, Path | UnusableE
     extract_to.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            # `is_dir` of Python 3.11 fails at a name without letters
+            infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
             _require_bounded(infos, shutil.disk_usage(extract_to).free)
             for info in infos:
                 yield _printable(info.filename), _unpack_member(archive, info, extract_to)
@@ -72,4 +73,4 @@ def _unpack_member(
 
 
 def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name[-100:])
+    return "".join(c if c.isprintable() else "?" for c in name[-100:]) or "without a name"

@@ -30,6 +30,7 @@ from storage.manifest import ManifestError, load_manifest
 from storage.packed_weights import packed_header
 from storage.weights import read_tensors
 from tasks.captions.read import read_captions
+from tasks.era5.archives import unpack
 from tasks.era5.catalog import scan_file
 from tasks.era5.cf_units import same_unit
 from tasks.era5.times import seconds_since_1970
@@ -244,6 +245,17 @@ def test_an_odd_zip_directory_is_a_sentence(at: int, value: int, tmp_path: Path)
     struct.pack_into("<H", data, data.index(b"PK\1\2") + at, value)
     path.write_bytes(data)
     assert "ZIP archive" in problem(path)
+
+
+def test_a_zip_member_without_a_name_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ae.nc", weather(tmp_path / "a.nc").read_bytes())
+    path.write_bytes(path.read_bytes().replace(b"ae.nc", b"\0e.nc"))  # a name ends at a NUL
+    ((name, unpacked),) = unpack(path, tmp_path / "unpacked")
+    assert name == "without a name"
+    assert isinstance(unpacked, Path)
+    assert unpacked.read_bytes() == (tmp_path / "a.nc").read_bytes()
 
 
 def test_a_long_header_is_shown_in_part(tmp_path: Path) -> None:
