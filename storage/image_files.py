@@ -19,20 +19,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 """First column and row, and the steps between columns and rows, of each pass of an interlaced PNG."""
 INFLATED_AT_ONCE = 2**20
 BMP_HEADERS = [bytes([size, 0, 0, 0]) for size in (12, 16, 40, 52, 56, 64, 108, 124)]
-AVIF_BOXES = (
-    b"ftyp",
-    b"meta",
-    b"moov",
-    b"mdat",
-    b"idat",
-    b"free",
-    b"skip",
-    b"uuid",
-    b"moof",
-    b"mfra",
-    b"sidx",
-    b"styp",
-)
+AVIF_BOXES = tuple(b"ftyp meta moov mdat idat free skip uuid moof mfra sidx styp".split())
 SOS, EOI = 0xDA, 0xD9
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 """Markers of a JPEG that stand alone."""

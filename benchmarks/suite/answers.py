@@ -6,7 +6,7 @@ then decoders are trained on what it saw: TRM, a plain decoder of equal paramete
 On questions about test scenes, which no training saw: exact match, against the blind decoder, the majority's answer and
 other images, and TRM against the plain decoder. Intervals (95 %) come from resampling images.
 
-This takes an hour or more, so it runs only when named. It resumes in the same folder, `bench-work/answers/assets`, or
+This takes hours, so it runs only when named. It resumes in the same folder, `bench-work/answers/assets`, or
 where MILLRACE_BENCH_ANSWERS_ROOT says, which may be the root of an earlier `millrace run`.
 """
 

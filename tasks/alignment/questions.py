@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,16 +12,16 @@ from storage.assets import Asset, Unit
 from storage.hashing import digest
 from storage.question_set import Asked, features_file, write_features, write_questions
 from storage.shard_index import SPLITS, SplitIndex, first_of_each_image
+from tasks.showing import seen_of, show_units
 from tasks.stage import Job, StageResult, stage
 from tasks.units import UnitOutput
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tasks.alignment.released import AlignedRelease
 
 BATCH = 32
-INLINE = 10**9
-WORTH_PROCESSES = 20_000
-"""Images from which on the start of worker processes is worth it."""
 
 
 class Shown(NamedTuple):
@@ -53,8 +53,7 @@ def image_questions(job: Job, *, shards: Asset, index: Asset, encoder: Asset, ex
         identity = [encoder.fingerprint, fingerprint, split, digest(places), file]
         payload = Shown(encoder.folder, shards.folder, index.folder, split, places, file, device)
         units.append(job.unit(f"{split}-{shard}", identity, payload))
-    together = device == "cpu" and len(item_of) >= WORTH_PROCESSES
-    job.map(_show, units, fan_out_from=2 if together else INLINE)
+    show_units(job, _show, units, len(item_of), device)
     asked = [one for split in SPLITS for one in _asked(shards.folder, index.folder, split, item_of)]
     if not any(one.split == "train" for one in asked):
         raise ValueError(
@@ -93,7 +92,7 @@ def _asked(shards: Path, index: Path, split: str, item_of: dict[Any, int]) -> It
 
 
 def _show(folder: Path, unit: Unit) -> UnitOutput:
-    """Show images of a unit to the encoder; on one thread, so that the bits do not depend on how many there are."""
+    """Show images of a unit to the encoder."""
     import torch
 
     from storage.image_text_dataset import ImageTextDataset
@@ -102,16 +101,12 @@ def _show(folder: Path, unit: Unit) -> UnitOutput:
     shown: Shown = unit.payload
     network = _encoder(shown.encoder, shown.device).network
     images = ImageTextDataset(shown.shards, shown.entries, shown.split, side=network.encoder.side)
-    parts = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for first in range(0, len(shown.places), BATCH):
-            batch = torch.stack([images[place]["image"] for place in shown.places[first : first + BATCH]])
-            parts.append(latents_of(network, batch.to(shown.device)).cpu())
-    finally:
-        torch.set_num_threads(threads)
-    write_features(folder / shown.file, torch.cat(parts))
+
+    def see(places: Sequence[int]) -> Tensor:
+        batch = torch.stack([images[place]["image"] for place in places])
+        return latents_of(network, batch.to(shown.device)).cpu()
+
+    write_features(folder / shown.file, seen_of(see, shown.places, BATCH))
     return UnitOutput([shown.file])
 
 

@@ -22,6 +22,8 @@ from tasks.answering.writing import Writing, answers
 from tasks.intervals import Sums, paired_bootstrap
 
 BATCH = 64
+AT_ONCE = 8
+"""Questions about an item that are read after one copy of its tokens, where the whole answer is known."""
 ALL = "all"
 Floats = NDArray[np.float64]
 
@@ -86,14 +88,16 @@ def exact_by_depth(release: AnswererRelease, questions: Questions, depths: Seque
     """Return the share of answers that greedy decoding gets right to the token after so many steps."""
     if not isinstance(release.network.language, TrmLM):
         return {}
+    count = len(questions.asked)
+    grouped = Questions(questions.set.folder, questions.split, questions.asking, count, at_once=AT_ONCE)
     right = dict.fromkeys(depths, 0.0)
-    for first in range(0, len(questions), BATCH):
-        places = range(first, min(first + BATCH, len(questions)))
-        batch = collate([questions.sample(k, 0) for k in places])
+    for first in range(0, len(grouped), BATCH // AT_ONCE):
+        places = range(first, min(first + BATCH // AT_ONCE, len(grouped)))
+        batch = collate([grouped.sample(k, 0) for k in places])
         for step, logits in enumerate(release.network.by_depth(batch, max(depths)), 1):
             if step in right:
-                right[step] += float(all_right(logits, batch).sum())
-    return {depth: count / len(questions) for depth, count in right.items()}
+                right[step] += float((all_right(logits, batch) & batch.asked).sum())
+    return {depth: found / count for depth, found in right.items()}
 
 
 def scores_of(answered: Answered) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from storage.files import atomic_path, write_atomic
 from storage.hashing import digest
 from storage.question_set import Asked, features_file, write_features, write_questions
 from storage.window_dataset import WindowDataset
+from tasks.showing import seen_of, show_units
 from tasks.stage import Job, StageResult, stage
 from tasks.units import UnitOutput
 from tasks.weather_questions.asking import Climate, questions_of
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 PER_UNIT, BATCH = 256, 16
-INLINE = 10**9
-WORTH_PROCESSES = 20_000
-"""Windows from which on the start of worker processes is worth it."""
 CONTEXT = ("time", "latitude", "longitude")
 
 
@@ -72,8 +70,7 @@ def weather_questions(
             file = f"{len(units):05d}"
             payload = Shown(mae.folder, store.folder, training_set.folder, split, places, recipe.tokens, file, device)
             units.append(job.unit(f"{split}-{file}", [*identity, split, digest(places), file], payload))
-    together = device == "cpu" and sum(len(unit.payload.places) for unit in units) >= WORTH_PROCESSES
-    job.map(_show, units, fan_out_from=2 if together else INLINE)
+    show_units(job, _show, units, sum(len(unit.payload.places) for unit in units), device)
 
     facts = {unit.payload.file: np.load(job.folder / _facts_file(unit.payload.file)) for unit in units}
     training = [facts[unit.payload.file] for unit in units if unit.payload.split == "train"]
@@ -148,23 +145,14 @@ def _facts_file(name: str) -> str:
 
 
 def _show(folder: Path, unit: Unit) -> UnitOutput:
-    """Show windows of a unit to the vision model, and measure their fields; on one thread, so that the bits do not
-    depend on how many there are.
-    """
+    """Show windows of a unit to the vision model, and measure their fields."""
     shown: Shown = unit.payload
     network = _network(shown.encoder, shown.device)
     windows = WindowDataset(shown.store, shown.training_set, shown.split)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        parts = [
-            _seen(network, windows, shown.places[first : first + BATCH], shown)
-            for first in range(0, len(shown.places), BATCH)
-        ]
-    finally:
-        torch.set_num_threads(threads)
     features, facts = features_file(int(shown.file)), _facts_file(shown.file)
-    write_features(folder / features, torch.cat(parts))
+    write_features(
+        folder / features, seen_of(lambda places: _seen(network, windows, places, shown), shown.places, BATCH)
+    )
     measured = np.stack([window_facts(windows, place) for place in shown.places])
     with atomic_path(folder / facts) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array(file, measured, allow_pickle=False)

@@ -17,6 +17,7 @@ from storage.image_texts import read_rows
 from storage.question_set import QuestionSet
 from storage.shard_index import SPLITS
 from tasks.alignment.released import AlignedRelease
+from tasks.answering.evaluation import exact_by_depth
 from tasks.answering.objective import Shuffled, all_right
 from tasks.answering.released import AnswererRelease
 from tasks.answering.samples import AnswerSample, Questions, collate
@@ -149,6 +150,17 @@ def test_a_recursive_decoder_answers_after_every_step_and_beyond_those_of_its_tr
     told = list(answers_by_depth(release.network, source.asking, features, asked, 9, Writing(3)))
     assert len(told) == 9
     assert told[2] == answers(release.network, source.asking, features, asked, Writing(3)), "three steps, as trained"
+
+
+def test_the_curve_over_depth_counts_every_question_once(answered):
+    release = model_of(answered, "trm-0")
+    source = Questions(folders(answered)[2], "test", release.asking, 40)
+    batch = collate([source.sample(k, 0) for k in range(40)])
+    with torch.no_grad():
+        alone = [float(all_right(logits, batch).float().mean()) for logits in release.network.by_depth(batch, 5)]
+    assert len({one.item for one in source.asked}) < 40, "images have several"
+    found = exact_by_depth(release, source, (1, 3, 5))
+    assert found == pytest.approx({1: alone[0], 3: alone[2], 5: alone[4]})
 
 
 def test_questions_are_answered_from_the_command_line(answered, tmp_path):

@@ -305,6 +305,19 @@ def test_a_model_of_weather_questions_is_asked_about_no_image(asked, tmp_path):
     assert "answers questions about weather windows, and millrace ask shows it an image" in refused.stderr
 
 
+def test_a_model_of_weather_questions_is_judged_again(asked):
+    report = only(asked, "answer_report")
+    plain = next(record for record in report.manifest.inputs if record.name == "plain-0")
+    judged = millrace("evaluate", f"answerer/{plain.key}", root=asked.root)
+    assert judged.returncode == 0, judged.stderr
+    found = {asset.key: asset for asset in asked.assets("answer_report")}
+    del found[report.key]
+    (again,) = found.values()
+    assert json.loads((again.folder / "scores.json").read_text())["decoders"]["plain"]["seeds"] == {
+        "plain-0": json.loads((report.folder / "scores.json").read_text())["decoders"]["plain"]["seeds"]["plain-0"]
+    }
+
+
 def test_questions_need_what_they_are_answered_by(tmp_path):
     refused = millrace("plan", "weather", "--profile", "questions", "--set", "mae=null", root=tmp_path)
     assert refused.returncode == 2
