@@ -118,6 +118,9 @@ class AlignmentRecipe(Config):
     """How many of the first channels are aligned on their own, from the most to the fewest."""
     nesting: Literal["all", "sampled"] = "all"
     """Whether a step looks at all of `widths`, or at one of them that is drawn."""
+    texts_per_image: int = Field(1, ge=1, le=64)
+    """How much of what is said of an image a step compares it with: captions, or questions with their answers, drawn
+    anew each time. Each is a text of its own, so that none can be told apart from others by what all of them say."""
     weights: AlignmentWeights = AlignmentWeights()
     """Of the terms of the loss."""
     validation_samples: int = Field(1000, ge=8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -13,8 +13,18 @@ from configs.vision_language_memory import MemoryConfig
 
 FEWEST_TOKENS, MOST_TOKENS, PATCHES_PER_TOKEN = 8, 64, 8
 Injection = Literal["key_value", "prefix"]
+Fit = Literal["crop", "pad"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Square(NamedTuple):
+    """The pixels that a model sees of an image of any shape."""
+
+    side: int
+    """Height and width."""
+    fit: Fit
+    """`pad`: the whole image, centred on black; `crop`: its middle."""
 
 
 class VitSizes(Config):
@@ -32,12 +42,25 @@ class VitSizes(Config):
     """Attention heads."""
     intermediate: int = Field(768, ge=8, le=16384)
     """Channels inside the feed-forward layers."""
+    stem: tuple[Annotated[int, Field(ge=8, le=1024)], ...] = Field((), max_length=6)
+    """Channels of convolutions in front of the patches, each of which halves height and width (arXiv 2106.14881); a
+    small transformer sees shapes sooner with them than with patches of pixels. None: as ViT was published."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.side % self.patch or self.hidden % self.heads:
             raise ValueError(f"patch ({self.patch}) must divide side ({self.side}), and heads the hidden channels")
+        if self.patch % self.shrunk:
+            raise ValueError(
+                f"a stem of {len(self.stem)} convolutions makes images {self.shrunk} times smaller, which must divide "
+                f"patch ({self.patch})"
+            )
         return self
+
+    @property
+    def shrunk(self) -> int:
+        """How many times smaller images are behind the stem."""
+        return 2 ** len(self.stem)
 
 
 class _Tower(Config):
@@ -48,6 +71,9 @@ class _Tower(Config):
     """Sizes of a model that starts at random."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fit: Fit = "pad"
+    """What of a long image the model sees. `pad`: all of it, centred on black, since what is said or asked may lie at
+    its ends; `crop`: the middle square, as DeiT and CLIP were trained."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

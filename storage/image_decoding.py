@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from configs.vision_language import Fit
+
 cv2.setNumThreads(1)  # loader processes are the parallelism
 
 Pixels = NDArray[np.uint8]
-Fit = Literal["crop", "pad"]
 FITS: tuple[Fit, ...] = get_args(Fit)
 
 FEW = 1.5

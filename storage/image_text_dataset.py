@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch.utils.data import Dataset
 
-from storage.image_decoding import FITS, Fit, decode_square
+from configs.vision_language import Fit
+from storage.image_decoding import FITS, decode_square
 from storage.sampling import sample_seed
 from storage.shard_index import Entry, LocalBytes, ShardBytes, SplitIndex
 

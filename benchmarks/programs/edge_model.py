@@ -90,7 +90,12 @@ def write_rest(folder: Path, config: Qwen2Config, quick: bool) -> None:
     write_parts(folder, network)
     write_tokenizer(folder / "tokenizer.json", config.vocab_size)
     memory = EdgeMemory(0.01, (2,), network.alignment.longest, *embeddings_in(folder / "model.gguf"))
-    write_engine(folder, EdgeSettings("random", network.vision.side, "Describe this image:", 0, -1, memory))
+    write_engine(
+        folder,
+        EdgeSettings(
+            "random", network.vision.square.side, network.vision.square.fit, "Describe this image:", 0, -1, memory
+        ),
+    )
 
 
 def main(task: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def answering(quick: bool) -> tuple[torch.nn.Module, Any]:
     model = torch.nn.ModuleDict({"encoder": encoder, "answerer": answerer})
 
     def loss() -> torch.Tensor:
-        images = torch.randint(0, 256, (BATCH, 3, encoder.side, encoder.side), dtype=torch.uint8)
+        images = torch.randint(0, 256, (BATCH, 3, encoder.square.side, encoder.square.side), dtype=torch.uint8)
         with torch.no_grad():
             seen = encoder.latents(images)
         tokens = torch.randint(VOCABULARY // 4, (BATCH, TEXT))

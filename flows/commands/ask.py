@@ -53,7 +53,7 @@ def ask_about(
             part.fetch()
         release, eyes = AnswererRelease.from_release(asset.folder), AlignedRelease.from_release(encoder.folder)
     console.print(f"model {short_name(asset)}", highlight=False)
-    pixels = read_image(image, eyes.network.encoder.side)
+    pixels = read_image(image, eyes.network.encoder.square)
     features = latents_of(eyes.network, pixels[None]).expand(len(questions), -1, -1)
     network, language = release.network, release.network.language
     depth = steps or (language.depth if isinstance(language, TrmLM) else 1)

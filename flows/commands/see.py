@@ -19,6 +19,7 @@ from tasks.session import Session
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from configs.vision_language import Square
     from tasks.vision_language.describe import Writing
     from tasks.vision_language.released import VlmRelease
 
@@ -43,7 +44,7 @@ def caption_images(
         prompt = prompt or release.design.phrases.describe
         for first in range(0, len(images), AT_ONCE):
             part = images[first : first + AT_ONCE]
-            pixels = torch.stack([read_image(path, release.network.vision.side) for path in part])
+            pixels = torch.stack([read_image(path, release.network.vision.square) for path in part])
             texts = describe(release.network, pixels, release.tokens, prompt, writing)
             for path, text in zip(part, texts, strict=True):
                 console.print(f"[bold]{escape(str(path))}[/]: {escape(text)}", highlight=False, soft_wrap=True)
@@ -72,7 +73,7 @@ def chat(
         console.print(f"{talk.seen} images are remembered from {escape(str(memory))}", highlight=False)
 
     def show(path: Path) -> None:
-        talk.show(read_image(path, release.network.vision.side))
+        talk.show(read_image(path, release.network.vision.square))
         console.print(f"[bold]{escape(str(path))}[/]: {escape(talk.ask())}", highlight=False, soft_wrap=True)
         if memory:
             talk.save(memory, asset.name)
@@ -94,8 +95,8 @@ def chat(
             console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
 
 
-def read_image(path: Path, side: int) -> Tensor:
-    """Return an image file as (3, side, side) uint8, as images of shards come to a model: upright, its middle square.
+def read_image(path: Path, square: Square) -> Tensor:
+    """Return an image file as (3, side, side) uint8, as images of shards come to a model, upright.
 
     Raises:
         ValueError: there is no such file, or it is no image that can be used.
@@ -106,12 +107,12 @@ def read_image(path: Path, side: int) -> Tensor:
     from tasks.image_text.picture import UnusableError, make_picture
 
     try:
-        picture = make_picture(path.read_bytes(), ImageFormat(side=max(side, 256), max_aspect=100))
+        picture = make_picture(path.read_bytes(), ImageFormat(side=max(square.side, 256), max_aspect=100))
     except FileNotFoundError:
         raise ValueError(f"there is no image {path}; name a file") from None
     except UnusableError as error:
         raise ValueError(f"{path} cannot be used as an image ({error.status}); name another one") from error
-    return torch.from_numpy(decode_square(picture.jpeg, side, "crop")).permute(2, 0, 1)
+    return torch.from_numpy(decode_square(picture.jpeg, *square)).permute(2, 0, 1)
 
 
 def vlm_asset(store: AssetStore, model: str | None) -> Asset:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.alignment import AlignedConfig, ImageEncoderConfig
+from configs.vision_language import Square
 from models.build import build
-from models.vision_language.alignment import COLDEST, contrastive
+from models.vision_language.alignment import COLDEST
 
 
 class ImageEncoder(nn.Module):
@@ -30,10 +31,10 @@ class ImageEncoder(nn.Module):
         self.tokens, self.width = self.resampler.tokens, config.width
 
     @property
-    def side(self) -> int:
-        """Height and width of an image in pixels."""
-        side: int = self.tower.side
-        return side
+    def square(self) -> Square:
+        """How an image of any shape becomes one that the tower sees."""
+        square: Square = self.tower.square
+        return square
 
     def latents(self, images: Tensor) -> Tensor:
         """Return what is projected, (B, K, resampler width), of RGB images (B, 3, side, side), uint8."""
@@ -72,20 +73,29 @@ class Aligned(nn.Module):
         return self.log_scale.clamp(max=COLDEST).exp()
 
     def nats(self, images: Tensor, texts: Tensor, mine: slice, same: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """Return, for each width, the contrastive nats (b,) of the rows that are mine, among all rows (B, D).
+        """Return, for each width, the contrastive nats (b,) of the images that are mine, among all.
+
+        An image has K texts, and any of them is right (SupCon, arXiv 2004.11362); with one it is the loss of CLIP.
 
         Args:
-            images: vectors of images.
-            texts: vectors of their texts.
-            mine: the b rows whose loss is wanted; with several ranks, those of this one.
-            same: (B,) a number of each text; an image of an equal text is no negative.
+            images: vectors of images (B, D).
+            texts: vectors of their texts (B x K, D), image by image.
+            mine: the b images whose loss is wanted; with several ranks, those of this one.
+            same: (B x K,) a number of each text; an image of which an equal text is said is no negative.
             widths: how many channels are compared.
         """
-        alike = same[mine, None] == same[None]
+        of_image = same.view(len(images), -1)
+        said_of = (of_image[:, :, None] == same).any(1).to(images.dtype)
+        each = said_of.view(len(images), *of_image.shape)
         found = []
         for width in widths:
             seen, said = F.normalize(images[:, :width], dim=-1), F.normalize(texts[:, :width], dim=-1)
-            to_text, to_image = seen[mine] @ said.t(), said[mine] @ seen.t()
-            scale = self.inverse_temperature
-            found.append(contrastive(scale * to_text, scale * to_image, alike.to(to_text.dtype)))
+            scores = self.inverse_temperature * seen @ said.t()
+            to_image = cross_entropy(scores.view_as(each)[:, mine], each[:, mine], over=0).mean(-1)
+            found.append((cross_entropy(scores[mine], said_of[mine], over=-1) + to_image) / 2)
         return found
+
+
+def cross_entropy(scores: Tensor, right: Tensor, over: int) -> Tensor:
+    """Return the nats of finding any that is right, each as likely, among all along one axis, which goes."""
+    return -(right / right.sum(over, keepdim=True) * scores.log_softmax(over)).sum(over)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, ViTConfig, ViTModel
 
-from configs.vision_language import ClipVisionConfig, VitConfig, VitSizes
+from configs.vision_language import ClipVisionConfig, Square, VitConfig, VitSizes
 from models.pretrained import load_pretrained
 
 
@@ -17,6 +19,7 @@ class Tower(nn.Module):
 
     Attributes:
         side: height and width of an image in pixels.
+        square: how an image of any shape becomes one of these.
         width: channels of a token.
         patches: tokens besides that of the class.
     """
@@ -26,9 +29,12 @@ class Tower(nn.Module):
 
     def __init__(self, hf: PreTrainedModel, config: VitConfig | ClipVisionConfig) -> None:
         super().__init__()
+        sizes = config.sizes or VitSizes()
+        self.stem = Stem(sizes.stem)
         self.hf: Any = hf
         found: Any = hf.config
-        self.side, self.width = found.image_size, found.hidden_size
+        self.side, self.width = found.image_size * sizes.shrunk, found.hidden_size
+        self.square = Square(self.side, config.fit)
         self.patches = (found.image_size // found.patch_size) ** 2
         self.register_buffer("mean", 255 * torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", 1 / (255 * torch.tensor(config.std).view(3, 1, 1)), persistent=False)
@@ -36,7 +42,17 @@ class Tower(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return tokens (B, 1 + patches, width) of RGB images (B, 3, side, side), uint8; the first is the class's."""
         pixels = (images.float() - self.mean) * self.scale
-        return self.hf(pixel_values=pixels).last_hidden_state
+        return self.hf(pixel_values=self.stem(pixels)).last_hidden_state
+
+
+class Stem(nn.Sequential):
+    """Convolutions that halve height and width, each normalised over its channels and pixels (arXiv 2106.14881)."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        layers: list[nn.Module] = []
+        for before, after in pairwise([3, *channels]):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(1, after), nn.GELU()]
+        super().__init__(*layers)
 
 
 class Vit(Tower):
@@ -68,8 +84,9 @@ class ClipVision(Tower):
 
 def _settings(sizes: VitSizes) -> dict[str, Any]:
     return {
-        "image_size": sizes.side,
-        "patch_size": sizes.patch,
+        "image_size": sizes.side // sizes.shrunk,
+        "patch_size": sizes.patch // sizes.shrunk,
+        "num_channels": sizes.stem[-1] if sizes.stem else 3,
         "hidden_size": sizes.hidden,
         "num_hidden_layers": sizes.layers,
         "num_attention_heads": sizes.heads,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.alignment import AlignmentRecipe, PretrainedTextConfig
+from configs.vision_language import Square
 from models.build import build
 from models.vision_language.image_encoder import Aligned
 from tasks.alignment.released import AlignedRelease
@@ -25,7 +26,7 @@ from tasks.training.share import Share, gather_with_gradient
 BATCH = 64
 """Images of one forward pass of an evaluation."""
 CHECKED_AFTER, CHECKED_OVER, FLAT = 200, 20, 0.97
-"""Steps after which the loss is looked at, the last steps it is averaged over, and the share of ln B that is flat."""
+"""Steps after which the loss is looked at, the last steps it is averaged over, and the share of chance that is flat."""
 
 
 class AlignmentObjective(Objective):
@@ -38,14 +39,14 @@ class AlignmentObjective(Objective):
         self.recipe = AlignmentRecipe.model_validate(config["recipe"])
         self._ids = TextIds(config["tokenizer"], self.recipe.model.text.longest)
         self.coefficients = self.recipe.weights.model_dump()
-        self._side = 0
+        self._square: Square
         self._recent: deque[float] = deque(maxlen=CHECKED_OVER)
 
     def build(self) -> nn.Module:
         """Return the model; a tower or text encoder that is not trained is frozen."""
         model: Aligned = build(self.recipe.model, len(self._ids))
         model.encoder.tower.requires_grad_(self.recipe.train_tower)
-        self._side = model.encoder.side
+        self._square = model.encoder.square
         return model
 
     def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -67,8 +68,8 @@ class AlignmentObjective(Objective):
 
     def source(self, part: str) -> AlignedImages:
         """Return the images of a part."""
-        most = self.recipe.validation_samples if part == "validation" else None
-        return AlignedImages(self._shards, self._index, part, self._side, self._ids, most)
+        few = {"texts": self.recipe.texts_per_image} if part == "train" else {"most": self.recipe.validation_samples}
+        return AlignedImages(self._shards, self._index, part, self._square, self._ids, **few)
 
     @staticmethod
     def collate(samples: Sequence[AlignedSample]) -> AlignedBatch:
@@ -97,11 +98,13 @@ class AlignmentObjective(Objective):
         """Say when the loss stands where equal vectors would put it."""
         self._recent.append(means["whole"])
         training = self.recipe.training
-        mean, chance = sum(self._recent) / len(self._recent), math.log(training.batch_size / training.accumulation)
+        mean = sum(self._recent) / len(self._recent)
+        images = training.batch_size / training.accumulation
+        chance = math.log(images) + math.log(self.recipe.texts_per_image) / 2
         if step != CHECKED_AFTER or mean <= FLAT * chance:
             return ""
         return (
-            f"the loss is {mean:.2f} after {CHECKED_AFTER} steps, and ln B = {chance:.2f} is what equal vectors give: "
+            f"the loss is {mean:.2f} after {CHECKED_AFTER} steps, and {chance:.2f} is what equal vectors give: "
             "the embeddings have collapsed, or learn nothing; see image_rank, raise learning_rates.resampler, or warm "
             "up longer"
         )
@@ -133,11 +136,14 @@ class AlignmentObjective(Objective):
 
 @torch.no_grad()
 def vectors_of(model: Aligned, source: AlignedImages, share: Share) -> tuple[Tensor, Tensor, Tensor]:
-    """Return vectors of images and of their texts (N, D), and the numbers of the texts (N,), on the CPU."""
+    """Return vectors of images and of all that is said of them (N, D), and a number of the latter (N,), on the CPU."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch in ordered_batches(share, source, collate, batch_size=BATCH):
-        said = model.text_vectors(batch.tokens, batch.attended)
-        parts.append((model.image_vectors(batch.images).float(), said.float(), batch.same))
+        images = model.image_vectors(batch.images).float()
+        each = F.normalize(model.text_vectors(batch.tokens, batch.attended).float(), dim=-1)
+        said = torch.zeros_like(images).index_add(0, batch.of_image, each)
+        same = torch.zeros_like(batch.same[: len(images)]).index_add(0, batch.of_image, batch.same)
+        parts.append((images, said, same))
     images, texts, same = (share.gather(torch.cat(column)).cpu() for column in zip(*parts, strict=True))
     return images, texts, same
 

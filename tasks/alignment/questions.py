@@ -100,7 +100,7 @@ def _show(folder: Path, unit: Unit) -> UnitOutput:
 
     shown: Shown = unit.payload
     network = _encoder(shown.encoder, shown.device).network
-    images = ImageTextDataset(shown.shards, shown.entries, shown.split, side=network.encoder.side)
+    images = ImageTextDataset(shown.shards, shown.entries, shown.split, **network.encoder.square._asdict())
 
     def see(places: Sequence[int]) -> Tensor:
         batch = torch.stack([images[place]["image"] for place in places])

@@ -29,7 +29,7 @@ def alignment_report(job: Job, *, shards: Asset, index: Asset, encoder: Asset) -
 
     release = AlignedRelease.from_release(encoder.folder)
     network = release.network
-    source = AlignedImages(shards.folder, index.folder, "test", network.encoder.side, release.ids, MOST)
+    source = AlignedImages(shards.folder, index.folder, "test", network.encoder.square, release.ids, most=MOST)
     if len(source) < 2:
         raise ValueError("the test split has fewer than 2 images; raise splits.test_share")
     images, texts, same = vectors_of(network, source, Share())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.vision_language import Square
 from storage.hashing import digest
 from storage.image_text_dataset import ImageTextDataset
 from storage.image_texts import Text, read_texts
@@ -20,27 +21,29 @@ from tasks.text.tokens import padded
 
 @dataclass(frozen=True)
 class AlignedSample:
-    """An image and one text about it."""
+    """An image and texts about it."""
 
     image: Tensor
     """(3, side, side) uint8"""
-    ids: list[int]
-    same: int
-    """Equal where all that is said of two images is equal."""
+    ids: list[list[int]]
+    same: list[int]
+    """A number of each text, equal for equal ones."""
 
 
 @dataclass(frozen=True)
 class AlignedBatch:
-    """Images with a text each."""
+    """Images with texts, T in all."""
 
     images: Tensor
     """(B, 3, side, side) uint8"""
     tokens: Tensor
-    """(B, L) int64"""
+    """(T, L) int64, image by image."""
     attended: Tensor
-    """(B, L) bool: a token, no padding."""
+    """(T, L) bool: a token, no padding."""
     same: Tensor
-    """(B,) int64, equal for equal texts."""
+    """(T,) int64, equal for equal texts."""
+    of_image: Tensor
+    """(T,) int64, the image that a text is about."""
 
 
 class TextIds:
@@ -61,47 +64,73 @@ class TextIds:
         return len(self.tokenizer)
 
 
-def told(texts: Sequence[Text], order: Iterable[int]) -> str:
-    """Return what is said of an image: one of its captions, or its questions with their answers in some order."""
-    chosen = [texts[k] for k in order]
-    captions = [text for question, text in chosen if not question]
-    return captions[0] if captions else " ".join(f"{question} {answer}." for question, answer in chosen)
+def told(text: Text) -> str:
+    """Return a caption, or a question with its answer."""
+    question, said = text
+    return f"{question} {said}." if question else said
 
 
 class AlignedImages:
-    """The images of a split, each once, with all that is said of them."""
+    """The images of a split, each once, with what is said of them.
 
-    def __init__(self, shards: Path, index: Path, split: str, side: int, ids: TextIds, most: int | None = None) -> None:
-        self._images = ImageTextDataset(shards, index, split, side=side)
-        texts = read_texts(shards, index, split)
+    Args:
+        shards: asset of image-text shards.
+        index: of these shards.
+        split: its name.
+        square: how images are seen.
+        ids: the tokenizer.
+        texts: how many texts about an image are drawn for a sample, again where there are fewer; all by default.
+        most: images, evenly spaced; all by default.
+    """
+
+    def __init__(
+        self,
+        shards: Path,
+        index: Path,
+        split: str,
+        square: Square,
+        ids: TextIds,
+        *,
+        texts: int | None = None,
+        most: int | None = None,
+    ) -> None:
+        self._images = ImageTextDataset(shards, index, split, **square._asdict())
+        said = read_texts(shards, index, split)
         first = first_of_each_image(self._images.index.entries)
         of_image: dict[tuple[int, int], list[Text]] = {}
-        for entry, text in zip(self._images.index.entries, texts, strict=True):
+        for entry, text in zip(self._images.index.entries, said, strict=True):
             of_image.setdefault((int(entry["shard"]), int(entry["jpg_offset"])), []).append(text)
         places = self._images.index.entries[first]
         self._texts = [of_image[int(place["shard"]), int(place["jpg_offset"])] for place in places]
         count = min(len(first), most or len(first))
         self._chosen = np.arange(count) * len(first) // max(count, 1)
-        self._first, self._ids, self._shuffled = first, ids, split == "train"
+        self._first, self._ids, self._drawn = first, ids, texts
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def sample(self, index: int, seed: int) -> AlignedSample:
-        """Return an image with a text about it; in training the seed says which, or in which order."""
+        """Return an image with texts about it; where not all of them are wanted, the seed says which."""
         place = int(self._chosen[index])
-        texts = self._texts[place]
-        order = np.random.default_rng(seed).permutation(len(texts)) if self._shuffled else range(len(texts))
-        same = int(digest(sorted(map(list, texts)))[:15], 16)
+        chosen = self._texts[place]
+        if self._drawn:
+            order = np.random.default_rng(seed).permutation(len(chosen))
+            chosen = [chosen[k] for k in np.resize(order, self._drawn)]
+        texts = [told(text) for text in chosen]
         image = self._images[int(self._first[place])]["image"]
-        return AlignedSample(image, self._ids(told(texts, order)), same)
+        return AlignedSample(image, [self._ids(text) for text in texts], [_number(text) for text in texts])
+
+
+def _number(text: str) -> int:
+    return int(digest(text)[:15], 16)
 
 
 def collate(samples: Sequence[AlignedSample]) -> AlignedBatch:
     """Stack images and pad texts."""
-    tokens, attended = padded([sample.ids for sample in samples])
-    same = torch.tensor([sample.same for sample in samples], dtype=torch.int64)
-    return AlignedBatch(torch.stack([sample.image for sample in samples]), tokens, attended, same)
+    tokens, attended = padded([ids for sample in samples for ids in sample.ids])
+    same = torch.tensor([number for sample in samples for number in sample.same], dtype=torch.int64)
+    of_image = torch.tensor([at for at, sample in enumerate(samples) for _ in sample.ids], dtype=torch.int64)
+    return AlignedBatch(torch.stack([sample.image for sample in samples]), tokens, attended, same, of_image)
 
 
 def training_texts(shards: Path, index: Path) -> list[str]:

@@ -90,7 +90,7 @@ class ImagePictures:
 
     def __init__(self, shards: Path, index: Path) -> None:
         self._places = {row["row"]: place for place, row in enumerate(read_rows(shards, index, "test"))}
-        self._images = ImageTextDataset(shards, index, "test", side=SIDE)
+        self._images = ImageTextDataset(shards, index, "test", side=SIDE, fit="pad")
 
     def of(self, asked: Asked) -> tuple[NDArray[Any], str]:
         """Return the image, without words."""

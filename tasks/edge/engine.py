@@ -20,7 +20,7 @@ from tasks.edge.onnx import Floats, OnnxFile
 from tasks.edge.picture import read_picture
 from tasks.edge.rows import EmbeddingRows
 
-FORMAT = 1
+FORMAT = 2
 CUT = "�"
 """What stands for the beginning of a character whose end is in the next token."""
 
@@ -107,7 +107,7 @@ class EdgeEngine:
 
     def _look(self, image: Path | Image.Image) -> tuple[Floats, Floats]:
         """Return an image's prefix (K, C), and what of it is remembered (C,)."""
-        prefix, content = self._vision(read_picture(image, self._config["side"]))
+        prefix, content = self._vision(read_picture(image, self._config["side"], self._config["fit"]))
         return prefix, content
 
     def _ids(self, question: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Images as the model was trained on them: the middle square, scaled as the loader of the training scales.
+"""Images as the model was trained on them, all of them or the middle square, scaled as the training's loader scales.
 
 The training's `storage/image_decoding.py` without OpenCV. A reduction averages areas; below a factor of 1.5, and where
 an image is enlarged, it is linear interpolation. JPEGs are reduced by two or more while they are decoded, as far as
@@ -21,35 +21,42 @@ JPEG = b"\xff\xd8\xff"
 MOST_PIXELS = 50_000_000
 
 
-def read_picture(source: Path | Image.Image, side: int) -> NDArray[np.uint8]:
+def read_picture(source: Path | Image.Image, side: int, fit: str) -> NDArray[np.uint8]:
     """Return RGB pixels (3, side, side) of a file or an image; `ValueError` where there is no readable one."""
     if isinstance(source, Image.Image):
-        return _square(_pixels(source), side)
+        return _square(np.asarray(source.convert("RGB")), _size(source.height, source.width, side, fit), side, fit)
     try:
         content = source.read_bytes()
         if content.startswith(JPEG):
-            decoded = simplejpeg.decode_jpeg(content, "RGB", min_height=side, min_width=side, min_factor=2, strict=True)
-            return _square(decoded, side)
+            height, width, *_ = simplejpeg.decode_jpeg_header(content)
+            size = _size(height, width, side, fit)
+            pixels = simplejpeg.decode_jpeg(
+                content, "RGB", min_height=size[0], min_width=size[1], min_factor=2, strict=True
+            )
+            return _square(pixels, size, side, fit)
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            return _square(_pixels(image), side)
+            return read_picture(image, side, fit)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{source} cannot be read as an image: {error}; name a whole JPEG or PNG file") from error
 
 
-def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    return np.asarray(image.convert("RGB"))
+def _size(height: int, width: int, side: int, fit: str) -> tuple[int, int]:
+    """Return the height and width to which an image is scaled, all of it or its middle square."""
+    if fit == "crop":
+        return side, side
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    middle = _middle(pixels).transpose(2, 0, 1)
-    size = middle.shape[1]
-    if size == side:
-        return np.ascontiguousarray(middle)
-    weights = _area_weights(size, side) if size / side >= FEW else _linear_weights(size, side)
-    scaled = np.stack([weights @ plane.astype(np.float32) @ weights.T for plane in middle])
-    return np.rint(scaled).clip(0, 255).astype(np.uint8)
+def _square(pixels: NDArray[np.uint8], size: tuple[int, int], side: int, fit: str) -> NDArray[np.uint8]:
+    height, width = size
+    planes = (_middle(pixels) if fit == "crop" else pixels).transpose(2, 0, 1)
+    square = np.zeros((3, side, side), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[:, top : top + height, left : left + width] = _scaled(planes, height, width)
+    return square
 
 
 def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -57,6 +64,15 @@ def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return pixels[top : top + side, left : left + side]
+
+
+def _scaled(planes: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return planes (3, height, width) of larger or smaller ones; both sides are scaled alike, up to rounding."""
+    reduction = min(planes.shape[1] / height, planes.shape[2] / width)
+    weights = _linear_weights if reduction < FEW else _area_weights
+    across, down = weights(planes.shape[2], width).T, weights(planes.shape[1], height)
+    scaled = np.stack([down @ plane.astype(np.float32) @ across for plane in planes])
+    return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
 def _area_weights(size: int, side: int) -> NDArray[np.float32]:

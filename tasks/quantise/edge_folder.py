@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from configs.vision_language import Fit
 from storage.files import write_atomic
 
 ENGINE = Path(__file__).parent.parent / "edge"
 TEXTS = ("run.py", "requirements.txt", "README.md")
 PACKAGE = ("__init__.py", "engine.py", "language.py", "memory.py", "onnx.py", "picture.py", "rows.py")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class EdgeSettings:
     """Its name; a memory's file belongs to it."""
     side: int
     """Pixels of an image's side."""
+    fit: Fit
+    """What of a long image the model sees."""
     describe: str
     """What it is asked for a caption."""
     begin: int

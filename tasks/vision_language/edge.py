@@ -55,7 +55,8 @@ def write_edge(
     noise = release.design.model.recall.memory.noise
     memory = EdgeMemory(noise, after, network.alignment.longest, rows, offset)
     describe = release.design.phrases.describe
-    settings = EdgeSettings(name, network.vision.side, describe, tokens.begin, tokens.end, memory)
+    square = network.vision.square
+    settings = EdgeSettings(name, square.side, square.fit, describe, tokens.begin, tokens.end, memory)
     write_engine(folder, settings)
 
 

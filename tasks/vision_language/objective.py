@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.microvlm import ALWAYS, VlmDesign, VlmStage
+from configs.vision_language import Square
 from models.language.adaptation import adapt
 from models.ternary import quantise, set_strength
 from models.vision_language.batch import VlmBatch
@@ -59,7 +60,7 @@ class VlmObjective(Objective):
         self.coefficients = self.settings.weights.model_dump()
         self.asking = Asking(self.tokens, self.design.phrases, self.settings.episode, self.settings.longest)
         self._elsewhere: frozenset[str] = frozenset()
-        self._side = 0
+        self._square: Square
         by_words = ["fine"] if self.design.model.alignment.by_words else []
         self._terms = [*ALWAYS, *by_words, *(["distil"] if self.settings.quantise else [])]
         self._teacher: MicroVLM | None = None
@@ -79,7 +80,7 @@ class VlmObjective(Objective):
             for module in part:
                 module.requires_grad_(True)
         self._elsewhere -= {name for name, p in model.named_parameters() if p.requires_grad}
-        self._side = model.vision.side
+        self._square = model.vision.square
         self._validation()  # tells now what an evaluation would lack after an epoch
         return model
 
@@ -128,7 +129,7 @@ class VlmObjective(Objective):
 
     def samples(self, split: str) -> VlmSamples:
         """Return the texts of a split with their images."""
-        return VlmSamples(self._shards, self._index, split, self._side, self.asking)
+        return VlmSamples(self._shards, self._index, split, self._square, self.asking)
 
     def source(self, part: str) -> VlmSamples:
         """Return the samples of a part."""

@@ -107,7 +107,7 @@ def self_contained_config(release: VlmRelease, recipe: QuantiseRecipe) -> dict[s
     network, design = release.network, release.design
     assert isinstance(network.language, TransformersLM), "quantised models have a decoder of transformers"
     found = network.vision.hf.config
-    sizes = VitSizes(
+    sizes = design.model.vision.sizes or VitSizes(
         side=found.image_size,
         patch=found.patch_size,
         hidden=found.hidden_size,

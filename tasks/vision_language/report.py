@@ -50,7 +50,7 @@ def vlm_report(
     for name, asset in models.items():
         release = VlmRelease.from_release(asset.folder)
         asking = Asking(release.tokens, release.design.phrases, evaluation.episode, evaluation.longest)
-        samples = VlmSamples(shards.folder, index.folder, "test", release.network.vision.side, asking)
+        samples = VlmSamples(shards.folder, index.folder, "test", release.network.vision.square, asking)
         tables[name], told = evaluate_vlm(release, samples, scene_of_row, evaluation, job.progress)
         shown = told[:: max(1, len(told) // evaluation.pictures)][: evaluation.pictures]
         rows = [(one.sample.image, one.text, one.sample.text) for one in shown]

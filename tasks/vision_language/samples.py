@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.microvlm import Phrases
+from configs.vision_language import Square
 from models.vision_language.batch import Texts, VlmBatch
 from storage.image_text_dataset import ImageTextDataset
 from storage.sampling import sample_seed
@@ -60,9 +61,9 @@ class VlmSample:
 class VlmSamples:
     """The texts of one split with their images; `VlmBatch` comes of lists of them by `collate`."""
 
-    def __init__(self, shards: Path, index: Path, split: str, side: int, asking: Asking) -> None:
+    def __init__(self, shards: Path, index: Path, split: str, square: Square, asking: Asking) -> None:
         self.split = split
-        self.images = ImageTextDataset(shards, index, split, side=side)
+        self.images = ImageTextDataset(shards, index, split, **square._asdict())
         self._asking = asking
 
     def __len__(self) -> int:

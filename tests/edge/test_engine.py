@@ -110,7 +110,7 @@ class Exported:
         return (scores.amax(-1) - scores[range(len(answer)), answer]).mean().item()
 
     def pixels(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(read_picture(self.folder / name, 32))[None]
+        return torch.from_numpy(read_picture(self.folder / name, *self.release.network.vision.square))[None]
 
     def reading(self, before: tuple[str, ...], prompt: str):
         network, state = self.release.network, None

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from storage.image_decoding import Fit, decode_square
+from configs.vision_language import Fit
+from storage.image_decoding import decode_square
 from storage.image_text_dataset import ImageTextDataset
 from storage.sampling import KeyedBatchSampler, LoaderState
 from storage.shard_index import INDEX, LocalBytes, SplitIndex

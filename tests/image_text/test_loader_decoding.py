@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage.image_decoding import FITS, Fit, Pixels, decode_square
+from configs.vision_language import Fit
+from storage.image_decoding import FITS, Pixels, decode_square
 from tests.conftest import shared_data
 from tests.image_text.pictures import encoded, scenery
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
 from configs.alignment import AlignedConfig, AlignmentRecipe, PerceiverConfig, PooledConfig
-from configs.vision_language import ClipVisionConfig, VitSizes
+from configs.vision_language import ClipVisionConfig, Square, VitConfig, VitSizes
+from flows.commands.see import read_image
 from models.build import build
 from models.vision_language.vision import CLIP_LARGE, ClipVision
+from storage.image_text_dataset import ImageTextDataset
+from storage.shard_index import first_of_each_image
 from tasks.alignment.objective import AlignmentObjective, effective_rank
-from tasks.alignment.samples import AlignedImages, TextIds, told
+from tasks.alignment.samples import AlignedImages, TextIds, collate, told
 from tasks.training.share import gather_with_gradient
 from tests.once import only
 from tests.trm_vlm.tiny import ALIGNMENT, ENCODER
@@ -54,6 +59,24 @@ def test_an_image_of_an_equal_text_is_no_negative():
     assert found[:2].max() < 20, "either of the two is right"
 
 
+def test_any_of_an_images_texts_is_right_and_none_that_is_said_of_it_is_wrong():
+    """Against the sums of SupCon (arXiv 2004.11362), written out."""
+    model = aligned()
+    images, texts, same = torch.randn(3, 24), torch.randn(6, 24), [0, 1, 2, 0, 3, 4]
+    found = model.nats(images, texts, slice(0, 3), torch.tensor(same), [16])[0].tolist()
+    seen, said = (F.normalize(x[:, :16], dim=-1) for x in (images, texts))
+    score = (model.log_scale.exp() * seen @ said.T).exp().tolist()
+    numbers = [{0, 1}, {2, 0}, {3, 4}]
+    for image in range(3):
+        right = [n for n in range(6) if same[n] in numbers[image]]
+        nats = -sum(math.log(score[image][n] / sum(score[image])) for n in right) / len(right)
+        back = 0.0
+        for n in (2 * image, 2 * image + 1):
+            of = [i for i in range(3) if same[n] in numbers[i]]
+            back -= sum(math.log(score[i][n] / sum(score[j][n] for j in range(3))) for i in of) / len(of) / 2
+        assert found[image] == pytest.approx((nats + back) / 2, abs=1e-4)
+
+
 @pytest.mark.parametrize("resampler", [
     PerceiverConfig(tokens=5, width=16, layers=2, heads=2), PooledConfig(tokens=5, width=16, heads=2)])  # fmt: skip
 def test_an_image_becomes_so_many_tokens_that_differ(resampler):
@@ -71,17 +94,18 @@ def _rank(rank: int, folder: str, images, texts, same) -> None:
     mine = slice(3 * rank, 3 * rank + 3)
     own = images[mine].clone().requires_grad_()
     gathered, rows = gather_with_gradient(own)
-    said, _ = gather_with_gradient(texts[mine])
-    which, _ = gather_with_gradient(same[mine])
+    said, _ = gather_with_gradient(texts.view(6, -1, 24)[mine].flatten(0, 1))
+    which, _ = gather_with_gradient(same.view(6, -1)[mine].flatten())
     assert rows == mine
     sum(nats.sum() for nats in model.nats(gathered, said, rows, which, [24, 8])).backward()
     torch.save(own.grad, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_ranks_have_the_loss_and_the_gradient_of_one(tmp_path):
+@pytest.mark.parametrize("same", [[0, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4, 0, 5, 6, 7, 7, 8, 9]])
+def test_two_ranks_have_the_loss_and_the_gradient_of_one(tmp_path, same):
     torch.manual_seed(1)
-    images, texts, same = torch.randn(6, 24), torch.randn(6, 24), torch.tensor([0, 1, 2, 3, 4, 0])
+    images, texts, same = torch.randn(6, 24), torch.randn(len(same), 24), torch.tensor(same)
     torch.multiprocessing.start_processes(_rank, (str(tmp_path), images, texts, same), nprocs=2, start_method="fork")
     whole = images.clone().requires_grad_()
     sum(nats.sum() for nats in aligned().nats(whole, texts, slice(0, 6), same, [24, 8])).backward()
@@ -98,7 +122,8 @@ def test_the_rank_of_embeddings_tells_collapse():
 
 def test_a_loss_that_stands_at_chance_is_told(answered):
     objective = objective_of(answered)
-    flat = {"whole": math.log(4), "nested": math.log(4)}
+    chance = math.log(4) + math.log(3) / 2  # 4 images against 12 texts, and texts against 4 images
+    flat = {"whole": chance, "nested": chance}
     assert not any(objective.remark(step, flat) for step in range(200))
     assert "collapsed" in objective.remark(200, flat)
     learning = objective_of(answered)
@@ -126,16 +151,65 @@ def test_every_part_that_is_trained_gets_gradient(answered):
     assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
 
 
-def test_training_tells_an_images_questions_in_another_order_each_time_and_evaluation_does_not(answered):
+def test_training_draws_texts_about_an_image_anew_and_evaluation_takes_all(answered):
     shards, index = (only(answered, kind).folder for kind in ("image_text_shards", "image_text_index"))
     ids = TextIds(only(answered, "image_encoder").folder / "tokenizer", 400)
-    training, validation = (AlignedImages(shards, index, split, 32, ids) for split in ("train", "validation"))
-    one, other = (training.sample(0, seed) for seed in (1, 2))
-    assert one.ids != other.ids
-    assert one.same == other.same != training.sample(1, 1).same
-    assert validation.sample(0, 1).ids == validation.sample(0, 2).ids
-    assert told([("", "a cat"), ("Is it?", "yes")], [1, 0]) == "a cat", "a caption, where there is one"
-    assert told([("Is it?", "yes"), ("How many?", "2")], [1, 0]) == "How many? 2. Is it? yes."
+    everything = AlignedImages(shards, index, "train", Square(32, "pad"), ids)
+    few = AlignedImages(shards, index, "train", Square(32, "pad"), ids, texts=3)
+    many = AlignedImages(shards, index, "train", Square(32, "pad"), ids, texts=20)
+    whole = everything.sample(0, 1)
+    assert whole.same == everything.sample(0, 2).same
+    assert len(set(whole.same)) > 3
+    drawn = [few.sample(0, seed).same for seed in range(4)]
+    assert len({tuple(one) for one in drawn}) > 1
+    assert all(len(set(one)) == 3 and set(one) < set(whole.same) for one in drawn)
+    again = many.sample(0, 1).same
+    assert len(again) == 20
+    assert set(again) == set(whole.same), "again where there are fewer"
+    batch = collate([few.sample(k, k) for k in range(4)])
+    assert batch.of_image.tolist() == [k for k in range(4) for _ in range(3)]
+    assert told(("", "a cat")) == "a cat"
+    assert told(("Is it?", "yes")) == "Is it? yes."
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_what_lies_at_the_end_of_a_long_image_is_seen_unless_the_tower_crops(tmp_path, fit):
+    pixels = np.full((40, 120, 3), 200, np.uint8)
+    seen = []
+    for number, left in enumerate(((255, 0, 0), (0, 0, 255))):
+        pixels[:, :20] = left
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        encoder = aligned(tower={**ENCODER["tower"], "fit": fit}).encoder.eval()
+        image = read_image(tmp_path / f"{number}.png", encoder.square)
+        with torch.no_grad():
+            seen.append((image, encoder(image[None])))
+    (one, encoded), (other, encoded_too) = seen
+    assert one.shape == (3, 32, 32)
+    assert torch.equal(one, other) == torch.equal(encoded, encoded_too) == (fit == "crop")
+
+
+def test_samples_are_what_their_encoder_sees_of_whole_images(answered):
+    shards, index = (only(answered, kind).folder for kind in ("image_text_shards", "image_text_index"))
+    objective = objective_of(answered)
+    objective.build()
+    found = objective.source("train")
+    whole = ImageTextDataset(shards, index, "train", side=32, fit="pad")
+    places = first_of_each_image(whole.index.entries)
+    assert len(found) == len(places)
+    for number, place in enumerate(places):
+        assert torch.equal(found.sample(number, 0).image, whole[int(place)]["image"])
+
+
+def test_a_stem_leaves_as_many_patches_to_a_tower_and_refuses_what_it_cannot_shrink():
+    patched, stemmed = (
+        build(VitConfig(pretrained=None, sizes=VitSizes.model_validate({**SIZES, "stem": stem})))
+        for stem in ((), (8, 12))
+    )
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert patched(images).shape == stemmed(images).shape == (2, 1 + patched.patches, 16)
+    assert (patched.square, patched.patches) == (stemmed.square, stemmed.patches) == (Square(32, "pad"), 16)
+    with pytest.raises(ValueError, match="16 times smaller, which must divide patch"):
+        VitSizes.model_validate({**SIZES, "stem": (8, 8, 8, 8)})
 
 
 def test_a_pretrained_clip_is_taken_from_a_whole_one_and_stays_frozen(tmp_path):

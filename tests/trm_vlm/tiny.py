@@ -21,7 +21,7 @@ TRM: dict[str, Any] = {
 LENGTHS = {"longest_question": 16, "longest_answer": 6}
 ENCODER: dict[str, Any] = {
     "tower": {"kind": "vit", "pretrained": None, "sizes": {
-        "side": 32, "patch": 8, "hidden": 16, "layers": 1, "heads": 2, "intermediate": 16}},
+        "side": 32, "patch": 8, "hidden": 16, "layers": 1, "heads": 2, "intermediate": 16, "stem": [8]}},
     "resampler": {"kind": "perceiver", "tokens": 4, "width": 16, "layers": 1, "heads": 2},
     "width": 24,
 }  # fmt: skip
@@ -33,6 +33,7 @@ ALIGNMENT: dict[str, Any] = {
     "train_tower": True,
     "widths": [16, 8],
     "validation_samples": 8,
+    "texts_per_image": 3,
     "training": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4,
                  "learning_rates": {"resampler": 2e-3, "text": 2e-3, "tower": 2e-3}},
 }  # fmt: skip

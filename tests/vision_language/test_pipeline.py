@@ -38,7 +38,7 @@ def labels(store: AssetStore, asset) -> set[str]:
 def samples_of(store: AssetStore, release: VlmRelease, split: str = "test") -> VlmSamples:
     shards, index = (only(store, kind).folder for kind in ("image_text_shards", "image_text_index"))
     asking = Asking(release.tokens, release.design.phrases, episode=2, longest=24)
-    return VlmSamples(shards, index, split, release.network.vision.side, asking)
+    return VlmSamples(shards, index, split, release.network.vision.square, asking)
 
 
 def test_the_report_has_every_model_with_its_controls(vlm):
