@@ -4,7 +4,7 @@ A folder holds
 
     features/NNNNN.npy     (items, K, width) float16, what the encoder saw; items are numbered across the files
     projection.safetensors a frozen linear map of it, where there is one: `weight` (D, width), `bias` (D,)
-    questions.parquet      split, item, question, answer, templated, row (of the input list), key (name of the item)
+    questions.parquet      the fields of `Asked`
     meta.json              tokens K, width, items of each file
 """
 
@@ -41,7 +41,11 @@ class Asked:
     templated: bool
     """The question was made from a template, so the answer is a description."""
     row: int
+    """Of the input list."""
     key: str
+    """What people call the item."""
+    group: int
+    """Items that are alike, e.g. windows of one day, have one group: intervals resample groups."""
 
 
 def features_file(number: int) -> str:

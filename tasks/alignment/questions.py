@@ -88,7 +88,7 @@ def _asked(shards: Path, index: Path, split: str, item_of: dict[Any, int]) -> It
     for entry, row in zip(entries, read_rows(shards, index, split), strict=True):
         if row["question"] and row["answer"]:
             item = item_of[split, int(entry["shard"]), int(entry["jpg_offset"])]
-            yield Asked(split, item, row["question"], row["answer"], row["templated"], row["row"], row["key"])
+            yield Asked(split, item, row["question"], row["answer"], row["templated"], row["row"], row["key"], item)
 
 
 def _show(folder: Path, unit: Unit) -> UnitOutput:

@@ -125,14 +125,14 @@ def _mean_scores(answered: Answered, places: Sequence[int]) -> dict[str, float |
 def gain(
     better: Floats, worse: Floats, asked: Sequence[Asked], how: AnswerEvaluation
 ) -> dict[str, float | None] | None:
-    """Return by how much more answers are right, with the 95 % interval by resampling images.
+    """Return by how much more answers are right, with the 95 % interval by resampling images, or days of weather.
 
     Rows whose question was made from a template are left out; None where there are no others.
     """
     real = np.array([not one.templated for one in asked])
     if not real.any():
         return None
-    _, place = np.unique(np.array([one.item for one in asked])[real], return_inverse=True)
+    _, place = np.unique(np.array([one.group for one in asked])[real], return_inverse=True)
     weights = np.bincount(place).astype(np.float64)
     sums = [np.bincount(place, weights=values[real]).astype(np.float64) for values in (better, worse)]
     more, less = (Sums(each, weights) for each in sums)

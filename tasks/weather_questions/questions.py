@@ -123,21 +123,22 @@ def _asked(
         for place, values in zip(shown.places, facts[shown.file], strict=True):
             seed = [recipe.seed, SPLITS.index(shown.split), place]
             of_window = dict(zip(climates, values, strict=True))
-            key = _name(windows[shown.split], place)
+            moment, corner = _anchor(windows[shown.split], place)
+            day = int(moment.astype("datetime64[D]").astype(int))
             found += [
-                Asked(shown.split, item, one.question, one.answer, False, place, key)
+                Asked(shown.split, item, one.question, one.answer, False, place, f"{moment} {corner}", day)
                 for one in questions_of(of_window, climates, recipe.per_window, seed)
             ]
             item += 1
     return found
 
 
-def _name(windows: WindowDataset, place: int) -> str:
-    """Return what people call a window: the time of its anchor step, and its corner in the north west."""
+def _anchor(windows: WindowDataset, place: int) -> tuple[np.datetime64, str]:
+    """Return what people call a window: the hour of its anchor step, and its corner in the north west."""
     t, y, x = windows.training_set.origin(windows.split, place)
     store = windows.store
     moment = store.time[t + windows.training_set.grid.anchor_step].astype("datetime64[h]")
-    return f"{moment} {store.latitude[y]:g} {store.longitude[x]:g}"
+    return moment, f"{store.latitude[y]:g} {store.longitude[x]:g}"
 
 
 def _facts_file(name: str) -> str:

@@ -22,6 +22,8 @@ from storage.image_text_dataset import ImageTextDataset
 from storage.shard_index import first_of_each_image
 from tasks.alignment.objective import AlignmentObjective, effective_rank
 from tasks.alignment.samples import AlignedImages, TextIds, collate, told
+from tasks.samples.scene_drawing import RADII
+from tasks.samples.scene_model import GRID, make_scene
 from tasks.training.share import gather_with_gradient
 from tests.once import only
 from tests.trm_vlm.tiny import ALIGNMENT, ENCODER
@@ -186,6 +188,21 @@ def test_what_lies_at_the_end_of_a_long_image_is_seen_unless_the_tower_crops(tmp
     (one, encoded), (other, encoded_too) = seen
     assert one.shape == (3, 32, 32)
     assert torch.equal(one, other) == torch.equal(encoded, encoded_too) == (fit == "crop")
+
+
+def test_the_middle_square_of_scenes_lacks_much_of_what_is_asked():
+    """The figures of the README."""
+    lacking = cut = things = 0
+    for scene in (make_scene(0, number) for number in range(3000)):
+        longer = max(scene.aspect, 1 / scene.aspect)
+        low, high = 0.5 - 0.5 / longer, 0.5 + 0.5 / longer  # what is kept of the longer side
+        for thing in scene.things if longer > 1 else ():
+            centre = ((thing.column if scene.aspect > 1 else thing.row) + 0.5) / GRID
+            radius = RADII[thing.size] / GRID / longer
+            lacking += not low <= centre <= high
+            cut += low <= centre <= high and (centre - radius < low or centre + radius > high)
+        things += len(scene.things)
+    assert (round(lacking / things, 2), round(cut / things, 2)) == (0.23, 0.22)
 
 
 def test_samples_are_what_their_encoder_sees_of_whole_images(answered):

@@ -14,7 +14,7 @@ from tasks.retrieval import mean_average_precision, recall_at
 
 
 def asked(answer: str, question: str = "What is it?", item: int = 0, templated: bool = False) -> Asked:
-    return Asked("test", item, question, answer, templated, 0, "k")
+    return Asked("test", item, question, answer, templated, 0, "k", group=item)
 
 
 @pytest.mark.parametrize(("text", "expected"), [

@@ -273,6 +273,14 @@ def test_what_decoders_see_is_what_the_vision_model_sees(asked):
     torch.testing.assert_close(questions.features(one.item).float(), mean, atol=2e-3, rtol=2e-3)
 
 
+def test_windows_of_one_day_are_resampled_together(asked):
+    found = QuestionSet(only(asked, "question_set").folder).asked("test")
+    days = {one.key[:10]: one.group for one in found}
+    assert len(days) > 1
+    assert {one.group for one in found} == {int(np.datetime64(day).astype(int)) for day in days}
+    assert all(one.group == days[one.key[:10]] for one in found)
+
+
 def test_answers_of_the_run_are_those_of_the_store_and_what_is_usual_is_of_training_windows_alone(asked):
     folder = only(asked, "question_set").folder
     group = zarr.open_group(str(only(asked, "era5_windows").folder), mode="r")
