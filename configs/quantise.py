@@ -30,6 +30,8 @@ class QuantiseRecipe(Config):
     """What embeddings, and heads that are tied to them, are stored as. Null: they are left alone."""
     embeddings: tuple[str, ...] = ("*embed_tokens",)
     """Embeddings that this is done to."""
+    slots: tuple[str, ...] = ()
+    """Embeddings that get 8 bits whatever `embedding` is: the slots of a memory, which keep apart what is written."""
     layout: Layout = "trits5"
     """How ternary weights are stored: five in a byte (1.6 bits each), or four (2 bits)."""
     start: Start = "absmean"
@@ -41,8 +43,10 @@ class QuantiseRecipe(Config):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not (self.ternary or self.int8 or self.embedding):
-            raise ValueError("nothing would be quantised; name layers in ternary or int8, or choose an embedding")
+        if not (self.ternary or self.int8 or self.embedding or self.slots):
+            raise ValueError(
+                "nothing would be quantised; name layers in ternary, int8 or slots, or choose an embedding"
+            )
         return self
 
     def strength(self, step: int, steps: int) -> float:
@@ -65,4 +69,5 @@ class QuantiseRecipe(Config):
             "modules_to_not_convert": list(self.kept),
             "embedding": self.embedding,
             "embeddings": list(self.embeddings) if self.embedding else [],
+            "slots": list(self.slots),
         }

@@ -207,18 +207,18 @@ def quantise_linears(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]
 
 def quantise_embeddings(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]:
     """Replace the embeddings that a recipe names, and the heads that are tied to them, as `quantise` does."""
-    if recipe.embedding is None:
-        return {}
     every = {name: module for name, module in model.named_modules() if type(module) is nn.Embedding}
-    chosen = _matching("embeddings", recipe.embeddings, every)
-    weights = {id(every[name].weight) for name in chosen}
-    heads = [module for module in model.modules() if type(module) is nn.Linear and id(module.weight) in weights]
-    new: dict[nn.Module, nn.Module] = {
-        every[name]: QuantisedEmbedding(every[name], recipe.embedding) for name in chosen
-    }
-    new |= {head: QuantisedHead(head, recipe.embedding) for head in heads}
+    kinds: dict[str, RowKind] = {}
+    if recipe.embedding:
+        kinds |= dict.fromkeys(sorted(_matching("embeddings", recipe.embeddings, every)), recipe.embedding)
+    kinds |= dict.fromkeys(sorted(_matching("slots", recipe.slots, every)), "int8")
+    new: dict[nn.Module, nn.Module] = {}
+    for name, kind in kinds.items():
+        new[every[name]] = QuantisedEmbedding(every[name], kind)
+        heads = (module for module in model.modules() if type(module) is nn.Linear)
+        new |= {head: QuantisedHead(head, kind) for head in heads if head.weight is every[name].weight}
     replace_layers(model, new)
-    return dict.fromkeys(sorted(chosen), recipe.embedding)
+    return dict(kinds)
 
 
 def replace_layers(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:

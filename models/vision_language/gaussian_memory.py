@@ -120,9 +120,15 @@ class GaussianMemory(nn.Module):
         if not noise > 0:
             raise ValueError(f"the memory's noise is {noise}; it must be positive, for systems are solved with it")
         self._noise, self._solver, self._steps = noise, solver, ben_cohen_steps
-        self.prior_mean = nn.Parameter(torch.randn(slots, width) / math.sqrt(width))
+        self.slots = nn.Embedding.from_pretrained(torch.randn(slots, width) / math.sqrt(width), freeze=False)
         self.prior_logvar = nn.Parameter(torch.zeros(slots))
         self.address_logvar = nn.Parameter(torch.full((slots,), 2 * math.log(noise)))
+
+    @property
+    def prior_mean(self) -> Tensor:
+        """The mean of the prior, (K, C): an embedding of slots, so that it is quantised and packed as others are."""
+        mean: Tensor = self.slots(torch.arange(len(self.prior_logvar), device=self.prior_logvar.device))
+        return mean
 
     def prior(self, batch: int = 1) -> MemoryState:
         """Return the memory of episodes in which nothing was written; that of one serves all and is solved once."""

@@ -57,7 +57,7 @@ def test_a_write_is_the_posterior_of_a_gaussian():
 def test_it_agrees_with_torch():
     values = {name: torch.from_numpy(value) for name, value in tensors().items()}
     theirs = GaussianMemory(SLOTS, WIDTH, NOISE)
-    theirs.prior_mean.data, theirs.prior_logvar.data = values["prior_mean"], values["prior_variance"].log()
+    theirs.slots.weight.data, theirs.prior_logvar.data = values["prior_mean"], values["prior_variance"].log()
     ours, state = EpisodicMemory(tensors(), NOISE), theirs.prior()
     for number, content in enumerate(units(STEPS + 2)):
         code = (torch.from_numpy(content).float() + values["when"][number % STEPS]) / 2**0.5

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from configs.quantise import QuantiseRecipe
+from models.packed import pack
 from models.ternary import (
     Int8Linear,
     QuantisedEmbedding,
@@ -158,6 +159,19 @@ def test_names_decide_what_becomes_of_a_layer_and_a_tied_head_stays_tied(kind):
     assert not any(name.startswith("model.layers.1") for name in done)
     model(ids(), labels=ids()).loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_slots_of_a_memory_get_8_bits_whatever_other_embeddings_get():
+    model = nn.ModuleDict({"embed_tokens": nn.Embedding(6, 8), "slots": nn.Embedding(4, 8)})
+    exact = model["slots"].weight.detach().clone()
+    recipe = QuantiseRecipe(ternary=(), embedding="ternary", embeddings=("*",), slots=("slots",))
+    assert quantise(model, recipe) == {"embed_tokens": "ternary", "slots": "int8"}
+    ids = torch.arange(4)
+    step = exact.abs().amax(1, keepdim=True) / 127
+    assert ((model["slots"](ids) - exact).abs() <= 0.51 * step).all()
+    trained = model["slots"](ids).detach()
+    pack(model)
+    assert torch.equal(model["slots"](ids), trained)
 
 
 def test_a_tied_head_goes_with_its_embedding_alone():

@@ -319,9 +319,9 @@ def test_gradients_of_writing_and_reading_are_right():
     losses = Losses(memory, queries)
 
     def loss(mean, logvar, z):
-        return functional_call(losses, {"memory.prior_mean": mean, "memory.prior_logvar": logvar}, z)
+        return functional_call(losses, {"memory.slots.weight": mean, "memory.prior_logvar": logvar}, z)
 
-    leaves = [memory.prior_mean.detach().clone(), memory.prior_logvar.detach().clone(), z]
+    leaves = [memory.slots.weight.detach().clone(), memory.prior_logvar.detach().clone(), z]
     assert torch.autograd.gradcheck(loss, [leaf.requires_grad_() for leaf in leaves])
 
 

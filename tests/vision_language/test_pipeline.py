@@ -79,6 +79,8 @@ def test_a_packed_release_stands_alone_and_holds_no_exact_weight(vlm, tmp_path):
     codes = [n for n, t in release.network.state_dict().items() if n.startswith("language.hf.model.layers") and
              t.dtype == torch.uint8]  # fmt: skip
     assert len(codes) == 2 * 7, "every linear layer of both blocks"
+    slots = {n: t for n, t in release.network.state_dict().items() if n.startswith("recall.memory.slots")}
+    assert {n.rpartition(".")[2]: t.dtype for n, t in slots.items()} == {"codes": torch.uint8, "scale": torch.float16}
     config = json.loads((folder / CONFIG).read_text())
     assert config["quantization_config"]["layout"] == "trits5"
     data = bytearray((folder / WEIGHTS).read_bytes())

@@ -25,6 +25,7 @@ FEW_BITS: dict[str, Any] = {
     "int8": ["vision.*", "recall.tell"],
     "embedding": "int8",
     "embeddings": ["language.hf.model.embed_tokens"],
+    "slots": ["recall.memory.slots"],
     "warm_up": 0.5,
 }
 
