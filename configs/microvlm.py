@@ -15,7 +15,7 @@ from configs.vision_language import MicroVlmModelConfig
 FROM_PREVIOUS = ("adapter", "alignment", "recall")
 """Groups that every stage may train; `vision` and `language` join where the stage says so."""
 ALWAYS = ("nll", "recall", "alignment", "scope", "cue", "memory_kl", "address_kl")
-"""Terms of every training; `fine` and `distil` join where they are set."""
+"""Terms of every training; `fine`, `distil` and `relations` join where they are set."""
 
 
 class CaptionTraining(Config):
@@ -80,6 +80,9 @@ class Weights(Config):
     """Of the memory against its prior, nats per entry of the matrix."""
     distil: float = Field(1.0, ge=0)
     """The exact model's distributions against those of the one that trains quantised, nats per token."""
+    relations: float = Field(0.0, ge=0)
+    """Likewise how the last layer relates the tokens of a text to each other (MiniLM v2, arXiv 2012.15828), nats per
+    token; 0 leaves it out."""
     address_kl: float = Field(0.001, ge=0)
     """Of addressing weights against theirs, nats per slot."""
 

@@ -14,6 +14,9 @@ from configs.vision_language import Square
 from models.build import build
 from models.vision_language.alignment import COLDEST
 
+LOWEST = -1e4
+"""A score that adds nothing to a sum of exponentials, and is finite where there is nothing else."""
+
 
 class ImageEncoder(nn.Module):
     """A vision tower, a resampler and a projection.
@@ -75,27 +78,27 @@ class Aligned(nn.Module):
     def nats(self, images: Tensor, texts: Tensor, mine: slice, same: Tensor, widths: Sequence[int]) -> list[Tensor]:
         """Return, for each width, the contrastive nats (b,) of the images that are mine, among all.
 
-        An image has K texts, and any of them is right (SupCon, arXiv 2004.11362); with one it is the loss of CLIP.
+        An image has K texts. Each is to be found among all that are not said of the image, and finds any image of
+        which it is said (as in MIL-NCE, arXiv 1912.06430). With one text an image, and no equal ones, that is CLIP's.
 
         Args:
             images: vectors of images (B, D).
             texts: vectors of their texts (B x K, D), image by image.
             mine: the b images whose loss is wanted; with several ranks, those of this one.
-            same: (B x K,) a number of each text; an image of which an equal text is said is no negative.
+            same: (B x K,) a number of each text, equal for equal ones.
             widths: how many channels are compared.
         """
-        of_image = same.view(len(images), -1)
-        said_of = (of_image[:, :, None] == same).any(1).to(images.dtype)
-        each = said_of.view(len(images), *of_image.shape)
+        count = len(images)
+        of_image = same.view(count, -1)
+        said_of = (of_image[:, :, None] == same).any(1)
         found = []
         for width in widths:
             seen, said = F.normalize(images[:, :width], dim=-1), F.normalize(texts[:, :width], dim=-1)
             scores = self.inverse_temperature * seen @ said.t()
-            to_image = cross_entropy(scores.view_as(each)[:, mine], each[:, mine], over=0).mean(-1)
-            found.append((cross_entropy(scores[mine], said_of[mine], over=-1) + to_image) / 2)
+            right = scores.masked_fill(~said_of, LOWEST).logsumexp(0)
+            to_image = (scores.logsumexp(0) - right).view_as(of_image)[mine]
+            wrong = scores[mine].masked_fill(said_of[mine], LOWEST).logsumexp(1, keepdim=True)
+            own = scores.view(count, *of_image.shape).diagonal().t()[mine]
+            to_text = torch.logaddexp(own, wrong) - own
+            found.append((to_text + to_image).mean(-1) / 2)
         return found
-
-
-def cross_entropy(scores: Tensor, right: Tensor, over: int) -> Tensor:
-    """Return the nats of finding any that is right, each as likely, among all along one axis, which goes."""
-    return -(right / right.sum(over, keepdim=True) * scores.log_softmax(over)).sum(over)

@@ -25,7 +25,7 @@ from tasks.training.share import Share, gather_with_gradient
 
 BATCH = 64
 """Images of one forward pass of an evaluation."""
-CHECKED_AFTER, CHECKED_OVER, FLAT = 200, 20, 0.97
+CHECKED_AFTER, CHECKED_OVER, FLAT = 200, 20, 0.96
 """Steps after which the loss is looked at, the last steps it is averaged over, and the share of chance that is flat."""
 
 
@@ -100,7 +100,7 @@ class AlignmentObjective(Objective):
         training = self.recipe.training
         mean = sum(self._recent) / len(self._recent)
         images = training.batch_size / training.accumulation
-        chance = math.log(images) + math.log(self.recipe.texts_per_image) / 2
+        chance = (math.log(images) + math.log1p((images - 1) * self.recipe.texts_per_image)) / 2
         if step != CHECKED_AFTER or mean <= FLAT * chance:
             return ""
         return (

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+ATTENTION = ("q_proj", "k_proj", "v_proj")
+"""What transformers calls the layers that make queries, keys and values, in the order in which it computes them."""
 
 
 def logits_distillation(student: Tensor, teacher: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
@@ -48,6 +53,31 @@ def relation_distillation(student: Sequence[Tensor], teacher: Sequence[Tensor], 
         for ours, theirs in pairs
     ]
     return sum(parts[1:], parts[0])
+
+
+@contextmanager
+def attention_states(block: nn.Module) -> Iterator[list[list[Tensor]]]:
+    """Give a list to which every forward pass of a block adds its queries, keys and values, each (B, S, width).
+
+    Raises ValueError for a block that has no such layers.
+    """
+    layers = {name.rpartition(".")[2]: layer for name, layer in block.named_modules()}
+    if absent := set(ATTENTION) - layers.keys():
+        raise ValueError(
+            f"{type(block).__name__} has no {', '.join(sorted(absent))}, so it has no relations to learn from; set "
+            "weights.relations to 0"
+        )
+    passes: list[list[Tensor]] = []
+
+    def keep(layer: nn.Module, _: Any, output: Tensor) -> None:
+        if layer is layers[ATTENTION[0]]:
+            passes.append([])
+        passes[-1].append(output)
+
+    with ExitStack() as stack:
+        for name in ATTENTION:
+            stack.callback(layers[name].register_forward_hook(keep).remove)
+        yield passes
 
 
 def _relation(states: Tensor, heads: int, padding: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from configs.microvlm import ALWAYS, VlmDesign, VlmStage
 from configs.vision_language import Square
 from models.language.adaptation import adapt
+from models.language.transformers_lm import TransformersLM
 from models.ternary import quantise, set_strength
 from models.vision_language.batch import VlmBatch
 from models.vision_language.microvlm import MicroVLM, Outcome, TextLogits
 from storage.image_texts import read_texts
-from tasks.quantise.distillation import logits_distillation
+from tasks.quantise.distillation import attention_states, logits_distillation, relation_distillation
 from tasks.retrieval import recall_at
 from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective
@@ -62,7 +64,8 @@ class VlmObjective(Objective):
         self._elsewhere: frozenset[str] = frozenset()
         self._square: Square
         by_words = ["fine"] if self.design.model.alignment.by_words else []
-        self._terms = [*ALWAYS, *by_words, *(["distil"] if self.settings.quantise else [])]
+        taught = ["distil", *(["relations"] if self.settings.weights.relations else [])]
+        self._terms = [*ALWAYS, *by_words, *(taught if self.settings.quantise else [])]
         self._teacher: MicroVLM | None = None
 
     def build(self) -> nn.Module:
@@ -149,20 +152,27 @@ class VlmObjective(Objective):
         assert isinstance(model, MicroVLM)
         if self.settings.quantise:
             set_strength(model, self.settings.quantise.strength(self.moment.step, self.moment.steps))
-        found: Outcome = model(batch)
-        terms = {term: found.terms[term].sum() for term in self._terms if term != "distil"}
-        if self._teacher is not None:
-            terms["distil"] = self._apart(found.logits, batch)
+        with self._states(model) as states:
+            found: Outcome = model(batch)
+        terms = {term: found.terms[term].sum() for term in self._terms if term in found.terms}
+        if self._teacher is None:
+            return terms
+        self._teacher.to(batch.images.device)
+        with torch.no_grad(), self._states(self._teacher) as exact_states:
+            exact: Outcome = self._teacher(batch)
+        terms["distil"] = _logits_apart(found.logits, exact.logits, batch)
+        if "relations" in self._terms:
+            assert isinstance(model.language, TransformersLM)
+            heads = model.language.hf.config.num_key_value_heads
+            terms["relations"] = _relations_apart(states, exact_states, batch, heads)
         return terms
 
-    def _apart(self, student: TextLogits, batch: VlmBatch) -> Tensor:
-        """Return how far the distributions of a model are from those of the exact one, summed over tokens."""
-        assert self._teacher is not None
-        self._teacher.to(batch.images.device)
-        with torch.no_grad():
-            teacher = self._teacher(batch).logits
-        told = logits_distillation(student.told, teacher.told, batch.told.learned)
-        return told + logits_distillation(student.recalled, teacher.recalled, batch.recalled.learned)
+    def _states(self, model: MicroVLM) -> AbstractContextManager[list[list[Tensor]]]:
+        """Collect the attention of the last layer where it is compared."""
+        if "relations" not in self._terms:
+            return nullcontext([])
+        assert isinstance(model.language, TransformersLM), "vision-language models have a decoder of transformers"
+        return attention_states(model.language.last_block)
 
     def remark(self, step: int, means: Mapping[str, float]) -> str:
         """Say once how many texts are cut."""
@@ -200,6 +210,27 @@ class VlmObjective(Objective):
     def release_config(self) -> dict[str, Any]:
         """Return the design, and where the language model is."""
         return vlm_config(self._parts, self.settings)
+
+
+def _logits_apart(student: TextLogits, teacher: TextLogits, batch: VlmBatch) -> Tensor:
+    """Return how far the distributions of a model are from those of the exact one, summed over learned tokens."""
+    told = logits_distillation(student.told, teacher.told, batch.told.learned)
+    return told + logits_distillation(student.recalled, teacher.recalled, batch.recalled.learned)
+
+
+def _relations_apart(
+    student: Sequence[Sequence[Tensor]], teacher: Sequence[Sequence[Tensor]], batch: VlmBatch, heads: int
+) -> Tensor:
+    """Return how far relations between the tokens of a text are from those of the exact model, summed over tokens.
+
+    Both models read each text with its image, and then each recalled one; a text stands at the end of what is read.
+    """
+    total = torch.zeros((), device=batch.images.device)
+    for ours, theirs, texts in zip(student, teacher, (batch.told, batch.recalled), strict=True):
+        length = texts.tokens.shape[1]
+        mine, exact = ([state[:, -length:] for state in states] for states in (ours, theirs))
+        total = total + relation_distillation(mine, exact, texts.attended, heads)
+    return total
 
 
 class TermCounts:

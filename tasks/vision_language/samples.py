@@ -190,4 +190,5 @@ def count_terms(batch: VlmBatch) -> dict[str, float]:
         "memory_kl": episodes,
         "address_kl": queries,
         "distil": float(batch.told.learned.sum() + batch.recalled.learned.sum()),
+        "relations": float(batch.told.attended.sum() + batch.recalled.attended.sum()),
     }

@@ -240,7 +240,9 @@ CASES: dict[str, Case] = {
         batch_size=8,
     ),
     "vlm: 4 bits": _vlm(vlm_stage(four_bit=True)),
-    "vlm: ternary": _vlm(vlm_stage(language_layers=2, quantise=FEW_BITS, rates=("language",)), start=True),
+    "vlm: ternary": _vlm(
+        vlm_stage(language_layers=2, quantise=FEW_BITS, rates=("language",), weights={"relations": 0.5}), start=True
+    ),
     "alignment": _alignment({}, accumulation=2, batch_size=8),
     "alignment, pooled, sampled": _alignment(
         {

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.quantise.distillation import logits_distillation, relation_distillation
+from tasks.quantise.distillation import attention_states, logits_distillation, relation_distillation
+from tests.quantise.tiny import decoder, ids
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +78,24 @@ def test_relation_heads_must_divide_the_width():
     states = [torch.randn(1, 4, 8)] * 3
     with pytest.raises(ValueError, match="3 relation heads do not divide a width of 8"):
         relation_distillation(states, states, torch.ones(1, 4, dtype=torch.bool), 3)
+
+
+def test_queries_keys_and_values_of_a_block_are_those_it_computes():
+    model = decoder("qwen2")
+    block = model.model.layers[-1]
+    read = []
+    hook = block.self_attn.q_proj.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    with attention_states(block) as passes, torch.no_grad():
+        model(ids())
+        model(ids()[:, :3])
+    model(ids())
+    hook.remove()
+    assert len(passes) == 2, "none after the context is left"
+    for states, x in zip(passes, read, strict=False):
+        expected = [getattr(block.self_attn, name)(x) for name in ("q_proj", "k_proj", "v_proj")]
+        torch.testing.assert_close(states, expected)
+    with (
+        pytest.raises(ValueError, match="no k_proj, q_proj, v_proj, so it has no relations"),
+        attention_states(block.mlp),
+    ):
+        pass
