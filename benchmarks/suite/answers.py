@@ -1,6 +1,6 @@
 """Whether decoders look at images when they answer, and what recursion is worth to them.
 
-The trm_vlm pipeline with its profile `scenes`: six thousand generated scenes with questions about counts, colours,
+The trm_vlm pipeline with its profile `scenes`: twelve thousand generated scenes with questions about counts, colours,
 shapes, places, relations, and yes or no. An encoder is aligned with what is said of the images, from random weights;
 then decoders are trained on what it saw: TRM, a plain decoder of equal parameters, and a blind one.
 On questions about test scenes, which no training saw: exact match, against the blind decoder, the majority's answer and

@@ -80,7 +80,7 @@ def test_what_is_kept_of_an_image_is_what_the_encoder_sees_of_it_alone(answered)
     network = AlignedRelease.from_release(only(answered, "image_encoder").folder).network
     found = QuestionSet(folder)
     for split in ("train", "test"):
-        images = ImageTextDataset(shards, index, split, side=32)
+        images = ImageTextDataset(shards, index, split, side=32, fit="pad")
         for place in (0, len(images) // 2, len(images) - 1):
             sample, asked = images[place], found.asked(split)[place]
             assert sample["row"] == asked.row
