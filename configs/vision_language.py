@@ -43,8 +43,8 @@ class VitSizes(Config):
     intermediate: int = Field(768, ge=8, le=16384)
     """Channels inside the feed-forward layers."""
     stem: tuple[Annotated[int, Field(ge=8, le=1024)], ...] = Field((), max_length=6)
-    """Channels of convolutions in front of the patches, each of which halves height and width (arXiv 2106.14881); a
-    small transformer sees shapes sooner with them than with patches of pixels. None: as ViT was published."""
+    """Channels of convolutions in front of the patches, each of which halves height and width, as in early
+    convolutions help transformers see better (arXiv 2106.14881). None: patches of pixels, as ViT was published."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
