@@ -12,6 +12,7 @@ from safetensors import safe_open
 from configs.load import load_config, profile_path
 from configs.microvlm import MicroVlmConfig
 from storage.assets import AssetStore
+from tasks.training.objective import Moment
 from tasks.training.release import CONFIG, WEIGHTS
 from tasks.vision_language.conversation import Conversation
 from tasks.vision_language.describe import Writing
@@ -21,7 +22,7 @@ from tasks.vision_language.released import VlmRelease
 from tasks.vision_language.samples import Asking, VlmSamples, collate
 from tests.command import millrace
 from tests.once import only
-from tests.vision_language.tiny import stage
+from tests.vision_language.tiny import FEW_BITS, stage
 
 
 def of_stage(store: AssetStore, name: str):
@@ -157,21 +158,43 @@ def test_what_the_profile_of_scenes_makes_is_packed_and_can_be_exported():
     assert config.vlm.design.model.recall.injection == "prefix"
 
 
-def test_what_a_training_watches_has_sections_of_its_own_and_moves_with_the_model(vlm):
-    design = VlmRelease.from_release(of_stage(vlm, "stage1").folder).design
+def objective_of(vlm, start: str | None, **changes) -> VlmObjective:
     shards, index, language = (
         str(only(vlm, kind).folder) for kind in ("image_text_shards", "image_text_index", "microvlm_language")
     )
-    objective = VlmObjective(
+    return VlmObjective(
         {
             "shards": shards,
             "index": index,
             "language": language,
-            "start": None,
-            "design": design.model_dump(mode="json"),
-            "stage": stage(),
+            "start": start and str(of_stage(vlm, start).folder),
+            "design": VlmRelease.from_release(of_stage(vlm, "stage1").folder).design.model_dump(mode="json"),
+            "stage": stage(**changes),
         }
     )
+
+
+def test_relations_are_apart_by_what_quantisation_changes_and_teach_the_layer_that_makes_them(vlm):
+    objective = objective_of(
+        vlm, "stage2", language_layers=2, quantise=FEW_BITS, rates=("language",), weights={"relations": 1.0}
+    )
+    model = objective.build()
+    samples = objective.source("train")
+    batch = objective.collate([samples.sample(k, k) for k in range(4)])
+    apart = []
+    for step in (0, 1):
+        objective.moment = Moment(epoch=0, step=step, steps=2, micro_batch=0, seed=0)
+        apart.append(objective.losses(model, batch)["relations"])
+    assert apart[0].item() == pytest.approx(0, abs=1e-4), "not quantised yet: the student is its teacher"
+    assert apart[1].item() > 1e-3
+    apart[1].backward()
+    assert model.language.last_block.self_attn.q_proj.weight.grad.any()
+    without = objective_of(vlm, "stage2", language_layers=2, quantise=FEW_BITS, rates=("language",))
+    assert "relations" not in without.losses(without.build(), batch)
+
+
+def test_what_a_training_watches_has_sections_of_its_own_and_moves_with_the_model(vlm):
+    objective = objective_of(vlm, None)
     model = objective.build().eval()
     before = watch(objective, model)
     sections = {name.partition("/")[0] for name in before}
