@@ -65,7 +65,7 @@ def test_an_interrupted_run_waits_for_no_unit(number, tmp_path, process):
     workers = stopped_workers(run, tmp_path, "era5_windows")
     assert len(workers) == 2
     (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)  # as a terminal does, and a supervisor
-    _, errors = run.communicate(timeout=120)
+    _, errors = run.communicate(timeout=400)
     assert run.returncode == 128 + number
     assert errors.strip() == INTERRUPTED
     wait_for(lambda: not any(psutil.pid_exists(w.pid) for w in workers))
@@ -81,7 +81,7 @@ def test_an_interrupted_run_of_prefect_is_cancelled_there_too(tmp_path, process)
     process.append(run)
     stopped_workers(run, tmp_path, "era5_windows")
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: Prefect's temporary server is in the group
-    _, errors = run.communicate(timeout=200)
+    _, errors = run.communicate(timeout=400)
     assert (run.returncode, errors.strip()) == (130, INTERRUPTED)
     assert [record.state for record in load_runs(AssetStore(tmp_path))] == ["Cancelled"]
     with closing(sqlite3.connect(tmp_path / ".prefect" / "prefect.db")) as db:
@@ -104,7 +104,7 @@ def test_pipelines_side_by_side_end_although_one_of_them_waits_for_a_lock(tmp_pa
     )
     wait_for(lambda: [p for p in tmp_path.glob("*/*.partial") if not p.parent.name.startswith("era5")])
     os.killpg(second.pid, signal.SIGINT)
-    output, errors = second.communicate(timeout=120)
+    output, errors = second.communicate(timeout=400)
     assert (second.returncode, errors.strip()) == (130, INTERRUPTED), output
     states = {record.state for record in load_runs(AssetStore(tmp_path)) if record.pid == second.pid}
     assert states <= {"Cancelled", "Completed"}

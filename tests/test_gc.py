@@ -27,7 +27,7 @@ def killed_run(root: Path, unit: str, profile: str = "demo", **fields: object) -
     settings = [f"{name}={value}" for name, value in fields.items()]
     program = "tests.spine.toy_pipeline"
     process = warm.start(program, str(root), profile, *settings, TOY_SUICIDE=unit)
-    process.communicate(timeout=120)
+    process.communicate(timeout=400)
     assert process.returncode in (0, -signal.SIGKILL)
     return process.returncode != 0
 

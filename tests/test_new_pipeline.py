@@ -41,8 +41,9 @@ def call(checkout: Path, command: str) -> subprocess.CompletedProcess[str]:
     arguments = ["-m", "flows", *words] if program == "millrace" else words
     environment = {**os.environ, **PLUGINS, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
     environment["MILLRACE_ROOT"] = str(checkout / "assets")
+    environment["PYTEST_DEBUG_TEMPROOT"] = str(checkout)  # pytest removes what older ones left, which takes minutes
     inline = ["--workers", "inline"] if "run" in words else []
-    return subprocess.run([sys.executable, *arguments, *inline], cwd=checkout, env=environment, timeout=120, **PIPES)
+    return subprocess.run([sys.executable, *arguments, *inline], cwd=checkout, env=environment, timeout=400, **PIPES)
 
 
 def plain(text: str) -> str:

@@ -116,7 +116,7 @@ def start(module: str, *arguments: str, cwd: Path = REPOSITORY, **environment: s
 def connect() -> socket.socket:
     """Return a connection to the server of this test run, which the first one to ask starts."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    started, deadline = False, time.monotonic() + 120
+    started, deadline = False, time.monotonic() + 400
     while True:
         with contextlib.suppress(ConnectionRefusedError):
             connection.connect(name_of(owner()))

@@ -254,7 +254,7 @@ def test_processes_share_a_store_that_was_read_before(
     with store._shards._lock:  # as if another thread were reading when the process forks
         child = context.Process(target=_send_checksum, args=(store, results))
         child.start()
-    assert results.get(timeout=60) == wanted
+    assert results.get(timeout=400) == wanted
     child.join()
 
 

@@ -315,7 +315,7 @@ def test_killed_records_resume_and_end_byte_identical(tmp_path):
         return len(list((tmp_path / "killed").glob("fire_records/*.partial/.units/sequence*.json")))
 
     process = start("killed")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 400
     while finished() < 5 and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)

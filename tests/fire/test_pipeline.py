@@ -217,7 +217,7 @@ def start_training(profile: str, root: Path, *settings: str) -> warm.Process:
 
 def kill_at_a_step(process: warm.Process, root: Path, step: int) -> None:
     """Kill a training, which saves at every step, when it has done so many."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not [*(root / "fire_model").glob(f"*.partial/.scratch/checkpoints/step-{step:08d}")]:
         assert time.monotonic() < deadline
         assert process.poll() is None

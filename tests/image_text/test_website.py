@@ -249,7 +249,7 @@ with serve(pathlib.Path({str(folder)!r})) as site:
     print(site.port, flush=True)
     os.kill(os.getpid(), 9)
 """
-    run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=400)
     port = int(run.stdout)
     attempts = (refused(port) or time.sleep(0.05) for _ in range(400))
     assert any(attempts), "the site outlives its parent"

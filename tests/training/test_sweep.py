@@ -195,7 +195,7 @@ def test_a_study_killed_in_a_trial_tries_that_one_again(tmp_path, method):
     for _ in range(1 if method == "bayes" else 2):
         begun = len(log.read_text().splitlines()) if log.exists() else 0
         process = warm.start(*arguments, "0.3")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 400
         while not log.exists() or len(log.read_text().splitlines()) <= begun:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -247,7 +247,7 @@ def test_wandb_sweep_and_agent_run_the_file(tmp_path):
         }
         wandb = [sys.executable, "-m", "wandb"]
         pipes: dict[str, Any] = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
-        made = subprocess.run([*wandb, "sweep", str(EMBERFORMER)], **pipes, timeout=120, check=True)
+        made = subprocess.run([*wandb, "sweep", str(EMBERFORMER)], **pipes, timeout=400, check=True)
         assert "wandb agent me/fires/sweep1" in made.stderr
         assert server.config is not None
         implied = {"models.emberformer.model.dropout": {"min": 0.0, "max": 0.3, "distribution": "uniform"}}
@@ -255,7 +255,7 @@ def test_wandb_sweep_and_agent_run_the_file(tmp_path):
         assert yaml.safe_load(server.config)["parameters"] == written | implied
         command = ["${env}", sys.executable, "-m", "tests.training.swept", str(tmp_path)]
         server.config = yaml.safe_dump(yaml.safe_load(server.config) | {"command": command})
-        subprocess.run([*wandb, "agent", "me/fires/sweep1"], **pipes, timeout=120, check=True)
+        subprocess.run([*wandb, "agent", "me/fires/sweep1"], **pipes, timeout=400, check=True)
     told = json.loads((tmp_path / "run0.json").read_text())
     assert told["WANDB_SWEEP_ID"] == "sweep1"
     overrides = load_config(WildfireConfig, profile_path("wildfire", "tune"), told["overrides"])
