@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,5 +78,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run Prefect's in-process harness last: the threads it leaves behind kill DataLoader workers that fork later."""
-    items.sort(key=lambda item: "test_prefect" in item.nodeid)
+    """Take a file of each folder after another: processes would wait for the data that those of one folder share.
+
+    Prefect's in-process harness comes last: the threads it leaves behind kill DataLoader workers that fork later.
+    """
+    files: defaultdict[Path, dict[Path, int]] = defaultdict(dict)
+    for item in items:
+        folder = files[item.path.parent]
+        folder.setdefault(item.path, len(folder))
+    items.sort(key=lambda item: ("test_prefect" in item.nodeid, files[item.path.parent][item.path]))
