@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, PreTrainedModel
@@ -14,7 +15,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 def load_pretrained(
     architecture: type[Model], source: str, needed: tuple[str, ...], within: str | None = None
 ) -> Model:
-    """Return `architecture` with the weights of `source`, a hub id or a local folder.
+    """Return `architecture` with the weights of `source`, a hub id or a local folder, in float32.
 
     Works offline where the weights are in the folder or in the hub's cache. Raises ValueError where `source` cannot be
     read, is another kind of model, or lacks weights whose names start with one of `needed`. `within` is another kind of
@@ -26,7 +27,7 @@ def load_pretrained(
         found = AutoConfig.from_pretrained(source).model_type
         if found not in (kind, within):
             raise ValueError(f"pretrained {source} is a {found} model; name a {kind} model")
-        loaded = architecture.from_pretrained(source, output_loading_info=True)
+        loaded = architecture.from_pretrained(source, output_loading_info=True, dtype=torch.float32)
     except OSError as error:
         raise ValueError(
             f"pretrained {source} cannot be loaded; name a folder written by save_pretrained, or a hub id that is "

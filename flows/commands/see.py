@@ -87,6 +87,8 @@ def chat(
                 return
             if line == "/forget":
                 talk.forget()
+                if memory:
+                    talk.save(memory, asset.name)
             elif line.startswith("/show "):
                 show(Path(line.removeprefix("/show ").strip()).expanduser())
             elif line:
@@ -127,7 +129,8 @@ def opened(console: Console, session: Session, asset: Asset) -> VlmRelease:
     """Return a model of a session that a run is recorded of, which then leads to all of it."""
     from tasks.vision_language.released import VlmRelease
 
-    for part in (asset, made_from(session.store, asset, "microvlm_language")):
+    languages = (made_from(session.store, asset, f"microvlm_language{kind}") for kind in ("", "_pruned"))
+    for part in (asset, *languages):
         if part is not None:
             session.hold(part)
             part.fetch()

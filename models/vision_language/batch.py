@@ -31,6 +31,8 @@ class VlmBatch:
     """The prompt alone (B, L)."""
     captions: Texts
     """The text alone (B, L)."""
+    first: Tensor
+    """(episodes,) how many images were seen before those of the episode, and are not in the memory."""
     written: Tensor
     """(episodes, E) bool: the image is in the memory when questions are asked."""
     recalled: Texts
@@ -38,7 +40,7 @@ class VlmBatch:
     questions: Texts
     """(2 x episodes, L): these questions, and then ones about images that are not in the memory."""
     asked: Tensor
-    """(episodes,) the step that the question is about."""
+    """(episodes,) the image that the question is about, counted from the first that was ever seen, which is 0."""
     shown: Tensor
     """(episodes,) bool: the last image that was written stands in front of the question."""
 

@@ -27,12 +27,12 @@ class EdgeQuestion(nn.Module):
         super().__init__()
         self.alignment, self.recall = model.alignment, model.recall
 
-    def forward(self, embeddings: Tensor, attended: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, attended: Tensor, now: Tensor) -> Tensor:
         """Return queries (B, width) of questions with token embeddings (B, L, width) where attended (B, L).
 
-        They are asked after `seen` (B,) images.
+        They are asked while the image `now` (B,) is looked at, or would be the next.
         """
-        return self.recall.cues(self.alignment.text_features(embeddings, attended), seen)
+        return self.recall.cues(self.alignment.text_features(embeddings, attended), now)
 
 
 class EdgeAnswer(nn.Module):

@@ -87,14 +87,16 @@ class MicroVLM(nn.Module):
 
     # -- memory ------------------------------------------------------------------------------------------------
 
-    def remember(self, pooled: Tensor, written: Tensor | None = None) -> MemoryState:
-        """Return the memory of episodes (B, E, K, width) of images; `written` (B, E) says which of them are in it."""
-        return self.recall.memory.write(self.recall.codes(pooled), written)
+    def remember(self, pooled: Tensor, written: Tensor, first: Tensor) -> MemoryState:
+        """Return the memory of episodes (B, E, K, width) of images; `written` (B, E) says which of them are in it, and
+        `first` (B,) how many were seen before.
+        """
+        return self.recall.memory.write(self.recall.codes(pooled, first), written)
 
-    def ask(self, questions: Texts, seen: Tensor) -> Tensor:
-        """Return queries (B, width) of questions that are asked after `seen` (B,) images."""
+    def ask(self, questions: Texts, now: Tensor) -> Tensor:
+        """Return queries (B, width) of questions that are asked while the image `now` (B,) is looked at, or is next."""
         embeddings = self.language.embed_tokens(questions.tokens)
-        return self.recall.cues(self.alignment.text_features(embeddings, questions.attended), seen)
+        return self.recall.cues(self.alignment.text_features(embeddings, questions.attended), now)
 
     # -- texts -------------------------------------------------------------------------------------------------
 
@@ -135,7 +137,7 @@ class MicroVLM(nn.Module):
         """Return what a training minimises."""
         seen = self.see(batch.images)
         episodes, steps = batch.written.shape
-        state = self.remember(seen.pooled.unflatten(0, (episodes, steps)), batch.written)
+        state = self.remember(seen.pooled.unflatten(0, (episodes, steps)), batch.written, batch.first)
         reading = self.recall.read(self.queries(batch), state)
         logits = self._text_logits(batch, seen, reading)
         terms = {
@@ -152,9 +154,10 @@ class MicroVLM(nn.Module):
     def queries(self, batch: VlmBatch) -> Tensor:
         """Return queries (episodes, E + 2, width): every image's prompt, the question, one without an answer."""
         episodes, steps = batch.written.shape
-        count = batch.written.sum(-1)
-        prompts = self.ask(batch.prompts, count.repeat_interleave(steps)).unflatten(0, (episodes, steps))
-        questions = self.ask(batch.questions, count.repeat(2)).unflatten(0, (2, episodes)).transpose(0, 1)
+        latest = batch.first + batch.written.sum(-1) - 1
+        now = torch.where(batch.shown, latest, latest + 1)
+        prompts = self.ask(batch.prompts, latest.repeat_interleave(steps)).unflatten(0, (episodes, steps))
+        questions = self.ask(batch.questions, now.repeat(2)).unflatten(0, (2, episodes)).transpose(0, 1)
         return torch.cat([prompts, questions], 1)
 
     def _text_logits(self, batch: VlmBatch, seen: Seen, reading: Reading) -> TextLogits:
@@ -248,4 +251,4 @@ class MicroVLM(nn.Module):
     def _cue(self, batch: VlmBatch, reading: Reading) -> Tensor:
         """Return each question's nats (episodes,) of the step that it is about."""
         scores = reading.query[:, -2] @ self.recall.when.t() * 10
-        return F.cross_entropy(scores, batch.asked, reduction="none")
+        return F.cross_entropy(scores, batch.asked % self.recall.steps, reduction="none")

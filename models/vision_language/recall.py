@@ -63,20 +63,34 @@ class Recall(nn.Module):
         """Images that are told apart by when they were seen; the next one takes the place of the first."""
         return len(self.when)
 
-    def codes(self, pooled: Tensor, first: int = 0) -> Tensor:
-        """Return codes (B, E, C) of E images in a row, given their pooled prefixes (B, E, K, C)."""
-        content = self.contents(pooled)
-        places = torch.arange(first, first + pooled.shape[1], device=pooled.device) % self.steps
-        return (content + self.when[places]) / 2**0.5
+    def codes(self, pooled: Tensor, first: Tensor) -> Tensor:
+        """Return codes (B, E, C) of E images in a row, given their pooled prefixes (B, E, K, C).
+
+        Before them `first` (B,) others were seen.
+        """
+        places = first[:, None] + torch.arange(pooled.shape[1], device=pooled.device)
+        return (self.contents(pooled) + self.when[places % self.steps]) / 2**0.5
+
+    def write_next(self, pooled: Tensor, state: MemoryState | None, seen: int) -> MemoryState:
+        """Return a memory of `seen` images after one more with a pooled prefix (K, C).
+
+        When there is no place for it, the oldest image makes room: its time recalls its code, which is forgotten.
+        """
+        if state is not None and seen >= self.steps:
+            _, oldest = self.memory.complete(self.when[None, None, seen % self.steps] / 2**0.5, state)
+            state = self.memory.forget(oldest, state)
+        return self.memory.write(self.codes(pooled[None, None], torch.tensor([seen])), state=state)
 
     def contents(self, pooled: Tensor) -> Tensor:
         """Return what images with pooled prefixes (..., K, C) put into their codes, unit vectors (..., C)."""
         return F.normalize(self.content(pooled.mean(-2)), dim=-1)
 
-    def cues(self, features: Tensor, seen: Tensor) -> Tensor:
-        """Return queries (..., C) of questions with features (..., D), asked after `seen` (...) images."""
-        latest = self.when[(seen - 1) % self.steps]
-        return F.normalize(self.cue(torch.cat([features, latest], -1)), dim=-1)
+    def cues(self, features: Tensor, now: Tensor) -> Tensor:
+        """Return queries (..., C) of questions with features (..., D).
+
+        They are asked while the image `now` (...) is looked at, or would be the next: that before is the previous one.
+        """
+        return F.normalize(self.cue(torch.cat([features, self.when[now % self.steps]], -1)), dim=-1)
 
     def step_of(self, queries: Tensor) -> Tensor:
         """Return the step that each query (..., C) is nearest to."""

@@ -67,7 +67,7 @@ def _encoder(source: str) -> Any:
         kind = AutoConfig.from_pretrained(source).model_type
         if kind in ("clip", "clip_text_model"):
             return load_pretrained(CLIPTextModel, source, needed=("",), within="clip")
-        model: Any = AutoModel.from_pretrained(source)
+        model: Any = AutoModel.from_pretrained(source, dtype=torch.float32)
     except OSError as error:
         raise ValueError(
             f"text encoder {source} cannot be loaded; name a folder written by save_pretrained, or a hub id that is "

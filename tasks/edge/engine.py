@@ -20,7 +20,7 @@ from tasks.edge.onnx import Floats, OnnxFile
 from tasks.edge.picture import read_picture
 from tasks.edge.rows import EmbeddingRows
 
-FORMAT = 2
+FORMAT = 3
 CUT = "�"
 """What stands for the beginning of a character whose end is in the next token."""
 
@@ -91,8 +91,8 @@ class EdgeEngine:
         remembers = self._recall is not None and self._recall.memory.seen > 0
         if self._prefix is None and not remembers:
             raise ValueError("there is nothing to speak of yet; show an image first")
-        told = self._recall.tell(ids, self.language) if self._recall and remembers else []
         shown = [] if self._prefix is None else [self._prefix]
+        told = self._recall.tell(ids, self.language, looking=bool(shown)) if self._recall and remembers else []
         yield from self._write([*told, *shown], ids, longest=longest, temperature=temperature, seed=seed)
 
     def save_memory(self, path: Path) -> None:
@@ -171,8 +171,11 @@ class _Recall:
         self.memory = EpisodicMemory(tensors, config["memory"]["noise"])
         self._question, self._answer = OnnxFile(folder / "question.onnx", 1), OnnxFile(folder / "answer.onnx", 1)
 
-    def tell(self, ids: Sequence[int], language: Language) -> list[Floats]:
-        """Return the tokens (V, C) that tell the decoder what a question recalls; none where it is not about that."""
+    def tell(self, ids: Sequence[int], language: Language, *, looking: bool) -> list[Floats]:
+        """Return the tokens (V, C) that tell the decoder what a question recalls; none where it is not about that.
+
+        Where one is `looking` at an image, it is the last that was seen.
+        """
         settings = self._config["memory"]
         asked = [*ids, *settings["after"]][: settings["longest"]]
         rows = EmbeddingRows(
@@ -181,7 +184,7 @@ class _Recall:
         embeddings = np.zeros((settings["longest"], self.memory.mean.shape[1]), np.float32)
         embeddings[: len(asked)] = rows(asked)[:, : embeddings.shape[1]]
         attended = np.arange(len(embeddings)) < len(asked)
-        (query,) = self._question(embeddings, attended, np.array(self.memory.seen))
+        (query,) = self._question(embeddings, attended, np.array(self.memory.seen - looking))
         tokens, scope = self._answer(query, self.memory.complete(query).astype(np.float32))
         return [tokens] if scope > 0 else []
 

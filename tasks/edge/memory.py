@@ -9,6 +9,11 @@ and a cue q that is a part of a code brings back the whole of it, R' w, from
 
     w = (R R' + C U + s² I)^-1 R q
 
+With prior mean P and variance V it forgets a code of address w, so that there is room again, through
+
+    a = w - U w / V    g = U a    f = 1 / (g' (g / V))
+    R <- R - f g (g' ((R - P) / V))    U <- U + (f - 1 / (a' g)) g g'
+
 A code is the sum of what an image shows and of when it was seen, each of length 1, over the root of 2.
 """
 
@@ -57,14 +62,27 @@ class EpisodicMemory:
         """How many images were written."""
 
     def write(self, content: NDArray[np.floating]) -> None:
-        """Store what an image shows (C,) as the next that was seen."""
-        code = (content + self._when[self.seen % len(self._when)]) / 2**0.5
+        """Store what an image shows (C,) as the next that was seen; where there is no place, the oldest makes room."""
+        when = self._when[self.seen % len(self._when)]
+        if self.seen >= len(self._when):
+            self._forget(self.complete(when / 2**0.5))
+        code = (content + when) / 2**0.5
         address = self._solve(self.mean @ self.mean.T, self.mean @ code)
         spread = self.covariance @ address
         gain = spread / (address @ spread + self._noise**2)
         self.mean = self.mean + np.outer(gain, code - self.mean.T @ address)
         self.covariance = self.covariance - np.outer(gain, spread)
         self.seen += 1
+
+    def _forget(self, code: Floats) -> None:
+        prior, variance = matrix(self._tensors, "prior_mean"), matrix(self._tensors, "prior_variance")
+        address = self._solve(self.mean @ self.mean.T, self.mean @ code)
+        address = address - self.covariance @ address / variance
+        spread = self.covariance @ address
+        precise = spread / variance
+        freed = 1 / (spread @ precise)
+        self.mean = self.mean - freed * np.outer(spread, precise @ (self.mean - prior))
+        self.covariance = self.covariance + (freed - 1 / (address @ spread)) * np.outer(spread, spread)
 
     def complete(self, cue: NDArray[np.floating]) -> Floats:
         """Return the code (C,) of which a cue (C,) is a part."""

@@ -22,7 +22,7 @@ from storage.files import write_atomic
 ENGINE = Path(__file__).parent.parent / "edge"
 TEXTS = ("run.py", "requirements.txt", "README.md")
 PACKAGE = ("__init__.py", "engine.py", "language.py", "memory.py", "onnx.py", "picture.py", "rows.py")
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class EdgeSettings:
     longest: int = 64
     """Tokens of an answer, at most."""
     context: int = 512
-    """Positions of prefix, prompt and answer, at most."""
+    """Positions of prefix, prompt and answer, at most; the decoder was trained for no fewer."""
     threads: int = 2
     """Cores that compute."""
 

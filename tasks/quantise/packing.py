@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from configs.quantise import QuantiseRecipe
 from models.packed import pack
@@ -35,9 +36,14 @@ def pack_into(path: Path, network: nn.Module, recipe: QuantiseRecipe) -> None:
 def read_packed(path: Path, network: nn.Module, recipe: QuantiseRecipe) -> None:
     """Turn a network that was made `without_memory` into its packed form, and read the weights of a file into it.
 
+    Heads that are their embeddings are tied anew, for parameters without memory are each their own.
+
     Raises:
         ValueError: the file holds other weights than these, or not what was written.
     """
+    for module in network.modules():
+        if isinstance(module, PreTrainedModel):
+            module.tie_weights()
     quantise_once(network, recipe)
     pack(network, recipe.layout)
     load_packed(path, network, recipe.layout)

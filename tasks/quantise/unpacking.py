@@ -26,12 +26,13 @@ from tasks.quantise.decoder import Codes, Decoder, Weight
 def decoder_of(model: PreTrainedModel) -> Decoder:
     """Return a packed or an exact decoder of transformers as arrays.
 
-    `ValueError` for another architecture than Qwen2's or Llama's.
+    `ValueError` for another architecture than Qwen2's or Llama's, and for a model that trains quantised.
     """
     model.config.tie_word_embeddings = _is_tied(model)
     weights: dict[str, Weight] = {}
     for name, module in model.named_modules():
-        assert not isinstance(module, Quantised), "a model that trains is packed first"
+        if isinstance(module, Quantised):
+            raise ValueError("this model trains quantised, its weights are not packed yet; name its packed model")
         if isinstance(module, PackedLinear):
             weights[f"{name}.weight"] = linear_codes(module)
         elif isinstance(module, PackedEmbedding | PackedHead):

@@ -30,9 +30,7 @@ class Conversation:
     def show(self, image: Tensor) -> None:
         """Look at an image (3, side, side), uint8, and remember it; questions are about it until the next one."""
         seen = self._network.see(image[None])
-        recall = self._network.recall
-        code = recall.codes(seen.pooled[:, None], first=self.seen)
-        self._state = recall.memory.write(code, state=self._state)
+        self._state = self._network.recall.write_next(seen.pooled[0], self._state, self.seen)
         self.seen += 1
         self._prefix = seen.prefix
 
@@ -47,8 +45,8 @@ class Conversation:
             raise ValueError("there is nothing to speak of yet; show an image first")
         prompt = question or self._release.design.phrases.describe
         tokens = self._release.tokens
-        reading = question_reading(self._network, self._state, torch.tensor([self.seen]), tokens, [prompt])
         shown = torch.tensor([self._prefix is not None])
+        reading = question_reading(self._network, self._state, self.seen - shown.long(), tokens, [prompt])
         width = self._network.language.width
         prefix = self._prefix if self._prefix is not None else torch.zeros(1, self._network.adapter.tokens, width)
         return write(self._network, prefix, shown, reading, tokens, [prompt], self._writing)[0]
@@ -58,8 +56,10 @@ class Conversation:
         self._state, self._prefix, self.seen = None, None, 0
 
     def save(self, path: Path, model: str) -> None:
-        """Keep what is remembered in a file, for the same model."""
-        if self._state is not None:
+        """Keep what is remembered in a file, for the same model; there is no file where nothing is."""
+        if self._state is None:
+            path.unlink(missing_ok=True)
+        else:
             tensors = self._state.tensors() | {"seen": torch.tensor(self.seen)}
             save_weights(path, tensors, (REMARK, model))
 

@@ -33,14 +33,14 @@ def describe(model: MicroVLM, images: Tensor, tokens: Tokens, prompt: str, writi
 
 
 @torch.no_grad()
-def question_reading(
-    model: MicroVLM, state: MemoryState, seen: Tensor, tokens: Tokens, questions: list[str]
-) -> Reading:
-    """Return what questions (B) find in the memories of B episodes of which `seen` (B,) images were written."""
+def question_reading(model: MicroVLM, state: MemoryState, now: Tensor, tokens: Tokens, questions: list[str]) -> Reading:
+    """Return what questions (B) find in memories of B, asked while the image `now` (B,) is looked at or would be the
+    next.
+    """
     ids, attended = padded([tokens.encode(question, "")[0] for question in questions])
-    asked = Texts(ids.to(seen.device), attended.to(seen.device), torch.zeros_like(attended))
-    reading = model.recall.read(model.ask(asked, seen)[:, None], state)
-    rows = torch.arange(len(questions), device=seen.device)
+    asked = Texts(ids.to(now.device), attended.to(now.device), torch.zeros_like(attended))
+    reading = model.recall.read(model.ask(asked, now)[:, None], state)
+    rows = torch.arange(len(questions), device=now.device)
     return reading.of(rows, torch.zeros_like(rows))
 
 

@@ -15,6 +15,8 @@ from tasks.quantise.onnx_file import write_onnx
 from tasks.quantise.unpacking import decoder_of, unpacked
 from tasks.vision_language.released import VlmRelease
 
+CONTEXT = 512
+"""Positions that the engine keeps, at most."""
 MODEL, VISION, QUESTION, ANSWER, MEMORY = (
     "model.gguf", "vision.onnx", "question.onnx", "answer.onnx", "memory.safetensors"
 )  # fmt: skip
@@ -26,7 +28,7 @@ def write_edge(
     name: str,
     *,
     ternary: TernaryType = "TQ1_0",
-    embeddings: FloatType = "Q4_0",
+    embeddings: FloatType = "Q8_0",
 ) -> None:
     """Write what the edge engine needs of a packed or an exact model.
 
@@ -35,7 +37,7 @@ def write_edge(
         release: the model.
         name: what it is called; a file of its memory belongs to this name.
         ternary: how ternary weights are stored.
-        embeddings: what embeddings become that are not packed.
+        embeddings: what embeddings and heads become that are not packed; in fewer bits than 8 they should be trained.
 
     Raises:
         ValueError: a decoder that is neither Qwen2 nor Llama, or a memory that is told by keys and values.
@@ -56,7 +58,10 @@ def write_edge(
     memory = EdgeMemory(noise, after, network.alignment.longest, rows, offset)
     describe = release.design.phrases.describe
     square = network.vision.square
-    settings = EdgeSettings(name, square.side, square.fit, describe, tokens.begin, tokens.end, memory)
+    positions = min(CONTEXT, network.language.positions)
+    settings = EdgeSettings(
+        name, square.side, square.fit, describe, tokens.begin, tokens.end, memory, context=positions
+    )
     write_engine(folder, settings)
 
 
@@ -67,7 +72,7 @@ def write_parts(folder: Path, network: MicroVLM) -> None:
     image = torch.zeros(1, 3, side, side, dtype=torch.uint8)
     write_onnx(folder / VISION, vision, {"pixels": image}, ["prefix", "content"])
     attended = torch.arange(longest)[None] < 2
-    asked = {"embeddings": torch.zeros(1, longest, width), "attended": attended, "seen": torch.ones(1).long()}
+    asked = {"embeddings": torch.zeros(1, longest, width), "attended": attended, "now": torch.ones(1).long()}
     write_onnx(folder / QUESTION, question, asked, ["query"])
     found = {"query": torch.ones(1, width), "content": torch.ones(1, width)}
     write_onnx(folder / ANSWER, answer, found, ["tokens", "scope"])

@@ -60,7 +60,8 @@ class VlmObjective(Objective):
         self._parts = VlmParts(config["language"] and Path(config["language"]), self.design)
         self.tokens = self._parts.tokens()
         self.coefficients = self.settings.weights.model_dump()
-        self.asking = Asking(self.tokens, self.design.phrases, self.settings.episode, self.settings.longest)
+        settings, steps = self.settings, self.design.model.recall.steps
+        self.asking = Asking(self.tokens, self.design.phrases, settings.episode, settings.longest, steps)
         self._elsewhere: frozenset[str] = frozenset()
         self._square: Square
         by_words = ["fine"] if self.design.model.alignment.by_words else []
@@ -111,9 +112,11 @@ class VlmObjective(Objective):
 
     def _kept_elsewhere(self, model: MicroVLM) -> frozenset[str]:
         """Return the entries that the language model's asset or pretrained weights have as they are here."""
-        frozen = {name for name in model.state_dict() if name.startswith("language.")}
-        if self.design.model.vision.pretrained:
-            frozen |= {name for name in model.state_dict() if name.startswith("vision.")}
+        design = self.design.model
+        language = self._parts.language or getattr(design.language, "pretrained", None)
+        known = {"language.": language, "vision.": design.vision.pretrained}
+        parts = tuple(part for part, source in known.items() if source)
+        frozen = {name for name in model.state_dict() if name.startswith(parts)}
         if self._start:
             frozen &= set(json.loads((self._start / CONFIG).read_text())["left_out"])
         return frozenset(frozen)

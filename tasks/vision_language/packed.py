@@ -24,7 +24,7 @@ def vlm_packing(
     release = VlmRelease.from_release(model.folder)
     how = recipe or release.quantised
     assert how is not None, "the recipe of a model that trained exact is given"
-    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=64)
+    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=64, steps=2)
     samples = VlmSamples(shards.folder, index.folder, "validation", release.network.vision.square, asking)
     batch = collate([samples.sample(k % len(samples), k) for k in range(CHECKED)])
 

@@ -41,7 +41,7 @@ def watch(objective: VlmObjective, model: nn.Module) -> dict[str, float]:
     if (weights := text_attention(model, batch)) is not None:
         statistics = attention_statistics(weights, batch.told.learned.bool())
         found |= {name.replace("_", "/", 1): value for name, value in statistics.items()}
-    state = model.remember(pooled.unflatten(0, batch.written.shape), batch.written)
+    state = model.remember(pooled.unflatten(0, batch.written.shape), batch.written, batch.first)
     left, at_first = (_variances(memory) for memory in (state, model.recall.memory.prior()))
     return {**found, "memory/utilization": float((1 - left / at_first).mean())}
 

@@ -49,7 +49,10 @@ def vlm_report(
     tables: dict[str, Any] = {}
     for name, asset in models.items():
         release = VlmRelease.from_release(asset.folder)
-        asking = Asking(release.tokens, release.design.phrases, evaluation.episode, evaluation.longest)
+        design = release.design
+        asking = Asking(
+            release.tokens, design.phrases, evaluation.episode, evaluation.longest, design.model.recall.steps
+        )
         samples = VlmSamples(shards.folder, index.folder, "test", release.network.vision.square, asking)
         tables[name], told = evaluate_vlm(release, samples, scene_of_row, evaluation, job.progress)
         shown = told[:: max(1, len(told) // evaluation.pictures)][: evaluation.pictures]

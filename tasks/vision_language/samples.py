@@ -29,6 +29,8 @@ class Asking:
     phrases: Phrases
     episode: int
     longest: int
+    steps: int
+    """Images that a memory tells apart by when they were seen."""
 
     def prompt(self, question: str) -> str:
         """Return what stands before a text: its own question, or the prompt of captions."""
@@ -141,26 +143,29 @@ def collate(samples: Sequence[VlmSample]) -> VlmBatch:
     count = len(samples) // steps
     samples = samples[: count * steps]
     written = torch.zeros(count, steps, dtype=torch.bool)
-    recalled, questions, beyond, asked, shown = [], [], [], [], []
+    recalled, questions, beyond, first, asked, shown = [], [], [], [], [], []
     for number in range(count):
         random = np.random.default_rng(samples[number * steps].seed)
-        seen = int(random.integers(2, steps + 1))
+        before, seen = int(random.integers(asking.steps - steps + 1)), int(random.integers(1, steps + 1))
         step = int(random.integers(seen))
         written[number, :seen] = True
         latest_shown = bool(random.integers(2)) and step < seen - 1
-        question = asking.recall(step, int(random.integers(1 << 16)))
+        question = asking.recall(before + step, int(random.integers(1 << 16)))
         if step == seen - (2 if latest_shown else 1) and random.integers(2):
             question = asking.phrases.previous
         recalled.append(asking.encode(question, samples[number * steps + step].text))
         questions.append((question, ""))
-        beyond.append((asking.recall(seen + int(random.integers(steps)), int(random.integers(1 << 16))), ""))
-        asked.append(step)
+        unseen = before + seen + int(random.integers(steps))
+        beyond.append((asking.recall(unseen, int(random.integers(1 << 16))), ""))
+        first.append(before)
+        asked.append(before + step)
         shown.append(latest_shown)
     return VlmBatch(
         images=torch.stack([sample.image for sample in samples]),
         told=_texts([asking.encode(asking.prompt(s.question), s.text) for s in samples]),
         prompts=_texts([asking.encode(asking.prompt(s.question), "") for s in samples]),
         captions=_texts([(asking.tokens.ids(s.text)[: asking.longest], 0) for s in samples]),
+        first=torch.tensor(first),
         written=written,
         recalled=_texts(recalled),
         questions=_texts([asking.encode(*pair) for pair in [*questions, *beyond]]),

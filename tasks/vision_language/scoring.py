@@ -51,22 +51,21 @@ def score_batch(model: MicroVLM, batch: VlmBatch) -> BatchScores:
 def _recall(model: MicroVLM, batch: VlmBatch, pooled: Tensor, prefix: Tensor) -> dict[str, Tensor]:
     """Score recalled texts with the episode's memory, with that of the next episode, and with none."""
     rows = torch.arange(batch.episodes, device=prefix.device)
-    last, count = model.last_shown(batch, prefix), batch.written.sum(-1)
+    last = model.last_shown(batch, prefix)
     queries = model.queries(batch)
     question = torch.full_like(rows, queries.shape[1] - 2)
     nats = {}
     for name, shift in (("recall", 0), ("recall_other", 1)):
-        state = model.remember(pooled.roll(-shift, 0), batch.written.roll(-shift, 0))
+        state = model.remember(pooled.roll(-shift, 0), batch.written.roll(-shift, 0), batch.first)
         reading = model.recall.read(queries, state)
         own = reading.of(rows, question)
         nats[name] = model.nats(batch.recalled, last, batch.shown, own.content[0], own.scope[0])
         if not shift:
             shut = torch.full_like(own.scope[0], -torch.inf)
             nats["recall_without"] = model.nats(batch.recalled, last, batch.shown, own.content[0], shut)
-            right = torch.zeros_like(reading.scope, dtype=torch.bool)
-            right[:, -2] = True
-            nats["scope_right"] = ((reading.scope > 0) == right).sum(-1)
-            nats["scopes"] = torch.full_like(count, queries.shape[1])
-            nats["cue_right"] = model.recall.step_of(own.query[0]) == batch.asked
-            nats["questions"] = torch.ones_like(count)
+            opened = reading.scope[:, -2:] > 0  # what is asked about an image that was seen, and about one that was not
+            nats["scope_right"] = (opened == torch.tensor([True, False], device=opened.device)).sum(-1)
+            nats["scopes"] = torch.full_like(rows, 2)
+            nats["cue_right"] = model.recall.step_of(own.query[0]) == batch.asked % model.recall.steps
+            nats["questions"] = torch.ones_like(rows)
     return {**nats, "recalled_tokens": batch.recalled.learned.sum(-1)}

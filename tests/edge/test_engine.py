@@ -103,7 +103,7 @@ class Exported:
             prefix = network.see(self.pixels(shown or "one.png")).prefix
             content = scope = None
             if before is not None:
-                reading = self.reading(before, prompt)
+                reading = self.reading(before, prompt, shown)
                 content, scope = reading.content[0], reading.scope[0]
             logits = network.logits(told, prefix, torch.tensor([shown is not None]), content, scope)
         scores = logits[0, len(head) :].log_softmax(-1)
@@ -112,12 +112,12 @@ class Exported:
     def pixels(self, name: str) -> torch.Tensor:
         return torch.from_numpy(read_picture(self.folder / name, *self.release.network.vision.square))[None]
 
-    def reading(self, before: tuple[str, ...], prompt: str):
+    def reading(self, before: tuple[str, ...], prompt: str, shown: str | None):
         network, state = self.release.network, None
         for number, name in enumerate(before):
-            codes = network.recall.codes(network.see(self.pixels(name)).pooled[:, None], first=number)
-            state = network.recall.memory.write(codes, state=state)
-        return question_reading(network, state, torch.tensor([len(before)]), self.release.tokens, [prompt])
+            state = network.recall.write_next(network.see(self.pixels(name)).pooled[0], state, number)
+        now = torch.tensor([len(before) - (shown is not None)])
+        return question_reading(network, state, now, self.release.tokens, [prompt])
 
     def run(self, *arguments, said: str = "", code: int = 0) -> str:
         done = subprocess.run([self.python, "run.py", *arguments], cwd=self.folder, input=said, capture_output=True,

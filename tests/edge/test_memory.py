@@ -60,7 +60,10 @@ def test_it_agrees_with_torch():
     theirs.slots.weight.data, theirs.prior_logvar.data = values["prior_mean"], values["prior_variance"].log()
     ours, state = EpisodicMemory(tensors(), NOISE), theirs.prior()
     for number, content in enumerate(units(STEPS + 2)):
-        code = (torch.from_numpy(content).float() + values["when"][number % STEPS]) / 2**0.5
+        when = values["when"][number % STEPS]
+        if number >= STEPS:
+            state = theirs.forget(theirs.complete(when[None, None] / 2**0.5, state)[1], state)
+        code = (torch.from_numpy(content).float() + when) / 2**0.5
         state = theirs.write(code[None, None], state=state)
         ours.write(content)
         cue = torch.from_numpy(content).float()
@@ -68,6 +71,16 @@ def test_it_agrees_with_torch():
             ours.complete(content), theirs.complete(cue[None, None], state)[1][0, 0].detach().numpy(), atol=1e-3
         )
     np.testing.assert_allclose(ours.covariance, state.covariance[0].detach().numpy(), atol=1e-4)
+
+
+def test_the_next_image_takes_the_place_of_the_oldest():
+    memory, contents = EpisodicMemory(tensors(), NOISE), units(3 * STEPS)
+    for number, content in enumerate(contents):
+        memory.write(content)
+        for place in range(max(0, number + 1 - STEPS), number + 1):
+            when = tensors()["when"][place % STEPS]
+            found = memory.complete(when / 2**0.5)
+            assert (contents @ (found - (found @ when) * when)).argmax() == place
 
 
 def test_the_state_lives_in_a_file(tmp_path):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
+from configs.vision_language import Square
+from flows.commands.see import read_image
 from storage.image_decoding import decode_square
 from tasks.edge.picture import read_picture
 
@@ -29,11 +31,32 @@ def test_pixels_of_a_jpeg_are_those_of_the_loader(tmp_path, size, fit):
     assert difference.max() <= 1, "but for rounding"
 
 
-def test_other_modes_become_rgb(tmp_path):
-    for mode in ("L", "RGBA", "P"):
-        path = tmp_path / f"{mode}.png"
-        Image.fromarray(photograph(50, 40)).convert(mode).save(path)
-        assert read_picture(path, 32, "pad").shape == (3, 32, 32)
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_that_lies_is_turned_upright(tmp_path, orientation, fit):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    for name, quality in (("image.jpg", {"quality": 95}), ("image.png", {})):
+        Image.fromarray(photograph(300, 500)).save(tmp_path / name, exif=exif, **quality)
+        found = read_picture(tmp_path / name, 96, fit).astype(int)
+        expected = read_image(tmp_path / name, Square(96, fit)).numpy()
+        assert np.abs(found - expected).mean() < 8, "but for how it is scaled on the way"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "LA", "P", "I;16"])
+def test_other_modes_become_rgb_as_in_training(tmp_path, mode):
+    path = tmp_path / "image.png"
+    pixels = photograph(300, 200)
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 256)
+    else:
+        image = Image.fromarray(pixels).convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(Image.fromarray(pixels[..., 1]))
+    image.save(path)
+    found = read_picture(path, 96, "pad").astype(int)
+    expected = read_image(path, Square(96, "pad")).numpy()
+    assert np.abs(found - expected).mean() < 4, "but for how it is scaled on the way"
 
 
 def test_what_is_no_image_is_refused(tmp_path):

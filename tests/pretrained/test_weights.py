@@ -6,9 +6,20 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from configs.language import Qwen2LanguageConfig
+from models.language.build import build_language_model
 from storage.weights import read_tensors
 from tasks.quantise.sizes import BITS, by_part, bytes_at
+
+
+def test_weights_that_were_published_in_16_bits_are_computed_in_32(tmp_path):
+    config = Qwen2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+                         intermediate_size=24, vocab_size=40)  # fmt: skip
+    Qwen2ForCausalLM(config).bfloat16().save_pretrained(tmp_path / "published")
+    model = build_language_model(Qwen2LanguageConfig(pretrained=str(tmp_path / "published")), 40)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_headers_say_what_the_library_says(tmp_path):

@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from configs.quantise import QuantiseRecipe
 from models.packed import pack
-from models.ternary import quantise
+from models.ternary import quantise, set_strength
 from storage.packed_weights import load_packed, packed_header, save_packed
+from tasks.quantise.packing import pack_into, quantise_once, read_packed, without_memory
 from tests.quantise.tiny import decoder, logits
 
 RECIPE = QuantiseRecipe(embedding="int4")
@@ -75,6 +77,24 @@ def test_a_model_without_memory_is_filled_from_the_file(tmp_path):
     x = torch.randn(3, 9)
     assert torch.equal(bare[3](bare[1](bare[0](x))), model[3](model[1](model[0](x))))
     assert bare[3].rows is bare[2].rows
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_decoder_whose_head_is_its_embedding_comes_back_from_the_file(tmp_path, tied):
+    config = Qwen2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+                         intermediate_size=48, vocab_size=40, tie_word_embeddings=tied)  # fmt: skip
+    recipe = QuantiseRecipe(ternary=("model.layers.*",), embedding="int8", embeddings=("model.embed_tokens",))
+    torch.manual_seed(0)
+    model, ids = Qwen2ForCausalLM(config).eval(), torch.arange(12)[None]
+    quantise_once(model, recipe)
+    set_strength(model, 1.0)
+    expected = model(ids).logits
+    pack_into(tmp_path / "m.safetensors", model, recipe)
+    with without_memory():
+        bare = Qwen2ForCausalLM(config).eval()
+    read_packed(tmp_path / "m.safetensors", bare, recipe)
+    with torch.no_grad():
+        torch.testing.assert_close(bare(ids).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_equal_weights_are_equal_bytes(saved):

@@ -22,6 +22,7 @@ from tasks.vision_language.released import VlmRelease
 from tasks.vision_language.samples import Asking, VlmSamples, collate
 from tests.command import millrace
 from tests.once import only
+from tests.vision_language import tiny
 from tests.vision_language.tiny import FEW_BITS, stage
 
 
@@ -38,7 +39,7 @@ def labels(store: AssetStore, asset) -> set[str]:
 
 def samples_of(store: AssetStore, release: VlmRelease, split: str = "test") -> VlmSamples:
     shards, index = (only(store, kind).folder for kind in ("image_text_shards", "image_text_index"))
-    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=24)
+    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=24, steps=2)
     return VlmSamples(shards, index, split, release.network.vision.square, asking)
 
 
@@ -91,6 +92,22 @@ def test_a_packed_release_stands_alone_and_holds_no_exact_weight(vlm, tmp_path):
         VlmRelease.from_release(folder)
 
 
+def test_a_random_decoder_is_stored_though_it_is_frozen_for_it_lies_nowhere_else(vlm):
+    (language,) = vlm.assets("microvlm_language")
+    design = tiny.CONFIG["vlm"]["design"]["model"]
+    config = {
+        "shards": str(only(vlm, "image_text_shards").folder), "index": str(only(vlm, "image_text_index").folder),
+        "language": None, "start": None, "stage": stage(),
+        "design": {"model": design, "tokenizer": str(language.folder / "tokenizer")},
+    }  # fmt: skip
+    objective = VlmObjective(config)
+    names = objective.build().state_dict()
+    assert [name for name in names if not objective.stored(name)] == []
+    known = VlmObjective({**config, "language": str(language.folder)})
+    left = {name for name in known.build().state_dict() if not known.stored(name)}
+    assert left == {name for name in names if name.startswith("language.")}
+
+
 @pytest.mark.parametrize("name", ["stage2", "few_bits"])
 def test_the_memory_changes_what_is_said_and_survives_in_a_file(vlm, name, tmp_path):
     release = VlmRelease.from_release(of_stage(vlm, name).folder)
@@ -110,9 +127,45 @@ def test_the_memory_changes_what_is_said_and_survives_in_a_file(vlm, name, tmp_p
     assert talk.ask("What did image 1 show?") == again.ask("What did image 1 show?")
     with pytest.raises(ValueError, match="is the memory of m, not of another"):
         again.load(path, "another")
+    again.forget()
+    again.save(path, "m")
+    assert not path.exists(), "what is forgotten is in no file"
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="delete it to begin anew"):
         again.load(path, "m")
+
+
+def test_the_image_after_the_last_place_takes_that_of_the_first(vlm):
+    recall = VlmRelease.from_release(of_stage(vlm, "stage2").folder).network.recall
+    torch.manual_seed(0)
+    pooled, state = torch.randn(recall.steps + 1, 4, recall.when.shape[1]), None
+    with torch.no_grad():
+        for number, image in enumerate(pooled):
+            state = recall.write_next(image, state, number)
+        found = recall.memory.complete(recall.when[None, None, 0] / 2**0.5, state)[1][0, 0]
+        found = found - (found @ recall.when[0]) * recall.when[0]
+        assert (recall.contents(pooled) @ found).argmax() == recall.steps
+
+
+def test_a_question_is_asked_of_the_image_that_is_looked_at_or_would_be_the_next(vlm, monkeypatch, tmp_path):
+    release = VlmRelease.from_release(of_stage(vlm, "stage2").folder)
+    samples, asked = samples_of(vlm, release), []
+    ask = type(release.network).ask
+
+    def note(network, questions, now):
+        asked.append(now.tolist())
+        return ask(network, questions, now)
+
+    monkeypatch.setattr(type(release.network), "ask", note)
+    talk = Conversation(release, Writing(2))
+    for number in range(2):
+        talk.show(samples.sample(number, 0).image)
+        talk.ask("What did the previous image show?")
+    talk.save(tmp_path / "memory", "m")
+    later = Conversation(release, Writing(2))
+    later.load(tmp_path / "memory", "m")
+    later.ask("What did the previous image show?")
+    assert asked == [[0], [1], [2]]
 
 
 def test_logits_depend_on_the_memory_and_not_at_all_where_its_gate_is_shut(vlm):

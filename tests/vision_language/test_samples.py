@@ -22,7 +22,7 @@ from tests.vision_language.tiny import CONFIG, FEW_BITS, stage
 
 
 def episode_samples(tokens: Tokens, count: int, episode: int, first: int = 0) -> list[VlmSample]:
-    asking = Asking(tokens, Phrases(), episode, longest=32)
+    asking = Asking(tokens, Phrases(), episode, longest=32, steps=16)
     return [
         VlmSample(torch.full((3, 8, 8), k, dtype=torch.uint8), "", f"text {k} about a star", first + k, k, asking)
         for k in range(count)
@@ -31,30 +31,36 @@ def episode_samples(tokens: Tokens, count: int, episode: int, first: int = 0) ->
 
 def test_every_question_is_about_an_image_that_was_written_and_its_answer_is_that_images_text(vlm):
     tokens = Tokens.load(only(vlm, "microvlm_language").folder / FOLDER)
-    phrases, kinds = Phrases(), set()
-    for first in range(0, 300, 10):
+    phrases, kinds, latest, cued = Phrases(), set(), set(), {}
+    for first in range(0, 2000, 10):
         batch = collate(episode_samples(tokens, 10, 4, first))
         assert batch.episodes == 2, "what fills no episode is left out"
         assert len(batch.images) == 8
         for number in range(2):
-            step, seen = int(batch.asked[number]), int(batch.written[number].sum())
+            before, seen = int(batch.first[number]), int(batch.written[number].sum())
+            step = int(batch.asked[number]) - before
             assert batch.written[number, :seen].all()
-            assert 2 <= seen <= 4
-            assert step < seen
+            assert 1 <= seen <= 4
+            assert 0 <= step < seen
+            assert before + 4 <= 16, "no image takes the place of another"
             ids = batch.recalled.tokens[number][batch.recalled.attended[number]].tolist()
             learned = batch.recalled.tokens[number][batch.recalled.learned[number]].tolist()
             assert tokens.text(learned) == f"text {4 * number + step} about a star"
             question = tokens.text(ids[: len(ids) - len(learned)])
             previous = seen - (2 if batch.shown[number] else 1)
-            assert question == phrases.previous or f"image {step + 1} " in f"{question} ".replace("?", " ")
+            assert question == phrases.previous or f"image {before + step + 1} " in f"{question} ".replace("?", " ")
             if question == phrases.previous:
                 assert step == previous
             assert not (batch.shown[number] and step == seen - 1), "the answer would stand in front of the question"
             beyond = batch.questions.tokens[2 + number][batch.questions.attended[2 + number]].tolist()
             asked = int("".join(c for c in tokens.text(beyond).split("image ")[1] if c.isdigit()))
-            assert asked > seen
+            assert asked > before + seen
             kinds.add((question == phrases.previous, bool(batch.shown[number])))
+            latest.add(before + seen - 1)
+            now = before + seen - int(batch.shown[number])
+            assert cued.setdefault((question, now), before + step) == before + step, "one cue for two images"
     assert len(kinds) == 4, "all kinds of questions are asked"
+    assert latest == set(range(16)), "and after so many images as can be told apart"
 
 
 def test_counts_are_what_terms_are_means_over(vlm):
