@@ -240,3 +240,14 @@ class MicroVlmConfig(ImageTextConfig):
     """How it is judged."""
     execution: Execution = Execution()
     """How trainings are carried out."""
+
+    @model_validator(mode="after")
+    def _ranks(self) -> Self:
+        for name, stage in (self.vlm.stages if self.vlm else {}).items():
+            each = stage.episode * stage.training.accumulation
+            if stage.training.batch_size % (each * self.execution.ranks):
+                raise ValueError(
+                    f"vlm.stages.{name}: batch_size ({stage.training.batch_size}) must be a multiple of episode x "
+                    f"accumulation x execution.ranks ({each} x {self.execution.ranks}): a rank would leave images out"
+                )
+        return self

@@ -43,6 +43,8 @@ PAIRS = 4
 """Pairs of episodes of one forward pass of an evaluation."""
 LOOKED_AT = 2000
 """Texts whose length is looked at."""
+UNLIKE_EXACT = ("int4", "ternary")
+"""Kinds of embeddings that are too far from exact ones to be rounded without training."""
 
 
 class VlmObjective(Objective):
@@ -108,6 +110,9 @@ class VlmObjective(Objective):
             found["vision"] = [model.vision]
         if count := self.settings.language_layers:
             found["language"] = list(last_layers(model.language, count))
+            if self.settings.quantise and self.settings.quantise.embedding in UNLIKE_EXACT:
+                assert isinstance(model.language, TransformersLM)
+                found["language"].append(model.language.hf.get_input_embeddings())
         return found
 
     def _kept_elsewhere(self, model: MicroVLM) -> frozenset[str]:

@@ -92,6 +92,30 @@ def test_a_packed_release_stands_alone_and_holds_no_exact_weight(vlm, tmp_path):
         VlmRelease.from_release(folder)
 
 
+@pytest.mark.parametrize(("kind", "trained"), [("int8", False), ("int4", True), ("ternary", True)])
+def test_embeddings_of_few_bits_learn_with_the_layers(vlm, kind, trained):
+    few = stage(language_layers=2, quantise={**FEW_BITS, "embedding": kind}, rates=("language",))
+    objective = VlmObjective({
+        "shards": str(only(vlm, "image_text_shards").folder), "index": str(only(vlm, "image_text_index").folder),
+        "language": str(only(vlm, "microvlm_language").folder), "start": str(of_stage(vlm, "stage2").folder),
+        "stage": few, "design": tiny.CONFIG["vlm"]["design"],
+    })  # fmt: skip
+    model = objective.build()
+    embedding = model.language.hf.get_input_embeddings().weight
+    assert embedding.requires_grad == trained
+    assert any(p is embedding for p in objective.groups(model)["language"]) == trained
+    names = [n for n in model.state_dict() if n.startswith("language.") and not objective.stored(n)]
+    assert any("embed_tokens" in n for n in names) != trained
+
+
+def test_every_rank_has_whole_episodes():
+    config = {**tiny.CONFIG, "execution": {"ranks": 2}}
+    assert MicroVlmConfig.model_validate(config)
+    config["execution"] = {"ranks": 3}
+    with pytest.raises(ValueError, match="a rank would leave images out"):
+        MicroVlmConfig.model_validate(config)
+
+
 def test_a_random_decoder_is_stored_though_it_is_frozen_for_it_lies_nowhere_else(vlm):
     (language,) = vlm.assets("microvlm_language")
     design = tiny.CONFIG["vlm"]["design"]["model"]
