@@ -18,7 +18,7 @@ demo: setup  ## Run every pipeline with its demo profile on data it generates, t
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-edge: setup $(EDGE)/.ready  ## Set up the engine without torch (compiles llama.cpp: minutes), and test it
+edge: setup $(EDGE)/.ready  ## Set up the engine without torch (compiles llama.cpp: six minutes), and test it
 	$(BIN)/python -m pytest tests/edge tests/quantise
 
 gpu: setup  ## On a machine with a GPU: run the tests that need one, and measure how busy trainings keep it
@@ -53,7 +53,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(EDGE)/.ready: tasks/edge/requirements.txt
 	test -x $(EDGE)/bin/python || $(PYTHON) -m venv $(EDGE)
-	CMAKE_ARGS=-DLLAVA_BUILD=OFF SKBUILD_BUILD_TARGETS=llama $(EDGE)/bin/python -m pip install --quiet --requirement $<
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF SKBUILD_BUILD_TARGETS='llama;llama-common' $(EDGE)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
 lock: setup  ## Pin what is installed now
