@@ -242,8 +242,16 @@ class MicroVlmConfig(ImageTextConfig):
     """How trainings are carried out."""
 
     @model_validator(mode="after")
-    def _ranks(self) -> Self:
-        for name, stage in (self.vlm.stages if self.vlm else {}).items():
+    def _episodes(self) -> Self:
+        if self.vlm is None:
+            return self
+        steps = self.vlm.design.model.recall.steps
+        longest = max(self.evaluation.episode, *(stage.episode for stage in self.vlm.stages.values()))
+        if longest > steps:
+            raise ValueError(
+                f"an episode has {longest} images and vlm.design.model.recall.steps tells {steps} apart; raise it"
+            )
+        for name, stage in self.vlm.stages.items():
             each = stage.episode * stage.training.accumulation
             if stage.training.batch_size % (each * self.execution.ranks):
                 raise ValueError(

@@ -79,7 +79,8 @@ class Recall(nn.Module):
         if state is not None and seen >= self.steps:
             _, oldest = self.memory.complete(self.when[None, None, seen % self.steps] / 2**0.5, state)
             state = self.memory.forget(oldest, state)
-        return self.memory.write(self.codes(pooled[None, None], torch.tensor([seen])), state=state)
+        first = torch.tensor([seen], device=pooled.device)
+        return self.memory.write(self.codes(pooled[None, None], first), state=state)
 
     def contents(self, pooled: Tensor) -> Tensor:
         """Return what images with pooled prefixes (..., K, C) put into their codes, unit vectors (..., C)."""

@@ -7,10 +7,13 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 from safetensors import safe_open
 
 from configs.load import load_config, profile_path
 from configs.microvlm import MicroVlmConfig
+from flows.commands.see import chat
 from storage.assets import AssetStore
 from tasks.training.objective import Moment
 from tasks.training.release import CONFIG, WEIGHTS
@@ -116,6 +119,12 @@ def test_every_rank_has_whole_episodes():
         MicroVlmConfig.model_validate(config)
 
 
+def test_no_episode_is_longer_than_the_images_that_a_memory_tells_apart():
+    few = ["vlm.design.model.recall.steps=3"]
+    with pytest.raises(ValueError, match="tells 3 apart; raise it"):
+        load_config(MicroVlmConfig, profile_path("microvlm", "demo"), few)
+
+
 def test_a_random_decoder_is_stored_though_it_is_frozen_for_it_lies_nowhere_else(vlm):
     (language,) = vlm.assets("microvlm_language")
     design = tiny.CONFIG["vlm"]["design"]["model"]
@@ -157,6 +166,17 @@ def test_the_memory_changes_what_is_said_and_survives_in_a_file(vlm, name, tmp_p
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="delete it to begin anew"):
         again.load(path, "m")
+
+
+def test_what_a_chat_forgets_is_not_remembered_by_the_next(vlm, tmp_path):
+    image, memory, console = tmp_path / "one.png", tmp_path / "memory", Console(record=True)
+    Image.effect_noise((40, 40), 50).save(image)
+    for images, lines in (([image], ["/quit"]), ([], ["/forget"]), ([], ["What did image 1 show?"])):
+        model = of_stage(vlm, "stage2").name
+        chat(console, vlm, model=model, images=images, memory=memory, lines=iter(lines), writing=Writing(2))
+        assert memory.exists() == bool(images)
+    assert "1 images are remembered" in console.export_text(clear=False)
+    assert "show an image first" in console.export_text()
 
 
 def test_the_image_after_the_last_place_takes_that_of_the_first(vlm):
