@@ -88,6 +88,24 @@ class PretrainedTextConfig(Config):
     """Tokens of a text that are looked at."""
 
 
+class CaptionerConfig(Config):
+    """A small decoder that says the texts of an image, for the gradient it gives the encoder (arXiv 2205.01917)."""
+
+    BUILDS = "models.vision_language.captioner:Captioner"
+    hidden: int = Field(256, ge=8, le=4096)
+    """Channels of a token."""
+    layers: int = Field(2, ge=1, le=24)
+    """Blocks of self-attention, attention to the image, and feed-forward."""
+    heads: int = Field(4, ge=1, le=64)
+    """Attention heads."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide hidden ({self.hidden})")
+        return self
+
+
 class AlignedConfig(Config):
     """An image encoder and a text tower that share a space."""
 
@@ -96,6 +114,8 @@ class AlignedConfig(Config):
     """Images."""
     text: Annotated[SmallTextConfig | PretrainedTextConfig, Field(discriminator="kind")] = PretrainedTextConfig()
     """Texts."""
+    captioner: CaptionerConfig | None = None
+    """Says texts from an image's tokens, so that tokens keep what vectors of images do not need: places, counts."""
 
 
 class AlignmentWeights(Config):
@@ -105,6 +125,8 @@ class AlignmentWeights(Config):
     """All channels."""
     nested: float = Field(1.0, ge=0)
     """The first channels, the mean over `widths`."""
+    said: float = Field(1.0, ge=0)
+    """The captioner's nats a token, where there is a captioner."""
 
 
 class AlignmentRecipe(Config):
@@ -126,7 +148,7 @@ class AlignmentRecipe(Config):
     validation_samples: int = Field(1000, ge=8)
     """Most images that an evaluation looks at."""
     training: TrainingConfig
-    """Optimisation; groups `resampler` and `text`, and `tower` where it is trained."""
+    """Optimisation; groups `resampler`, `text` (with the captioner), and `tower` where it is trained."""
 
     def groups(self) -> tuple[str, ...]:
         """Return the parameter groups that are trained."""

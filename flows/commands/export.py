@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from flows.commands.see import opened, vlm_asset
 from flows.runs import RunRecord, recorded
-from storage.assets import AssetStore, describe_size
-from storage.files import walk_files
+from storage.assets import Asset, AssetStore, describe_size
+from storage.files import walk_files, write_atomic
+from storage.lineage import made_from
 from tasks.progress import Terminal
 from tasks.session import Session
 
+if TYPE_CHECKING:
+    from tasks.vision_language.released import VlmRelease
 
-def export_model(console: Console, store: AssetStore, *, model: str | None, to: Path) -> None:
-    """Write everything that runs a model without torch.
+CHECK = "check.json"
+
+
+def export_model(console: Console, store: AssetStore, *, model: str | None, to: Path, check: bool) -> None:
+    """Write everything that runs a model without torch; `check` compares it with the model.
 
     Raises:
         ValueError: the folder holds something, or the engine cannot run such a model.
@@ -31,6 +39,35 @@ def export_model(console: Console, store: AssetStore, *, model: str | None, to: 
         release = opened(console, session, asset)
     to.mkdir(parents=True, exist_ok=True)
     write_edge(to, release, asset.name)
+    if check:
+        console.print(escape(_checked(session, asset, release, to)), highlight=False, soft_wrap=True)
     size = sum((to / name).stat().st_size for name in walk_files(to))
     told = f"{to}: {describe_size(size)}; copy it to the board, and README.md there says how to go on"
     console.print(escape(told), highlight=False, soft_wrap=True)
+
+
+def _checked(session: Session, asset: Asset, release: VlmRelease, folder: Path) -> str:
+    """Compare a folder with the model that it is of, keep what is found there, and return it as a sentence."""
+    from tasks.quantise.edge_process import edge_python
+    from tasks.vision_language.edge_check import compare_parts, compare_texts, told
+    from tasks.vision_language.samples import first_of_validation
+
+    try:
+        shards, index = (made_from(session.store, asset, f"image_text_{kind}") for kind in ("shards", "index"))
+        if shards is None or index is None:
+            raise ValueError("no images are known that the model was made from")
+        for data in (shards, index):
+            session.hold(data)
+            data.fetch()
+        batch = first_of_validation(release, shards.folder, index.folder)
+    except ValueError as error:
+        return f"not compared with the model in torch: {error}"
+    parts, texts = compare_parts(folder, release, batch), {}
+    try:
+        edge_python()
+    except ValueError as error:
+        without = f": {error}"
+    else:
+        texts, without = compare_texts(folder, release, batch), ""
+    write_atomic(folder / CHECK, json.dumps({**parts, **texts}, indent=1) + "\n")
+    return told(parts, texts) + without

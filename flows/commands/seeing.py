@@ -99,6 +99,13 @@ def chat(
 def export(
     to: Annotated[Path, typer.Option(help="New folder, to be copied to the board.", show_default=False)],
     model: Model = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            help="Compare the folder with the model in torch, on images of the validation split; the decoder is "
+            "compared where there is llama.cpp (make edge). check.json keeps what was found."
+        ),
+    ] = True,
     root: Root = None,
 ) -> None:
     """Write a model as a folder that runs without torch: llama.cpp, ONNX Runtime, and a program of its own.
@@ -107,7 +114,7 @@ def export(
     """
     from flows.commands.export import export_model
 
-    export_model(console, store_of(root), model=model, to=to)
+    export_model(console, store_of(root), model=model, to=to, check=check)
 
 
 def _choices(max_new_tokens: int, temperature: float, seed: int) -> list[str]:

@@ -39,6 +39,8 @@ class AlignmentObjective(Objective):
         self.recipe = AlignmentRecipe.model_validate(config["recipe"])
         self._ids = TextIds(config["tokenizer"], self.recipe.model.text.longest)
         self.coefficients = self.recipe.weights.model_dump()
+        if not self.recipe.model.captioner:
+            del self.coefficients["said"]
         self._square: Square
         self._recent: deque[float] = deque(maxlen=CHECKED_OVER)
 
@@ -52,10 +54,10 @@ class AlignmentObjective(Objective):
     def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Return what is trained: resampler with projection and temperature, text tower, vision tower."""
         assert isinstance(model, Aligned)
-        encoder = model.encoder
+        encoder, says = model.encoder, [model.text, *([model.captioner] if model.captioner else [])]
         found = {
             "resampler": [*encoder.resampler.parameters(), *encoder.projection.parameters(), model.log_scale],
-            "text": [p for p in model.text.parameters() if p.requires_grad],
+            "text": [p for part in says for p in part.parameters() if p.requires_grad],
         }
         return found | ({"tower": list(encoder.tower.parameters())} if self.recipe.train_tower else {})
 
@@ -78,16 +80,20 @@ class AlignmentObjective(Objective):
 
     def weigher(self) -> Weigher:
         """Return the function that counts images."""
-        return count_images
+        return count_images_and_tokens if self.recipe.model.captioner else count_images
 
     def losses(self, model: nn.Module, batch: AlignedBatch) -> dict[str, Tensor]:
         """Return the nats of this rank's images and texts, among those of all ranks."""
         assert isinstance(model, Aligned)
-        images, mine = gather_with_gradient(model.image_vectors(batch.images).float())
+        seen = model.encoder(batch.images)
+        images, mine = gather_with_gradient(model.vectors(seen).float())
         texts, _ = gather_with_gradient(model.text_vectors(batch.tokens, batch.attended).float())
         same, _ = gather_with_gradient(batch.same)
         whole, *nested = model.nats(images, texts, mine, same, [images.shape[1], *self._widths()])
-        return {"whole": whole.sum(), "nested": torch.stack(nested).mean(0).sum()}
+        terms = {"whole": whole.sum(), "nested": torch.stack(nested).mean(0).sum()}
+        if model.captioner:
+            terms["said"] = model.captioner.nats(seen, batch.tokens, batch.attended).sum()
+        return terms
 
     def _widths(self) -> Sequence[int]:
         """Return the widths that this step looks at; all ranks draw the same."""
@@ -161,3 +167,8 @@ def effective_rank(vectors: Tensor) -> float:
 def count_images(batch: AlignedBatch) -> dict[str, float]:
     """Return the number of images for both terms."""
     return {"whole": float(len(batch.images)), "nested": float(len(batch.images))}
+
+
+def count_images_and_tokens(batch: AlignedBatch) -> dict[str, float]:
+    """Return the number of images for both terms of vectors, of tokens for the captioner's."""
+    return {**count_images(batch), "said": float(batch.attended.sum())}

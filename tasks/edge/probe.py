@@ -2,7 +2,7 @@
 
 python -m tasks.edge.probe MODEL.gguf INPUTS.npz OUTPUTS.npz
 
-INPUTS holds `ids` (N, L) or `vectors` (N, L, C); OUTPUTS gets `logits` (N, L, vocabulary).
+INPUTS holds `vectors` (N, K, C), `ids` (N, L) or both, vectors first; OUTPUTS gets `logits` (N, K + L, vocabulary).
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from tasks.edge.language import Language
 def main() -> int:
     """Read every sequence position by position; return 2 for a file that cannot be read."""
     model, inputs, outputs = map(Path, sys.argv[1:])
-    ((kind, sequences),) = np.load(inputs).items()
+    given = np.load(inputs)
+    parts = [given[name] for name in ("vectors", "ids") if name in given]
+    length = sum(part.shape[1] for part in parts)
     try:
-        language = Language(model, context=sequences.shape[1])
+        language = Language(model, context=length)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    logits = np.empty((*sequences.shape[:2], language.vocabulary), np.float32)
-    for row, sequence in enumerate(sequences):
+    logits = np.empty((len(parts[0]), length, language.vocabulary), np.float32)
+    for row, sequences in enumerate(zip(*parts, strict=True)):
         language.clear()
-        for place in range(len(sequence)):
-            if kind == "ids":
-                language.read_tokens(sequence[place : place + 1].tolist())
-            else:
-                language.read_vectors(sequence[place : place + 1])
-            logits[row, place] = language.logits()
+        for sequence in sequences:
+            for one in sequence:
+                if one.ndim:
+                    language.read_vectors(one[None])
+                else:
+                    language.read_tokens([int(one)])
+                logits[row, language.position - 1] = language.logits()
     np.savez(outputs, logits=logits)
     return 0
 

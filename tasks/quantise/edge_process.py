@@ -8,6 +8,7 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,22 +33,24 @@ def edge_python() -> Path:
 def edge_logits(
     path: Path, *, ids: NDArray[np.integer] | None = None, vectors: NDArray[np.floating] | None = None
 ) -> NDArray[np.float32]:
-    """Return what llama.cpp computes of a GGUF file after every position, (N, L, vocabulary).
+    """Return what llama.cpp computes of a GGUF file after every position, (N, K + L, vocabulary).
 
     Args:
         path: the file.
-        ids: token ids (N, L), or
-        vectors: what stands in place of their embeddings (N, L, C).
+        ids: token ids (N, L).
+        vectors: what stands before them in place of embeddings (N, K, C).
 
     Raises:
         ValueError: there is no llama.cpp, or it cannot read the file.
     """
     with tempfile.TemporaryDirectory() as name:
         inputs, outputs = Path(name) / "inputs.npz", Path(name) / "outputs.npz"
+        given: dict[str, Any] = {}
         if ids is not None:
-            np.savez(inputs, ids=ids.astype(np.int32))
-        elif vectors is not None:
-            np.savez(inputs, vectors=vectors.astype(np.float32))
+            given["ids"] = ids.astype(np.int32)
+        if vectors is not None:
+            given["vectors"] = vectors.astype(np.float32)
+        np.savez(inputs, **given)
         command = [str(edge_python()), "-m", "tasks.edge.probe", *map(str, (path.absolute(), inputs, outputs))]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         if done.returncode == 2:

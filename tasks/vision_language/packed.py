@@ -8,9 +8,6 @@ from configs.quantise import QuantiseRecipe
 from storage.assets import Asset
 from tasks.stage import Job, Label, StageResult, stage
 
-CHECKED = 8
-"""Images of the validation split on which packed and exact model are compared."""
-
 
 @stage("microvlm_packed")
 def vlm_packing(
@@ -19,14 +16,12 @@ def vlm_packing(
     """Pack a model; compare its logits, read back from the file, with those of the model that it was made from."""
     from tasks.training.release import write_packed_release
     from tasks.vision_language.released import VlmRelease, self_contained_config
-    from tasks.vision_language.samples import Asking, VlmSamples, collate
+    from tasks.vision_language.samples import first_of_validation
 
     release = VlmRelease.from_release(model.folder)
     how = recipe or release.quantised
     assert how is not None, "the recipe of a model that trained exact is given"
-    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=64, steps=2)
-    samples = VlmSamples(shards.folder, index.folder, "validation", release.network.vision.square, asking)
-    batch = collate([samples.sample(k % len(samples), k) for k in range(CHECKED)])
+    batch = first_of_validation(release, shards.folder, index.folder)
 
     def logits(network: Any) -> Any:
         return network(batch).logits.told[batch.told.attended]

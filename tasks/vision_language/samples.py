@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,12 @@ from storage.image_text_dataset import ImageTextDataset
 from storage.sampling import sample_seed
 from storage.shard_index import first_of_each_image
 from tasks.text.tokens import Tokens, padded
+
+if TYPE_CHECKING:
+    from tasks.vision_language.released import VlmRelease
+
+COMPARED = 8
+"""Images on which one form of a model is compared with another."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,13 @@ class EpisodePairs:
 def collate_pairs(pairs: Sequence[Sequence[VlmSample]]) -> VlmBatch:
     """Make a batch of pairs of episodes."""
     return collate([sample for pair in pairs for sample in pair])
+
+
+def first_of_validation(release: VlmRelease, shards: Path, index: Path) -> VlmBatch:
+    """Return a few samples of the validation split, on which one form of a model is compared with another."""
+    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=64, steps=2)
+    samples = VlmSamples(shards, index, "validation", release.network.vision.square, asking)
+    return collate([samples.sample(k % len(samples), k) for k in range(COMPARED)])
 
 
 def text_of(found: dict[str, Any]) -> str:
