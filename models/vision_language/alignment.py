@@ -14,6 +14,15 @@ COLDEST = math.log(100.0)
 """Largest log of the inverse temperature (CLIP, arXiv 2103.00020)."""
 
 
+def cap_temperature(log_scale: nn.Parameter) -> None:
+    """Take the log of an inverse temperature that a step has raised above the largest back to that, in place.
+
+    Above it there is no gradient: it would stay there for good.
+    """
+    with torch.no_grad():
+        log_scale.clamp_(max=COLDEST)
+
+
 class Alignment(nn.Module):
     """Images by their prefix, texts by the language model's embeddings, as unit vectors of one space."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -17,6 +18,15 @@ class Texts:
     """(B, L) bool: a token, no padding."""
     learned: Tensor
     """(B, L) bool: a token that is foretold; the prompt before it is not."""
+
+
+def numbers_of(texts: Texts) -> Tensor:
+    """Return a number (B,) of each text, int64, equal for equal tokens however far they are padded: a
+    polynomial of their tokens modulo 2^64.
+    """
+    length = texts.tokens.shape[1]
+    powers = torch.cumprod(torch.full((length,), 0x9E3779B97F4A7C15 - (1 << 64), device=texts.tokens.device), 0)
+    return ((texts.tokens + 1) * texts.attended * powers).sum(1)
 
 
 @dataclass(frozen=True)

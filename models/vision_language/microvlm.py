@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +14,18 @@ from models.build import build
 from models.language.interface import LanguageModel
 from models.vision_language.adapter import PrefixAdapter
 from models.vision_language.alignment import Alignment, contrastive
-from models.vision_language.batch import Texts, VlmBatch
+from models.vision_language.batch import Texts, VlmBatch, numbers_of
 from models.vision_language.gaussian_memory import MemoryState
 from models.vision_language.recall import Reading, Recall
 from models.vision_language.reminded import Reminded, reminder_shape
+
+Gather = Callable[[Tensor], tuple[Tensor, slice]]
+"""From a rank's rows to those of all ranks, and where its own are among them."""
+
+
+def alone(rows: Tensor) -> tuple[Tensor, slice]:
+    """Return the rows of the only rank."""
+    return rows, slice(0, len(rows))
 
 
 @dataclass(frozen=True)
@@ -133,8 +141,8 @@ class MicroVLM(nn.Module):
         told = told * torch.sigmoid(scope)[:, None, None]
         return torch.cat([told, prefix], 1), torch.cat([open_, attended], 1), self.language
 
-    def forward(self, batch: VlmBatch) -> Outcome:
-        """Return what a training minimises."""
+    def forward(self, batch: VlmBatch, gather: Gather = alone) -> Outcome:
+        """Return what a training minimises; `gather` brings the rows of all ranks, whose texts are negatives too."""
         seen = self.see(batch.images)
         episodes, steps = batch.written.shape
         state = self.remember(seen.pooled.unflatten(0, (episodes, steps)), batch.written, batch.first)
@@ -143,7 +151,7 @@ class MicroVLM(nn.Module):
         terms = {
             "nll": nats_of(logits.told, batch.told),
             "recall": nats_of(logits.recalled, batch.recalled),
-            **self._alignment(batch, seen),
+            **self._alignment(batch, seen, gather),
             "scope": self._scope(batch, reading),
             "cue": self._cue(batch, reading),
             "memory_kl": self.recall.memory.memory_kl(state) / state.mean[0].numel(),
@@ -228,18 +236,22 @@ class MicroVLM(nn.Module):
         last = batch.written.sum(-1) - 1
         return prefix.unflatten(0, (episodes, steps))[torch.arange(episodes, device=last.device), last]
 
-    def _alignment(self, batch: VlmBatch, seen: Seen) -> dict[str, Tensor]:
-        """Return each image's contrastive nats (B,) against its own text, by the whole and, if so set, by words."""
+    def _alignment(self, batch: VlmBatch, seen: Seen, gather: Gather) -> dict[str, Tensor]:
+        """Return each image's contrastive nats (B,) against its own text: by the whole among the texts of all ranks
+        and, if so set, by words among those of this one.
+        """
         space, captions = self.alignment, batch.captions
         embeddings = self.language.embed_tokens(captions.tokens)
-        same = (captions.tokens[:, None] == captions.tokens[None]).all(-1).to(embeddings.dtype)
-        scores = space.images(seen.pooled) @ space.texts(embeddings, captions.attended).t()
-        scores = space.inverse_temperature * scores
-        found = {"alignment": contrastive(scores, scores.t(), same)}
+        numbers, mine = gather(numbers_of(captions))
+        images, _ = gather(space.images(seen.pooled))
+        texts, _ = gather(space.texts(embeddings, captions.attended))
+        same = (numbers[mine, None] == numbers).to(embeddings.dtype)
+        to_text, to_image = images[mine] @ texts.t(), texts[mine] @ images.t()
+        scale = space.inverse_temperature
+        found = {"alignment": contrastive(scale * to_text, scale * to_image, same)}
         if space.patch is not None:
             fine = space.fine_scores(seen.patches, space.words(embeddings, captions.attended), captions.attended)
-            fine = space.inverse_temperature * fine
-            found["fine"] = contrastive(fine, fine.t(), same)
+            found["fine"] = contrastive(scale * fine, scale * fine.t(), same[:, mine])
         return found
 
     def _scope(self, batch: VlmBatch, reading: Reading) -> Tensor:

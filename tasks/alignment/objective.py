@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from configs.alignment import AlignmentRecipe, PretrainedTextConfig
 from configs.vision_language import Square
 from models.build import build
+from models.vision_language.alignment import cap_temperature
 from models.vision_language.image_encoder import Aligned
 from tasks.alignment.released import AlignedRelease
 from tasks.alignment.samples import AlignedBatch, AlignedImages, AlignedSample, TextIds, collate
@@ -85,6 +86,7 @@ class AlignmentObjective(Objective):
     def losses(self, model: nn.Module, batch: AlignedBatch) -> dict[str, Tensor]:
         """Return the nats of this rank's images and texts, among those of all ranks."""
         assert isinstance(model, Aligned)
+        cap_temperature(model.log_scale)
         seen = model.encoder(batch.images)
         images, mine = gather_with_gradient(model.vectors(seen).float())
         texts, _ = gather_with_gradient(model.text_vectors(batch.tokens, batch.attended).float())

@@ -18,6 +18,7 @@ from configs.vision_language import Square
 from models.language.adaptation import adapt
 from models.language.transformers_lm import TransformersLM
 from models.ternary import quantise, set_strength
+from models.vision_language.alignment import cap_temperature
 from models.vision_language.batch import VlmBatch
 from models.vision_language.microvlm import MicroVLM, Outcome, TextLogits
 from storage.image_texts import read_texts
@@ -26,7 +27,7 @@ from tasks.retrieval import recall_at
 from tasks.training.loader import Weigher, ordered_batches
 from tasks.training.objective import Objective
 from tasks.training.release import CONFIG
-from tasks.training.share import Share
+from tasks.training.share import Share, gather_with_gradient
 from tasks.vision_language.released import FOUR_BIT, VlmParts, VlmRelease, assemble, vlm_config
 from tasks.vision_language.samples import (
     Asking,
@@ -160,8 +161,9 @@ class VlmObjective(Objective):
         assert isinstance(model, MicroVLM)
         if self.settings.quantise:
             set_strength(model, self.settings.quantise.strength(self.moment.step, self.moment.steps))
+        cap_temperature(model.alignment.log_scale)
         with self._states(model) as states:
-            found: Outcome = model(batch)
+            found: Outcome = model(batch, gather_with_gradient)
         terms = {term: found.terms[term].sum() for term in self._terms if term in found.terms}
         if self._teacher is None:
             return terms

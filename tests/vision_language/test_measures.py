@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from configs.vision_language import AdapterConfig, AlignmentConfig
-from models.vision_language.alignment import Alignment, contrastive
+from models.vision_language.alignment import Alignment, cap_temperature, contrastive
 from tasks.retrieval import recall_at
 from tasks.vision_language.attention import attention_statistics
 from tasks.vision_language.gaussianity import sliced_epps_pulley
@@ -37,6 +37,19 @@ def test_contrast_is_that_of_clip_and_equal_texts_are_no_negatives():
     alike[0, 1] = alike[1, 0] = alike[0, 0] = alike[1, 1] = 50
     alike[2:, 2:] = 50 * torch.eye(3)
     assert contrastive(alike, alike.t(), same)[:2].mean() == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_a_temperature_below_the_lowest_comes_back_and_can_rise_again():
+    space = Alignment(AlignmentConfig(width=8, heads=2, longest=8), 8)
+    with torch.no_grad():
+        space.log_scale.fill_(7.0)
+    space.inverse_temperature.backward()
+    assert space.log_scale.grad == 0, "where it stays for good unless something brings it back"
+    cap_temperature(space.log_scale)
+    space.log_scale.grad = None
+    space.inverse_temperature.backward()
+    assert space.inverse_temperature.item() == pytest.approx(100)
+    assert space.log_scale.grad > 0
 
 
 def test_a_pattern_that_does_not_depend_on_the_image_wins_nothing_by_words():

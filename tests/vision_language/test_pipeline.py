@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -231,6 +232,35 @@ def test_logits_depend_on_the_memory_and_not_at_all_where_its_gate_is_shut(vlm):
     torch.testing.assert_close(shut[there], without[there], atol=1e-5, rtol=1e-5)
 
 
+def test_texts_of_all_ranks_are_negatives_and_equal_ones_are_none(vlm):
+    release = VlmRelease.from_release(of_stage(vlm, "stage1").folder)
+    network, samples = release.network, samples_of(vlm, release)
+    texts = (None, "a red square", "a red square", "two")  # the second rank says again what the first one said
+    drawn = [replace(found, text=text or found.text) for k, text in enumerate(texts) if (found := samples.sample(k, k))]
+    ranks, rows = [collate(drawn[:2]), collate(drawn[2:])], ([], [])
+    assert ranks[0].captions.tokens.shape[1] != ranks[1].captions.tokens.shape[1], "padded differently"
+
+    def note(rank):
+        def gather(own):
+            rows[rank].append(own)
+            return own, slice(0, len(own))
+
+        return gather
+
+    def meet(rank):
+        calls = iter(zip(*rows, strict=True))
+        return lambda own: (torch.cat(next(calls)), slice(2 * rank, 2 * rank + len(own)))
+
+    with torch.no_grad():
+        for rank, batch in enumerate(ranks):
+            network(batch, note(rank))
+        found = torch.cat([network(batch, meet(rank)).terms["alignment"] for rank, batch in enumerate(ranks)])
+        expected = network(collate(drawn)).terms["alignment"]
+        alone = torch.cat([network(batch).terms["alignment"] for batch in ranks])
+    torch.testing.assert_close(found, expected)
+    assert (alone - expected).abs().max() > 0.1
+
+
 def test_images_are_captioned_from_the_command_line_and_what_is_none_is_refused(vlm, tmp_path):
     site = only(vlm, "image_text_sample").folder / "site"
     images = [str(path) for path in sorted(site.iterdir())[:2]]
@@ -269,6 +299,17 @@ def objective_of(vlm, start: str | None, **changes) -> VlmObjective:
             "stage": stage(**changes),
         }
     )
+
+
+@pytest.mark.parametrize("found", [1.0, 9.0])
+def test_a_step_finds_a_temperature_that_can_be_trained(vlm, found):
+    objective = objective_of(vlm, None)
+    model = objective.build()
+    objective.moment = Moment(epoch=0, seed=0, step=0, steps=2, micro_batch=0)
+    model.alignment.log_scale.data.fill_(found)
+    source = objective.source("train")
+    objective.losses(model, objective.collate([source.sample(k, k) for k in range(4)]))
+    assert model.alignment.log_scale.item() == pytest.approx(min(found, 4.6051702))
 
 
 def test_relations_are_apart_by_what_quantisation_changes_and_teach_the_layer_that_makes_them(vlm):
