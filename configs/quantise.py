@@ -24,6 +24,9 @@ class QuantiseRecipe(Config):
     """Linear layers whose weights become -1, 0 or 1 times a scale. A tied head goes with its embedding."""
     int8: tuple[str, ...] = ()
     """Linear layers whose weights get 8 bits, also where `ternary` names them."""
+    int4: tuple[str, ...] = ()
+    """Linear layers whose weights get 4 bits with a scale for every 32 inputs, as in llama.cpp's Q4_0, also where
+    `ternary` names them; what they read stays exact."""
     kept: tuple[str, ...] = ()
     """Linear layers that are left alone, whatever else names them."""
     embedding: RowKind | None = None
@@ -43,9 +46,9 @@ class QuantiseRecipe(Config):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not (self.ternary or self.int8 or self.embedding or self.slots):
+        if not (self.ternary or self.int8 or self.int4 or self.embedding or self.slots):
             raise ValueError(
-                "nothing would be quantised; name layers in ternary, int8 or slots, or choose an embedding"
+                "nothing would be quantised; name layers in ternary, int8, int4 or slots, or choose an embedding"
             )
         return self
 
@@ -66,6 +69,7 @@ class QuantiseRecipe(Config):
             "activations": self.activations,
             "ternary": list(self.ternary),
             "int8": list(self.int8),
+            "int4": list(self.int4),
             "modules_to_not_convert": list(self.kept),
             "embedding": self.embedding,
             "embeddings": list(self.embeddings) if self.embedding else [],

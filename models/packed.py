@@ -20,8 +20,8 @@ from models.ternary import (
     Int8Linear,
     Quantised,
     QuantisedEmbedding,
-    QuantisedHead,
     QuantisedLinear,
+    RowLinear,
     TernaryLinear,
     quantised_layers,
     replace_layers,
@@ -191,8 +191,8 @@ class PackedEmbedding(Packed):
         return self.rows.take(ids.flatten()).view(*ids.shape, self.embedding_dim)
 
 
-class PackedHead(Packed):
-    """The linear layer of a head, from the rows of the embedding that it is tied to."""
+class PackedRowLinear(Packed):
+    """A linear layer, from rows of its own or those of the embedding that it is tied to."""
 
     bias: Tensor | None
 
@@ -236,10 +236,10 @@ def _packed(layer: Quantised, layout: Layout, tied: dict[int, PackedRows]) -> nn
         return PackedLinear.of(layer, layout)
     if isinstance(layer, Int8Linear):
         return PackedInt8Linear.of(layer)
-    assert isinstance(layer, QuantisedEmbedding | QuantisedHead)
+    assert isinstance(layer, QuantisedEmbedding | RowLinear)
     key = id(layer.weight)
     if key not in tied:
         tied[key] = PackedRows(layer.weight.detach(), layer.kind, row_digits(layer.kind, layout))
     if isinstance(layer, QuantisedEmbedding):
         return PackedEmbedding(tied[key])
-    return PackedHead(tied[key], None if layer.bias is None else layer.bias.detach())
+    return PackedRowLinear(tied[key], None if layer.bias is None else layer.bias.detach())

@@ -138,8 +138,8 @@ class QuantisedEmbedding(Quantised):
         return quantised_rows(rows.flatten(0, -2), self.kind, self.strength).view_as(rows)
 
 
-class QuantisedHead(Quantised):
-    """A linear layer whose weight is that of a quantised embedding; its inputs stay exact."""
+class RowLinear(Quantised):
+    """A linear layer whose rows are those of a quantised embedding, or quantised as those are; inputs stay exact."""
 
     bias: nn.Parameter | None
 
@@ -181,7 +181,7 @@ def quantised_layers(model: nn.Module) -> list[Quantised]:
 
 
 def quantise(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]:
-    """Replace the layers that a recipe names, in place; return ternary, int8, or the kind of embedding, by name.
+    """Replace the layers that a recipe names, in place; return ternary, int8, int4, or the kind of embedding, by name.
 
     Parameters stay the same objects, so that optimisers and ties hold. Only plain `nn.Linear` and `nn.Embedding` are
     replaced. A model that reads a layer's weight past the layer must have it left alone.
@@ -198,11 +198,14 @@ def quantise_linears(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]
     free = {name: module for name, module in every.items() if id(module.weight) not in tied}
     kept = _matching("kept", recipe.kept, every)
     int8 = _matching("int8", recipe.int8, free) - kept
-    ternary = _matching("ternary", recipe.ternary, free) - int8 - kept
+    int4 = _matching("int4", recipe.int4, free) - int8 - kept
+    ternary = _matching("ternary", recipe.ternary, free) - int8 - int4 - kept
     new: dict[nn.Module, nn.Module] = {free[name]: Int8Linear.of(free[name], recipe.activations) for name in int8}
+    new |= {free[name]: RowLinear(free[name], "int4") for name in int4}
     new |= {free[name]: TernaryLinear.of(free[name], recipe.start, recipe.activations) for name in ternary}
     replace_layers(model, new)
-    return dict.fromkeys(sorted(int8), "int8") | dict.fromkeys(sorted(ternary), "ternary")
+    kinds = {"int8": int8, "int4": int4, "ternary": ternary}
+    return {name: kind for kind, names in kinds.items() for name in sorted(names)}
 
 
 def quantise_embeddings(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]:
@@ -216,7 +219,7 @@ def quantise_embeddings(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, s
     for name, kind in kinds.items():
         new[every[name]] = QuantisedEmbedding(every[name], kind)
         heads = (module for module in model.modules() if type(module) is nn.Linear)
-        new |= {head: QuantisedHead(head, kind) for head in heads if head.weight is every[name].weight}
+        new |= {head: RowLinear(head, kind) for head in heads if head.weight is every[name].weight}
     replace_layers(model, new)
     return dict(kinds)
 

@@ -88,11 +88,26 @@ def _pad(name: str, weight: Weight, places: dict[str, Places], sizes: dict[str, 
         raise ValueError(f"weight {name} is of no kind that a Qwen2 or Llama decoder has")
     if isinstance(weight, Codes):
         codes = _spread(weight.codes, axes, places, sizes)
+        if _torn(weight, axes, places):
+            raise ValueError(
+                f"weight {name} has a scale for each group of inputs, and heads of this width tear groups; choose int8 "
+                "for it"
+            )
         return Codes(codes, _spread_scales(weight, axes, places, sizes), weight.bits)
     spread = _spread(weight, axes, places, sizes)
     if name.endswith("norm.weight"):
         spread *= share**0.5
     return spread
+
+
+def _torn(weight: Codes, axes: tuple[str, ...], places: dict[str, Places]) -> bool:
+    """Say whether inputs that share a scale would stand apart."""
+    groups = weight.scales.shape[1]
+    if groups == 1:
+        return False
+    grouped = places[axes[1]].reshape(groups, -1)
+    size = grouped.shape[1]
+    return bool((grouped[:, 0] % size).any() or (grouped - grouped[:, :1] != np.arange(size)).any())
 
 
 def _spread(
@@ -110,7 +125,6 @@ def _spread_scales(weight: Codes, axes: tuple[str, ...], places: dict[str, Place
     outputs, inputs = axes
     size = weight.codes.shape[1] // groups
     firsts = np.zeros(1, int) if groups == 1 else places[inputs][::size]
-    assert not (firsts % size).any(), "a group of inputs would be torn"
     wide = np.zeros((sizes[outputs], 1 if groups == 1 else sizes[inputs] // size), weight.scales.dtype)
     wide[np.ix_(places[outputs], firsts // size)] = weight.scales
     return wide

@@ -9,13 +9,14 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
+from models.grids import GROUP
 from models.packed import (
     BYTES,
     NIBBLES,
     PackedEmbedding,
-    PackedHead,
     PackedInt8Linear,
     PackedLinear,
+    PackedRowLinear,
     PackedRows,
     decode,
 )
@@ -35,10 +36,10 @@ def decoder_of(model: PreTrainedModel) -> Decoder:
             raise ValueError("this model trains quantised, its weights are not packed yet; name its packed model")
         if isinstance(module, PackedLinear):
             weights[f"{name}.weight"] = linear_codes(module)
-        elif isinstance(module, PackedEmbedding | PackedHead):
+        elif isinstance(module, PackedEmbedding | PackedRowLinear):
             weights[f"{name}.weight"] = row_codes(module.rows)
         bias = getattr(module, "bias", None)
-        if isinstance(module, PackedLinear) and bias is not None:
+        if isinstance(module, PackedLinear | PackedRowLinear) and bias is not None:
             weights[f"{name}.bias"] = bias.detach().float().numpy()
     exact = {name: value.detach().float().numpy() for name, value in model.named_parameters()}
     return Decoder.of(model.config.to_dict(), exact | weights)
@@ -47,8 +48,8 @@ def decoder_of(model: PreTrainedModel) -> Decoder:
 def _is_tied(model: Any) -> bool:
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(table, PackedEmbedding):
-        return isinstance(head, PackedHead) and head.rows is table.rows
-    return head.weight is table.weight
+        return isinstance(head, PackedRowLinear) and head.rows is table.rows
+    return getattr(head, "weight", None) is table.weight
 
 
 def linear_codes(layer: PackedLinear) -> Codes:
@@ -61,6 +62,10 @@ def linear_codes(layer: PackedLinear) -> Codes:
 def row_codes(rows: PackedRows) -> Codes:
     """Return the integers of packed rows."""
     codes = decode(rows.codes, rows.digits, rows.columns).numpy().astype(np.int8)
+    if rows.scale.shape[1] > 1 and rows.columns % GROUP:
+        raise ValueError(
+            f"{rows.columns} columns are no whole groups of {GROUP}, which engines without torch need; choose int8"
+        )
     bits = {NIBBLES: 4, BYTES: 8}.get(rows.digits, 1.58)
     return Codes(codes, rows.scale.float().numpy(), bits)
 
@@ -68,14 +73,17 @@ def row_codes(rows: PackedRows) -> Codes:
 def unpacked(module: nn.Module) -> nn.Module:
     """Return a copy of a packed module with ordinary linear layers of the same weights."""
     plain = copy.deepcopy(module)
-    replace_layers(plain, {layer: _plain(layer) for layer in plain.modules() if isinstance(layer, PackedLinear)})
+    packed = [layer for layer in plain.modules() if isinstance(layer, PackedLinear | PackedRowLinear)]
+    replace_layers(plain, {layer: _plain(layer) for layer in packed})
     return plain.eval().requires_grad_(False)
 
 
-def _plain(layer: PackedLinear) -> nn.Linear:
+def _plain(layer: PackedLinear | PackedRowLinear) -> nn.Linear:
     linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-    weight = decode(layer.codes, layer.digits, layer.in_features)
-    linear.weight.data = weight * layer.scale.reshape(-1, 1)
+    if isinstance(layer, PackedRowLinear):
+        linear.weight.data = layer.rows.take(slice(None))
+    else:
+        linear.weight.data = decode(layer.codes, layer.digits, layer.in_features) * layer.scale.reshape(-1, 1)
     if layer.bias is not None:
         linear.bias.data = layer.bias.detach().clone()
     return linear

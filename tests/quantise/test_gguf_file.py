@@ -124,6 +124,19 @@ def test_embeddings_of_four_and_eight_bits_and_ternary_rows_come_back_bit_for_bi
         assert not found[:, 64:].any()
 
 
+def test_layers_of_four_bits_are_padded_in_whole_groups_or_refused(tmp_path):
+    name, scales = "model.layers.0.self_attn.o_proj.weight", np.full((64, 2), 0.5, np.float32)
+    wide = Codes(RNG.integers(-8, 8, (64, 64), np.int8), scales, 4)
+    whole = ternary_decoder(64, 2, **{name: wide})  # heads of 32, each of which is a group of inputs
+    write_gguf(tmp_path / "model.gguf", whole)
+    found = read_back(tmp_path / "model.gguf")["blk.0.attn_output.weight"]
+    assert found.shape == (256, 256)
+    assert sorted(found[found != 0].tolist()) == sorted(wide.values()[wide.values() != 0].tolist())
+    across = Codes(RNG.integers(-8, 8, (96, 96), np.int8), np.full((96, 3), 0.5, np.float32), 4)
+    with pytest.raises(ValueError, match="heads of this width tear groups"):  # 12 heads of 4 share keys, and 8 a scale
+        write_gguf(tmp_path / "torn.gguf", ternary_decoder(96, 24, **{name: across}))
+
+
 def test_plain_floats_need_no_padding(tmp_path):
     decoder = decoder_of(qwen2(64, 16, 96, tie_word_embeddings=True))
     write_gguf(tmp_path / "model.gguf", decoder, embeddings="Q8_0", linears="Q4_0")

@@ -125,6 +125,21 @@ def test_a_packed_decoder_has_the_logits_of_the_trained_one(kind, layout, embedd
         assert model.generate(ids(), max_new_tokens=3, do_sample=False, pad_token_id=0).shape == (2, 12)
 
 
+@pytest.mark.parametrize("inputs", [32, 45])
+def test_a_packed_layer_of_4_bits_gives_the_bits_of_the_trained_one_and_those_of_an_embedding(inputs):
+    model = nn.Sequential(nn.Linear(inputs, 7), nn.Linear(7, 3))
+    exact = model[0].weight.detach().clone()
+    assert quantise(model, QuantiseRecipe(ternary=("*",), int4=("0",))) == {"0": "int4", "1": "ternary"}
+    rows = QuantisedEmbedding(nn.Embedding.from_pretrained(exact, freeze=False), "int4")(torch.arange(7)).detach()
+    x = torch.randn(5, inputs)
+    trained = model[0](x).detach()
+    torch.testing.assert_close(trained, torch.nn.functional.linear(x, rows, model[0].bias.detach()))
+    pack(model)
+    assert torch.equal(model[0](x), trained)
+    held = model[0].rows
+    assert held.codes.numel() + 2 * held.scale.numel() == 7 * (-(-inputs // 2) + 2 * -(-inputs // 32))
+
+
 def test_no_float_weight_is_left_behind_or_made_by_a_forward_pass(monkeypatch):
     model = nn.Sequential(nn.Linear(300, 200), nn.Linear(200, 300, bias=False))
     monkeypatch.setattr(packed, "BLOCK", 1500)

@@ -16,7 +16,7 @@ from models.packed import pack
 from models.ternary import (
     Int8Linear,
     QuantisedEmbedding,
-    QuantisedHead,
+    RowLinear,
     TernaryLinear,
     quantise,
     quantise_linears,
@@ -152,7 +152,7 @@ def test_names_decide_what_becomes_of_a_layer_and_a_tied_head_stays_tied(kind):
     assert type(first.q_proj) is TernaryLinear
     assert type(first.k_proj) is Int8Linear
     assert type(second.q_proj) is nn.Linear
-    assert type(model.lm_head) is QuantisedHead
+    assert type(model.lm_head) is RowLinear
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert (done["model.layers.0.self_attn.q_proj"], done["model.layers.0.self_attn.v_proj"]) == ("ternary", "int8")
     assert done["model.embed_tokens"] == "int8"

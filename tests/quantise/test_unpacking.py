@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from configs.quantise import QuantiseRecipe
-from models.packed import PackedInt8Linear, PackedLinear, pack
+from models.packed import PackedInt8Linear, PackedLinear, PackedRowLinear, pack
 from models.ternary import quantise, set_strength
 from tasks.quantise.decoder import Codes
 from tasks.quantise.unpacking import decoder_of, unpacked
@@ -31,14 +31,21 @@ def packed(model: nn.Module, **recipe) -> nn.Module:
 def test_the_arrays_of_a_packed_decoder_give_its_logits(tied, kind):
     torch.manual_seed(1)
     model = packed(Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=tied)), embedding=kind,
-                   ternary=["model.layers.*"], int8=["*.mlp.up_proj"])  # fmt: skip
+                   ternary=["model.layers.*"], int8=["*.mlp.up_proj"], int4=["*.k_proj", "*.gate_proj"])  # fmt: skip
     decoder = decoder_of(model)
     plain = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=tied)).eval()
     values = {name: torch.from_numpy(w.values() if isinstance(w, Codes) else w) for name, w in decoder.weights.items()}
     missing, unexpected = plain.load_state_dict(values, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"] if tied else [], [])
     assert ("lm_head.weight" in decoder.weights) is not tied
-    bits = {"up_proj": 8, "down_proj": 1.58, "q_proj": 1.58, "embed_tokens": {"int8": 8, "int4": 4}.get(kind, 1.58)}
+    bits = {
+        "up_proj": 8,
+        "k_proj": 4,
+        "gate_proj": 4,
+        "down_proj": 1.58,
+        "q_proj": 1.58,
+        "embed_tokens": {"int8": 8, "int4": 4}.get(kind, 1.58),
+    }
     for part, expected in bits.items():
         assert {w.bits for name, w in decoder.weights.items() if name.endswith(f"{part}.weight")} == {expected}
     ids = torch.randint(50, (2, 9))
@@ -52,12 +59,20 @@ def test_an_exact_decoder_is_its_own_arrays():
     np.testing.assert_array_equal(decoder.weights["lm_head.weight"], model.lm_head.weight.detach().numpy())
 
 
+def test_rows_that_are_no_whole_groups_are_refused():
+    model = packed(Qwen2ForCausalLM(Qwen2Config(**SIZES | {"intermediate_size": 80})), ternary=["*.q_proj"],
+                   int4=["*.down_proj"])  # fmt: skip
+    with pytest.raises(ValueError, match="80 columns are no whole groups of 32"):
+        decoder_of(model)
+
+
 def test_a_packed_module_has_a_plain_twin():
     model = packed(
-        nn.Sequential(nn.Linear(20, 30), nn.GELU(), nn.Linear(30, 10, bias=False)), ternary=["0"], int8=["2"]
-    )
+        nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 30), nn.Linear(30, 10, bias=False)),
+        ternary=["0"], int4=["1"], int8=["2"],
+    )  # fmt: skip
     twin = unpacked(model)
-    assert [type(layer) for layer in twin] == [nn.Linear, nn.GELU, nn.Linear]
-    assert [type(layer) for layer in model] == [PackedLinear, nn.GELU, PackedInt8Linear]
+    assert [type(layer) for layer in twin] == 3 * [nn.Linear]
+    assert [type(layer) for layer in model] == [PackedLinear, PackedRowLinear, PackedInt8Linear]
     x = torch.randn(4, 20)
     torch.testing.assert_close(twin(x), model(x), rtol=1e-5, atol=1e-5)
