@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from configs.base import Config
 from configs.language import Adaptation, LanguageModelConfig, LlamaLanguageConfig
 from configs.prefixer import PrefixerConfig
+from configs.quantise import QuantiseRecipe
 from configs.sat_swin_mae import SwinMaeConfig
 from configs.training import TrainingConfig, check_groups
 from configs.weather import SampleSource
@@ -195,6 +196,15 @@ class NarratorRecipe(Config):
         adapted = self.adaptation.lora is not None or self.adaptation.unfreeze_last_block
         check_groups(self.training, "adapter", *(["language"] if adapted else []))
         return self
+
+
+class PackedNarrator(Config):
+    """A narrator, packed into few bits as it is, with its vision model and its language model."""
+
+    narrator: str
+    """Whose model, that of the first seed."""
+    recipe: QuantiseRecipe
+    """How. It names layers as in `language.hf.model.layers.*`, `encoder.*` and `adapter.mlp.*`."""
 
 
 class NarrationEvaluation(Config):

@@ -17,6 +17,7 @@ from configs.weather_lm import (
     MaeRecipe,
     NarrationEvaluation,
     NarratorRecipe,
+    PackedNarrator,
     SampleCaptions,
 )
 from configs.weather_questions import WeatherQuestions
@@ -51,6 +52,8 @@ class WeatherConfig(Config):
     """Further adapters, each a variation of one in `narrators`."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     """Every adapter is trained once with each seed."""
+    packed: dict[str, PackedNarrator] = Field({})
+    """Narrators in few bits, by a name of your own."""
     evaluation: NarrationEvaluation = NarrationEvaluation()
     """How narrators are judged."""
     questions: WeatherQuestions | None = None
@@ -73,6 +76,11 @@ class WeatherConfig(Config):
                 known = ", ".join(self.languages) or "none"
                 raise ValueError(f"narrator {name} is built on {recipe.language!r}, but languages has {known}")
             recipe.prefixer.check_width(self.mae.model.widths[-1])
+        names = {name for name, _, _ in trainings}
+        for name, packed in self.packed.items():
+            if packed.narrator not in names or name in names:
+                known = ", ".join(sorted(names)) or "none"
+                raise ValueError(f"packed.{name} must have a name of its own, and name a narrator; there are {known}")
         of_sample = self.captions is not None and isinstance(self.captions.source, SampleCaptions)
         if of_sample and not isinstance(self.source, SampleSource):
             raise ValueError("captions.source is the sample's, but source is not; name caption files")

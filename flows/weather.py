@@ -36,6 +36,7 @@ from tasks.mae.report import mae_report
 from tasks.mae.training import mae_training
 from tasks.narration.language import language_training
 from tasks.narration.language_report import language_report
+from tasks.narration.packed import narrator_packing
 from tasks.narration.report import narration_report
 from tasks.narration.training import narrator_training
 from tasks.samples.generate import era5_sample, weather_text_sample
@@ -104,7 +105,7 @@ def _answers(config: WeatherConfig, store: Any, training_set: Any, mae: Any) -> 
 def _narrators(
     config: WeatherConfig, languages: Mapping[str, Any], store: Any, training_set: Any, captions: Any, mae: Any
 ) -> Any:
-    """Train every narrator, and judge them; `languages` are those that were trained here."""
+    """Train every narrator, pack some of them, and judge them; `languages` are those that were trained here."""
     assert config.captions is not None
     join = config.captions.join
 
@@ -123,6 +124,20 @@ def _narrators(
             label=label,
         )
 
+    narrators = train_all(config.trainings(), config.execution, training)
+    recipes = {name: recipe for name, _, recipe in config.trainings()}
+    for name, packed in config.packed.items():
+        narrators[name] = narrator_packing(
+            model=narrators[f"{packed.narrator}-{config.seeds[0]}"],
+            store=store,
+            training_set=training_set,
+            captions=captions,
+            mae=mae,
+            language=languages.get(recipes[packed.narrator].language),
+            join=join,
+            recipe=packed.recipe,
+            label=Label(name),
+        )
     return narration_report(
         store=store,
         training_set=training_set,
@@ -131,7 +146,7 @@ def _narrators(
         join=join,
         evaluation=config.evaluation,
         **{f"language {name}": asset for name, asset in languages.items()},
-        **train_all(config.trainings(), config.execution, training),
+        **narrators,
     )
 
 
@@ -245,5 +260,6 @@ PIPELINE = Pipeline(
         mae_quantising.kind: judge_vision,
         language_training.kind: judge_language,
         narrator_training.kind: judge_narrator,
+        narrator_packing.kind: judge_narrator,
     },
 )

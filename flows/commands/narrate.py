@@ -19,7 +19,7 @@ from tasks.session import Session
 if TYPE_CHECKING:
     from tasks.narration.narrate import Narrative, Request
 
-KIND = "weather_narrator"
+KIND, PACKED = "weather_narrator", "weather_narrator_packed"
 PARTS = ("era5_windows", "era5_training_set", "weather_captions", "weather_mae", "weather_language")
 
 
@@ -38,7 +38,7 @@ def narrate_date(
     from tasks.narration.released import NarratorRelease
 
     asset = store.find(model) if model else best_narrator(store)
-    if asset.manifest.kind != KIND:
+    if asset.manifest.kind not in (KIND, PACKED):
         raise ValueError(f"{asset.kind}/{asset.key[:12]} is no narrator; name an asset of kind {KIND} with --model")
     parts = [part for kind in PARTS if (part := made_from(store, asset, kind)) is not None]
     folders = {part.kind: part.folder for part in parts}

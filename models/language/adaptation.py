@@ -14,6 +14,7 @@ from configs.language import (
 )
 from models.language.build import build_language_model
 from models.language.interface import LanguageModel
+from models.ternary import replace_layers
 
 
 def build_adapted(config: LanguageConfig, vocabulary: int, adaptation: Adaptation) -> LanguageModel:
@@ -42,6 +43,23 @@ def adapt(lm: LanguageModel, adaptation: Adaptation) -> None:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # peft makes adapters in the type of what they adapt
     lm.train(lm.training)
+
+
+def merge_adapters(lm: LanguageModel) -> None:
+    """Add what low-rank adapters learned to the layers that they adapt, in place, and take the adapters away.
+
+    Raises ValueError where the layers lie in four bits, which could not hold the sums.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if any(type(module).__name__ == "Linear4bit" for module in lm.modules()):
+        raise ValueError("the language model lies in four bits (NF4) already; train it with adaptation.four_bit false")
+    adapted: dict[nn.Module, nn.Module] = {}
+    for module in lm.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            adapted[module] = module.get_base_layer()
+    replace_layers(lm, adapted)
 
 
 def _quantise(module: nn.Module, kept: list[nn.Module]) -> None:

@@ -73,15 +73,19 @@ class Narrator(nn.Module):
 
     def caption_nll(self, batch: NarrationBatch, prompts: Tensor | None) -> Tensor:
         """Return the sum over each caption's tokens of -log p in nats, (B,); without vision where prompts is None."""
+        logits = self.caption_logits(batch, prompts)
+        labels = batch.tokens[:, 1:].masked_fill(~batch.learned[:, 1:], -100)
+        nll = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
+        return nll.view(labels.shape).sum(1)
+
+    def caption_logits(self, batch: NarrationBatch, prompts: Tensor | None) -> Tensor:
+        """Return the logits of every token but the first, (B, L - 1, vocabulary)."""
         embedded, attended, ahead = self.language.embed_tokens(batch.tokens), batch.attended, 0
         if prompts is not None:
             ahead = prompts.shape[1]
             embedded = torch.cat([prompts.to(embedded.dtype), embedded], 1)
             attended = torch.cat([attended.new_ones(len(batch), ahead), attended], 1)
-        logits = self.language(embedded, attended)[:, ahead:-1]  # those at a place are of the next token
-        labels = batch.tokens[:, 1:].masked_fill(~batch.learned[:, 1:], -100)
-        nll = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
-        return nll.view(labels.shape).sum(1)
+        return self.language(embedded, attended)[:, ahead:-1]  # those at a place are of the next token
 
     @torch.no_grad()
     def write(

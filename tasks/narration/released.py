@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any, Self
 
 from configs.weather_lm import LanguageRecipe, NarratorRecipe
 from models.language.adaptation import adapt, build_adapted
+from models.language.build import build_language_model
+from models.language.decoder import decoder_config, random_decoder
 from models.language.interface import LanguageModel
+from models.language.transformers_lm import TransformersLM
 from models.weather.narrator import Narrator
 from models.weather.prefixer import Prefixer
 from tasks.mae.released import MaeRelease
 from tasks.narration.language_released import LanguageRelease
 from tasks.text.tokens import FOLDER, Tokens
-from tasks.training.release import Release, reference, referred
+from tasks.training.release import CONFIG, Release, reference, referred
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,13 @@ def assemble(parts: Parts, recipe: NarratorRecipe, tokens: Tokens) -> tuple[Narr
     mae = MaeRelease.from_release(parts.mae)
     language = parts.language_model(recipe, tokens)
     check_length(recipe, language.positions)
+    return _joined(mae, language, recipe, language.embedding_scale()), mae
+
+
+def _joined(mae: MaeRelease, language: LanguageModel, recipe: NarratorRecipe, scale: float) -> Narrator:
     encoder = mae.network
-    adapter = Prefixer(
-        recipe.prefixer, encoder.token_width, encoder.token_grid, language.width, language.embedding_scale()
-    )
-    return Narrator(encoder, adapter, language), mae
+    adapter = Prefixer(recipe.prefixer, encoder.token_width, encoder.token_grid, language.width, scale)
+    return Narrator(encoder, adapter, language)
 
 
 def check_length(recipe: NarratorRecipe, positions: int) -> None:
@@ -90,14 +96,38 @@ class NarratorRelease(Release):
 
     @classmethod
     def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
-        """Return the release that `narrator_config` describes, with its frozen parts from where they are.
+        """Return the release that `narrator_config` describes, with its frozen parts from where they are, or the one
+        that `self_contained` describes, which has them all.
 
         Raises:
             ValueError: a frozen part is gone.
         """
         recipe = NarratorRecipe.model_validate(model["recipe"])
+        if "mae_model" in model:
+            return cls._whole(model, recipe, weights, folder)
         language = referred(folder, model["language"]) if model["language"] else None
         parts = Parts(referred(folder, model["mae"]), language, LanguageRecipe.model_validate(model["language_recipe"]))
         tokens = parts.tokens()
         narrator, mae = assemble(parts, recipe, tokens)
         return cls(narrator, mae, tokens, recipe, parts.recipe)
+
+    @classmethod
+    def _whole(cls, model: Mapping[str, Any], recipe: NarratorRecipe, weights: Mapping[str, Any], folder: Path) -> Self:
+        language_recipe, tokens = LanguageRecipe.model_validate(model["language_recipe"]), Tokens.load(folder / FOLDER)
+        decoder = model["decoder"]
+        language = random_decoder(decoder) if decoder else build_language_model(language_recipe.model, len(tokens))
+        mae = MaeRelease.restore(model["mae_model"], weights, folder)
+        return cls(_joined(mae, language, recipe, 1.0), mae, tokens, recipe, language_recipe)
+
+
+def self_contained(release: NarratorRelease, mae: Path) -> dict[str, Any]:
+    """Return what a narrator without adapters needs whose folder holds all of its weights; `mae` is the folder of its
+    vision model.
+    """
+    language = release.network.language
+    return {
+        "recipe": release.recipe.model_dump(mode="json"),
+        "language_recipe": release.language.model_dump(mode="json"),
+        "mae_model": json.loads((mae / CONFIG).read_text())["model"],
+        "decoder": decoder_config(language) if isinstance(language, TransformersLM) else None,
+    }

@@ -14,7 +14,7 @@ from storage.assets import Asset
 from storage.files import write_atomic
 from tasks.stage import Job, StageResult, stage
 
-NARRATOR = "weather_narrator"
+NARRATOR, PACKED = "weather_narrator", "weather_narrator_packed"
 COLUMNS = (
     "narrator", "nats true", "nats shuffled", "nats blind", "gap", "gap low", "gap high", "BLEU", "chrF", "ROUGE-L",
     "CIDEr-D", "values right", "values right, shuffled", "event F1",
@@ -49,7 +49,7 @@ def narration_report(
     from tasks.training.history import read_history
 
     folders = PairFolders(store.folder, training_set.folder, captions.folder)
-    narrators = {name: asset for name, asset in assets.items() if asset.kind == NARRATOR}
+    narrators = {name: asset for name, asset in assets.items() if asset.kind in (NARRATOR, PACKED)}
     tables: dict[str, Any] = {}
     for done, (name, asset) in enumerate(narrators.items()):
         job.progress(done, len(narrators))
@@ -69,7 +69,7 @@ def narration_report(
     write_atomic(job.folder / "scores.json", json.dumps(_without_nan(tables), indent=1))
     write_atomic(job.folder / "scores.csv", _csv(tables))
     save_figure(draw_likelihoods(tables), job.folder / "likelihoods.png")
-    curves = {name: f"curves_{name.replace(' ', '_')}.png" for name in assets}
+    curves = {name: f"curves_{name.replace(' ', '_')}.png" for name in assets if assets[name].kind != PACKED}
     for name, file in curves.items():
         save_figure(draw_curves(read_history(assets[name].folder)), job.folder / file)
     first = next(iter(tables.values()))

@@ -32,7 +32,7 @@ from configs.language import (
     Qwen2LanguageConfig,
     Qwen2Sizes,
 )
-from models.language.adaptation import adapt, build_adapted
+from models.language.adaptation import adapt, build_adapted, merge_adapters
 from models.language.build import build_language_model
 from models.language.hrm_act import log_stablemax
 from models.language.hrm_act_lm import HrmActLM
@@ -280,6 +280,27 @@ def test_adapters_learn_a_caption_and_nothing_else_does(name, four_bit):
     assert losses[-1] < losses[0] - 0.2
     after = dict(lm.named_parameters())
     assert all(torch.equal(after[key], value) for key, value in frozen.items())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_adapters_learned_is_merged_into_plain_layers(name):
+    lm = build_adapted(CONFIGS[name], VOCABULARY, Adaptation(lora=LORA)).eval()
+    plain = {key for key, _ in build_language_model(CONFIGS[name], VOCABULARY).named_parameters()}
+    for key, parameter in lm.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(parameter, std=0.1)
+    x, mask = prompts(lm)
+    with torch.no_grad():
+        expected = lm(x, mask)
+        merge_adapters(lm)
+        torch.testing.assert_close(lm(x, mask), expected, atol=1e-4, rtol=1e-4)
+    assert {key for key, _ in lm.named_parameters()} == plain
+
+
+def test_what_lies_in_four_bits_already_is_not_merged():
+    lm = build_adapted(LLAMA, VOCABULARY, Adaptation(four_bit=True, lora=LORA))
+    with pytest.raises(ValueError, match="lies in four bits"):
+        merge_adapters(lm)
 
 
 def test_gradient_passes_through_4_bit_layers_after_an_evaluation():

@@ -15,6 +15,7 @@ import pytest
 from configs.weather_lm import JoinConfig, NarrationEvaluation
 from configs.weather_pipeline import WeatherConfig
 from flows.runs import load_runs
+from models.packed import PackedEmbedding, PackedRowLinear
 from storage.assets import AssetStore
 from tasks.captions.checks import sample_truth
 from tasks.captions.placed import load_placed
@@ -31,12 +32,12 @@ from tests.weather_lm.tiny import CONFIG, folders
 def test_the_report_compares_every_narrator_with_its_controls(built):
     _, report = built
     scores = json.loads((report.folder / "scores.json").read_text())
-    assert scores.keys() == {"adapter-0", "mean-0"}
+    assert scores.keys() == {"adapter-0", "mean-0", "four_bits"}
     for table in scores.values():
         assert table["nats_per_token"].keys() == {"true", "shuffled", "blind"}
         assert table["gap_to_shuffled"]["low"] <= table["gap_to_shuffled"]["value"] <= table["gap_to_shuffled"]["high"]
         assert all(np.isfinite(value) for value in table["nats_per_token"].values())
-    pictures = {"likelihoods.png", "adapter-0.png", "mean-0.png"}
+    pictures = {"likelihoods.png", "adapter-0.png", "mean-0.png", "four_bits.png"}
     curves = {"curves_adapter-0.png", "curves_mean-0.png", "curves_language_small.png"}
     assert pictures | curves <= {p.name for p in report.folder.iterdir()}
 
@@ -49,6 +50,22 @@ def test_a_released_narrator_holds_the_adapter_alone(built):
         assert {file.path for file in asset.manifest.files} == {"model.safetensors", "config.json", "history.json"}
         with safe_open(asset.folder / "model.safetensors", "pt") as file:
             assert {name.split(".")[0] for name in file.keys()} == {"adapter"}  # noqa: SIM118
+
+
+def test_a_packed_narrator_is_one_small_file_that_says_nearly_the_same(built, tmp_path):
+    store, report = built
+    (packed,) = store.assets("weather_narrator_packed")
+    alone = tmp_path / "model"
+    shutil.copytree(packed.folder, alone)
+    release = NarratorRelease.from_release(alone)  # with neither vision nor language model beside it
+    kinds = {name: type(module) for name, module in release.network.named_modules()}
+    assert kinds["language.hf.model.layers.0.mlp.up_proj"] is PackedRowLinear
+    assert kinds["language.hf.model.embed_tokens"] is PackedEmbedding
+    assert packed.manifest.metrics["logits_apart"] <= 1e-3
+    assert packed.manifest.counts["bytes"] == (alone / "model.safetensors").stat().st_size
+    scores = json.loads((report.folder / "scores.json").read_text())
+    exact, few = (scores[name]["nats_per_token"]["true"] for name in ("adapter-0", "four_bits"))
+    assert 0 < abs(few - exact) < 0.1, "other weights, and nearly the same"
 
 
 def test_no_day_is_told_about_in_two_splits_and_every_window_shows_its_region(built):
@@ -145,7 +162,9 @@ def test_every_released_model_is_judged_again_by_name(built, tmp_path):
     told = millrace("evaluate", narrator.key, "--on", "era5_training_set", root=root)
     assert told.returncode == 0, told.stderr
     reports = {len(a.manifest.metrics): a.manifest.metrics for a in AssetStore(root).assets("weather_narration_report")}
-    assert set(reports[1].values()) <= set(reports[2].values()), "the same scores as beside its siblings"
+    assert set(reports[1].values()) <= set(reports[3].values()), "the same scores as beside its siblings"
+    again = millrace("evaluate", "weather_narrator_packed", root=root)
+    assert again.returncode == 0, again.stderr
     for unused in ("weather_captions", str(tmp_path)):
         refused = millrace("evaluate", "weather_mae", "--on", unused, root=root)
         assert refused.returncode == 2
@@ -164,6 +183,8 @@ def test_the_command_tells_a_date_and_says_what_exists(built, tmp_path):
     assert (record.pipeline, record.state) == ("narrate", "Completed")
     assert {"weather_narrator", "era5_windows"} <= {name.split("/")[0] for name in record.leads_to}, "gc sees its use"
     assert len(json.loads((tmp_path / f"{pair.date}.json").read_text())) == 2
+    packed = millrace(*asked, "--model", "weather_narrator_packed", "-o", str(tmp_path / "packed"), root=store.root)
+    assert packed.returncode == 0, packed.stderr
     nothing = millrace("narrate", "--date", "1999-01-01", root=store.root)
     assert nothing.returncode == 2
     assert "No windows are anchored on 1999-01-01; there are windows of 2024-01-" in nothing.stderr

@@ -44,6 +44,8 @@ CONFIG: dict[str, Any] = {
         }
     },
     "ablations": {"mean": {"of": "adapter", "set": {"prefixer.pooling": "mean"}}},
+    "packed": {"four_bits": {"narrator": "adapter", "recipe": {
+        "ternary": [], "int4": ["language.hf.model.layers.*"], "int8": ["encoder.*"], "embedding": "int4"}}},
     "evaluation": {"samples": 8, "texts": 4, "max_new_tokens": 8, "resamples": 100, "pictures": 2},
     "execution": {"device": "cpu", "threads": 1, "wandb": {"mode": "disabled"}},
 }  # fmt: skip
