@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 
 from benchmarks import real_text
 from benchmarks.real_text import held_out_text, is_prose, training_texts
-from benchmarks.suite.smollm2 import FORMS, nats_per_token
+from benchmarks.suite.smollm2 import FORMS, Budget, distil, nats_per_token, sampled
 from configs.language import LlamaLanguageConfig, LlamaSizes
 from models.language.build import build_language_model
+from models.ternary import TernaryLinear
+from tasks.quantise.distillation import logits_distillation
 
 SENTENCES = (
     "The file is searched on the path. Note that each breakpoint is assigned a number to which all commands refer"
@@ -77,10 +80,27 @@ def test_perplexity_is_that_of_the_library(lm):
 def test_ternary_layers_have_three_values_and_the_table_keeps_its_own(lm):
     before = {name: parameter.clone() for name, parameter in lm.named_parameters()}
     FORMS["ternary"][1](lm)
+    layers = {name: layer for name, layer in lm.named_modules() if isinstance(layer, TernaryLinear)}
+    assert len(layers) == 14
+    assert all("layers" in name and layer.strength == 1 for name, layer in layers.items())
+    assert all(torch.equal(parameter, before[name]) for name, parameter in lm.named_parameters())
+
+
+def test_a_model_that_learns_from_its_own_texts_comes_back_to_its_distributions(lm):
     for name, parameter in lm.named_parameters():
-        if "proj" in name:
-            scale = before[name].abs().mean()
-            expected = torch.where(before[name].abs() > scale / 2, before[name].sign() * scale, 0)
-            torch.testing.assert_close(parameter, expected)
-        else:
-            assert torch.equal(parameter, before[name])
+        torch.nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.3)  # far from uniform
+    budget = Budget(texts=64, length=12, steps=200, batch=8, learning_rate=1e-2)
+    texts = sampled(lm, 50, budget)
+    assert texts.shape == (64, 12)
+    rounded, trained, said = copy.deepcopy(lm), copy.deepcopy(lm), []
+    FORMS["ternary"][1](rounded)
+    distil(trained, lm, texts[:48], budget, said.append)
+
+    def apart(model) -> float:
+        with torch.no_grad():
+            logits = [m(m.embed_tokens(texts[48:])) for m in (model, lm)]
+        return logits_distillation(*logits, torch.ones(16, 12)).item()
+
+    assert apart(trained) < 0.7 * apart(rounded)
+    assert len(said) == 20
+    assert torch.equal(trained.embedding_table, lm.embedding_table)
