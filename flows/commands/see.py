@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tasks.vision_language.released import VlmRelease
 
 KINDS = ("microvlm_model", "microvlm_packed")
+ALIKE = ("image_text_index", "microvlm_language", "microvlm_language_pruned")
 AT_ONCE = 16
 HELP = "A line is a question. /show FILE shows an image, /forget begins anew, /quit or Ctrl-D ends."
 
@@ -118,8 +119,11 @@ def read_image(path: Path, square: Square) -> Tensor:
 
 
 def vlm_asset(store: AssetStore, model: str | None) -> Asset:
-    """Return a model, by default the one that says what lists say of validation images likeliest."""
-    asset = store.find(model) if model else best(store, KINDS[0], "nll", least=True, alike=("image_text_index",))
+    """Return a model, by default the one that says what lists say of validation images likeliest.
+
+    Only models of one language model compare: nats a token depend on what the tokens are.
+    """
+    asset = store.find(model) if model else best(store, KINDS[0], "nll", least=True, alike=ALIKE)
     if asset.manifest.kind not in KINDS:
         raise ValueError(f"{short_name(asset)} is no vision-language model; name one of kind {' or '.join(KINDS)}")
     return asset
@@ -129,7 +133,7 @@ def opened(console: Console, session: Session, asset: Asset) -> VlmRelease:
     """Return a model of a session that a run is recorded of, which then leads to all of it."""
     from tasks.vision_language.released import VlmRelease
 
-    languages = (made_from(session.store, asset, f"microvlm_language{kind}") for kind in ("", "_pruned"))
+    languages = (made_from(session.store, asset, kind) for kind in ALIKE[1:])
     for part in (asset, *languages):
         if part is not None:
             session.hold(part)

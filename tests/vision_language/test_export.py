@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from configs.microvlm import MicroVlmConfig
+from flows.commands.see import vlm_asset
 from flows.microvlm import PIPELINE
 from flows.runner import run
 from storage.assets import AssetStore
@@ -83,3 +86,14 @@ def test_a_memory_that_is_told_by_keys_and_values_is_refused(vlm, tmp_path):
     release = VlmRelease.from_release(of_stage(vlm, "few_bits").folder)
     with pytest.raises(ValueError, match=r"llama\.cpp takes tokens only; train with recall\.injection prefix"):
         write_edge(tmp_path, release, "tiny")
+
+
+def test_the_best_model_is_looked_for_among_those_of_the_newest_ones_language_model():
+    def model(language: str, nll: float) -> SimpleNamespace:
+        inputs = [SimpleNamespace(kind=kind, key=key) for kind, key in
+                  (("image_text_index", "index"), ("microvlm_language", language))]  # fmt: skip
+        return SimpleNamespace(manifest=SimpleNamespace(kind="microvlm_model", inputs=inputs, metrics={"nll": nll}))
+
+    newest, better, other = model("words", 2.0), model("words", 1.5), model("letters", 0.4)
+    store = cast(AssetStore, SimpleNamespace(assets=lambda kind: [newest, other, better], name="here"))
+    assert vlm_asset(store, None) is better, "a letter is likelier than a word, whatever a model is worth"
