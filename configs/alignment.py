@@ -98,6 +98,9 @@ class CaptionerConfig(Config):
     """Blocks of self-attention, attention to the image, and feed-forward."""
     heads: int = Field(4, ge=1, le=64)
     """Attention heads."""
+    begins: float = Field(0.4, ge=0, lt=1)
+    """Share of the training steps that are done when it begins. An encoder that sees nothing yet has nothing to say,
+    and learns to see later if it is asked to."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

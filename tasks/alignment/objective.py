@@ -16,6 +16,7 @@ from configs.alignment import AlignmentRecipe, PretrainedTextConfig
 from configs.vision_language import Square
 from models.build import build
 from models.vision_language.alignment import cap_temperature
+from models.vision_language.captioner import Captioner
 from models.vision_language.image_encoder import Aligned
 from tasks.alignment.released import AlignedRelease
 from tasks.alignment.samples import AlignedBatch, AlignedImages, AlignedSample, TextIds, collate
@@ -94,8 +95,16 @@ class AlignmentObjective(Objective):
         whole, *nested = model.nats(images, texts, mine, same, [images.shape[1], *self._widths()])
         terms = {"whole": whole.sum(), "nested": torch.stack(nested).mean(0).sum()}
         if model.captioner:
-            terms["said"] = model.captioner.nats(seen, batch.tokens, batch.attended).sum()
+            terms["said"] = self._said(model.captioner, seen, batch)
         return terms
+
+    def _said(self, captioner: Captioner, seen: Tensor, batch: AlignedBatch) -> Tensor:
+        """Return the nats of all texts, 0 while the captioner has not begun."""
+        config = self.recipe.model.captioner
+        assert config is not None
+        if self.moment.step < config.begins * self.moment.steps:
+            return seen.new_zeros(())
+        return captioner.nats(seen, batch.tokens, batch.attended).sum()
 
     def _widths(self) -> Sequence[int]:
         """Return the widths that this step looks at; all ranks draw the same."""

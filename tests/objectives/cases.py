@@ -245,7 +245,8 @@ CASES: dict[str, Case] = {
     ),
     "alignment": _alignment({}, accumulation=2, batch_size=8),
     "alignment, captioned": _alignment(
-        {"model": {**ALIGNMENT["model"], "captioner": {"hidden": 16, "layers": 1, "heads": 2}}}, accumulation=2
+        {"model": {**ALIGNMENT["model"], "captioner": {"hidden": 16, "layers": 1, "heads": 2, "begins": 0}}},
+        accumulation=2,
     ),
     "alignment, pooled, sampled": _alignment(
         {

@@ -26,6 +26,7 @@ from tasks.alignment.objective import AlignmentObjective, effective_rank
 from tasks.alignment.samples import AlignedImages, TextIds, collate, told
 from tasks.samples.scene_drawing import RADII
 from tasks.samples.scene_model import GRID, make_scene
+from tasks.training.objective import Moment
 from tasks.training.share import gather_with_gradient
 from tests.once import only
 from tests.trm_vlm.tiny import ALIGNMENT, ENCODER
@@ -167,12 +168,13 @@ def objective_of(store, **changes) -> AlignmentObjective:
     })  # fmt: skip
 
 
-CAPTIONED = {**ALIGNMENT["model"], "captioner": {"hidden": 16, "layers": 1, "heads": 2}}
+CAPTIONED = {**ALIGNMENT["model"], "captioner": {"hidden": 16, "layers": 1, "heads": 2, "begins": 0.5}}
 
 
 @pytest.mark.parametrize("model", [ALIGNMENT["model"], CAPTIONED], ids=["vectors", "captioned"])
 def test_every_part_that_is_trained_gets_gradient(answered, model):
     objective = objective_of(answered, model=model)
+    objective.moment = Moment(epoch=0, step=5, steps=10, micro_batch=0, seed=0)
     torch.manual_seed(0)
     model = objective.build()
     source = objective.source("train")
@@ -218,6 +220,17 @@ def test_a_captioner_weighs_tokens_and_not_images(answered):
     batch = objective.collate([source.sample(k, k) for k in range(4)])
     assert objective.weigher()(batch) == {"whole": 4, "nested": 4, "said": float(batch.attended.sum())}
     assert objective_of(answered).coefficients.keys() == {"whole", "nested"}
+
+
+def test_a_captioner_begins_when_the_encoder_sees(answered):
+    objective = objective_of(answered, model=CAPTIONED)
+    model, source = objective.build(), objective.source("train")
+    batch = objective.collate([source.sample(k, k) for k in range(4)])
+    said = []
+    for step in (4, 5):
+        objective.moment = Moment(epoch=0, step=step, steps=10, micro_batch=0, seed=0)
+        said.append(float(objective.losses(model, batch)["said"]))
+    assert said[0] == 0 < said[1]
 
 
 def test_training_draws_texts_about_an_image_anew_and_evaluation_takes_all(answered):
