@@ -24,11 +24,20 @@ class Ablation(Config):
     """Seeds of this variation; those of all recipes when absent."""
 
 
-def check_names(recipes: Mapping[str, Any], ablations: Mapping[str, Ablation]) -> None:
-    """Refuse names that are used twice, or that make no file name."""
+def check_names(
+    recipes: Mapping[str, Any], ablations: Mapping[str, Ablation], derived: Mapping[str, str], field: str
+) -> None:
+    """Refuse names that are used twice, or that make no file name; `derived` are models in fewer bits, in `field`, with
+    the names of those that they are made of.
+    """
     if clash := recipes.keys() & ablations.keys():
         raise ValueError(f"{', '.join(sorted(clash))} names both a model and an ablation; rename one")
-    for name in [*recipes, *ablations]:
+    names = [*recipes, *ablations]
+    for name, of in derived.items():
+        if name in names or of not in names:
+            known = ", ".join(sorted(names)) or "none"
+            raise ValueError(f"{field}.{name} must have a name of its own, and name one of the models: {known}")
+    for name in [*names, *derived]:
         if not name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"the model name {name!r} may hold letters, digits, - and _ only")
 

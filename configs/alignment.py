@@ -54,6 +54,8 @@ class ImageEncoderConfig(Config):
     """Vision tower."""
     resampler: Annotated[PerceiverConfig | PooledConfig, Field(discriminator="kind")] = PerceiverConfig()
     """Resampler."""
+    places: bool = False
+    """Mark what the tower sees with row and column before the resampler, whose attention takes it for a set."""
     width: int = Field(4096, ge=8, le=16384)
     """Channels of a token after the projection; the first of them are aligned with texts on their own."""
 

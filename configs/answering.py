@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from configs.ablation import check_names
 from configs.base import Config
 from configs.language import Adaptation, AutoLanguageConfig, LlamaLanguageConfig, Qwen2LanguageConfig
 from configs.quantise import QuantiseRecipe
@@ -81,11 +82,7 @@ class AnsweringRecipe(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_groups(self.training, "all")
-        for name, packed in self.packed.items():
-            if packed.decoder not in self.decoders or name in self.decoders:
-                raise ValueError(
-                    f"packed.{name} must have a name of its own, and name one of {', '.join(self.decoders)}"
-                )
+        check_names(self.decoders, {}, {name: packed.decoder for name, packed in self.packed.items()}, "packed")
         return self
 
 

@@ -202,9 +202,16 @@ class PackedNarrator(Config):
     """A narrator, packed into few bits as it is, with its vision model and its language model."""
 
     narrator: str
-    """Whose model, that of the first seed."""
+    """Whose models, those of all seeds."""
     recipe: QuantiseRecipe
-    """How. It names layers as in `language.hf.model.layers.*`, `encoder.*` and `adapter.mlp.*`."""
+    """How. It names layers as in `language.hf.model.layers.*`, `encoder.*` and `adapter.mlp.*`; `ternary` has to be
+    given, be it as `[]`, for ternary layers that were not trained so say little."""
+
+    @model_validator(mode="after")
+    def _said(self) -> Self:
+        if "ternary" not in self.recipe.model_fields_set:
+            raise ValueError("say in recipe.ternary which layers become ternary; [] leaves all of them out")
+        return self
 
 
 class NarrationEvaluation(Config):

@@ -63,7 +63,7 @@ class WeatherConfig(Config):
 
     @model_validator(mode="after")
     def _resolvable(self) -> Self:
-        check_names(self.narrators, self.ablations)
+        check_names(self.narrators, self.ablations, {name: p.narrator for name, p in self.packed.items()}, "packed")
         if self.mae_int8 and self.mae is None:
             raise ValueError("mae_int8 needs mae; add it, or leave mae_int8 out")
         if self.questions and self.mae is None:
@@ -76,11 +76,13 @@ class WeatherConfig(Config):
                 known = ", ".join(self.languages) or "none"
                 raise ValueError(f"narrator {name} is built on {recipe.language!r}, but languages has {known}")
             recipe.prefixer.check_width(self.mae.model.widths[-1])
-        names = {name for name, _, _ in trainings}
+        recipes = {name: recipe for name, _, recipe in trainings}
         for name, packed in self.packed.items():
-            if packed.narrator not in names or name in names:
-                known = ", ".join(sorted(names)) or "none"
-                raise ValueError(f"packed.{name} must have a name of its own, and name a narrator; there are {known}")
+            if recipes[packed.narrator].adaptation.four_bit:
+                raise ValueError(
+                    f"packed.{name}: the language model of {packed.narrator} lies in four bits (NF4), which cannot be "
+                    "packed; set its adaptation.four_bit to false"
+                )
         of_sample = self.captions is not None and isinstance(self.captions.source, SampleCaptions)
         if of_sample and not isinstance(self.source, SampleSource):
             raise ValueError("captions.source is the sample's, but source is not; name caption files")

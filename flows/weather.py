@@ -107,16 +107,18 @@ def _narrators(
 ) -> Any:
     """Train every narrator, pack some of them, and judge them; `languages` are those that were trained here."""
     assert config.captions is not None
-    join = config.captions.join
+    data = {
+        "store": store,
+        "training_set": training_set,
+        "captions": captions,
+        "mae": mae,
+        "join": config.captions.join,
+    }
 
     def training(label: Label, seed: int, recipe: NarratorRecipe) -> Any:
         return narrator_training(
-            store=store,
-            training_set=training_set,
-            captions=captions,
-            mae=mae,
+            **data,
             language=languages.get(recipe.language),
-            join=join,
             language_recipe=config.languages[recipe.language],
             recipe=recipe,
             seed=seed,
@@ -125,29 +127,29 @@ def _narrators(
         )
 
     narrators = train_all(config.trainings(), config.execution, training)
-    recipes = {name: recipe for name, _, recipe in config.trainings()}
-    for name, packed in config.packed.items():
-        narrators[name] = narrator_packing(
-            model=narrators[f"{packed.narrator}-{config.seeds[0]}"],
-            store=store,
-            training_set=training_set,
-            captions=captions,
-            mae=mae,
-            language=languages.get(recipes[packed.narrator].language),
-            join=join,
-            recipe=packed.recipe,
-            label=Label(name),
-        )
+    narrators |= _packed(config, narrators, languages, data)
     return narration_report(
-        store=store,
-        training_set=training_set,
-        captions=captions,
-        mae=mae,
-        join=join,
+        **data,
         evaluation=config.evaluation,
         **{f"language {name}": asset for name, asset in languages.items()},
         **narrators,
     )
+
+
+def _packed(
+    config: WeatherConfig, narrators: Mapping[str, Any], languages: Mapping[str, Any], data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Pack narrators into few bits, each with all of its seeds."""
+    found: dict[str, Any] = {}
+    for name, packed in config.packed.items():
+        for trained, seed, recipe in config.trainings():
+            if trained == packed.narrator:
+                label = Label(f"{name}-{seed}")
+                model, language = narrators[f"{trained}-{seed}"], languages.get(recipe.language)
+                found[label] = narrator_packing(
+                    **data, model=model, language=language, recipe=packed.recipe, label=label
+                )
+    return found
 
 
 def _languages(config: WeatherConfig, **data: Any) -> dict[str, Any]:

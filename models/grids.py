@@ -6,6 +6,7 @@ that a layer in training and its packed form give the same bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -23,6 +24,8 @@ BYTE = 127
 GROUP = 32
 """Columns of an int4 row that share a scale, as in llama.cpp's Q4_0."""
 LLOYD_STEPS = 16
+BLOCK = 2**18
+"""Weights that are unpacked at a time."""
 
 
 class Limits(NamedTuple):
@@ -117,3 +120,20 @@ def scaled(total: Tensor, scale: Tensor, token: Tensor | None, bias: Tensor | No
     """Return a layer's output from products (..., O), scales (O,) or (), scales of tokens (..., 1), and bias (O,)."""
     out = total * (scale if token is None else token * scale)
     return (out if bias is None else out + bias).to(total.dtype)
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield slices of rows that hold about as many numbers as are unpacked at a time."""
+    step = max(1, BLOCK // columns)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def linear_by_blocks(x: Tensor, shape: tuple[int, int], take: Callable[[slice], Tensor], bias: Tensor | None) -> Tensor:
+    """Return a linear layer's output (..., O) of (..., I), a block of the rows of its weight of this shape at a time.
+
+    Products of floats are rounded as their shapes are: what shall give the same bits has to go the same way.
+    """
+    out = x.new_empty(*x.shape[:-1], shape[0])
+    for rows in blocks(*shape):
+        out[..., rows] = F.linear(x, take(rows))
+    return out if bias is None else out + bias

@@ -7,7 +7,6 @@ sums are exact, so a packed layer gives the bits of the layer that was trained.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.quantise import Activations, Layout, RowKind
-from models.grids import INT8, ROW_LIMITS, TERNARY, Limits, nearest, product, row_scale, scaled, spread, token_scale
+from models.grids import (
+    INT8,
+    ROW_LIMITS,
+    TERNARY,
+    Limits,
+    blocks,
+    linear_by_blocks,
+    nearest,
+    product,
+    row_scale,
+    scaled,
+    spread,
+    token_scale,
+)
 from models.ternary import (
     Int8Linear,
     Quantised,
@@ -26,9 +38,6 @@ from models.ternary import (
     quantised_layers,
     replace_layers,
 )
-
-BLOCK = 2**18
-"""Weights that are unpacked at a time."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +85,6 @@ def decoding_table(digits: Digits, device: torch.device) -> Tensor:
         byte = torch.arange(digits.base**digits.per_byte, device=device)[:, None]
         places = digits.base ** torch.arange(digits.per_byte, device=device)
         return (byte // places % digits.base - digits.zero).float()
-
-
-def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Yield slices of rows that hold about as many numbers as are unpacked at a time."""
-    step = max(1, BLOCK // columns)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 class Packed(nn.Module):
@@ -206,10 +209,7 @@ class PackedRowLinear(Packed):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
         self._refuse_gradient(x)
-        out = x.new_empty(*x.shape[:-1], self.out_features)
-        for rows in blocks(self.out_features, self.in_features):
-            out[..., rows] = F.linear(x, self.rows.take(rows))
-        return out if self.bias is None else out + self.bias
+        return linear_by_blocks(x, (self.out_features, self.in_features), self.rows.take, self.bias)
 
 
 def pack(model: nn.Module, layout: Layout = "trits5") -> None:

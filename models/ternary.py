@@ -28,6 +28,7 @@ from models.grids import (
     absmean,
     channel_scale,
     kmeans,
+    linear_by_blocks,
     nonzero,
     product,
     row_scale,
@@ -152,7 +153,13 @@ class RowLinear(Quantised):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
-        return F.linear(x, quantised_rows(self.weight, self.kind, self.strength), self.bias)
+        if torch.is_grad_enabled():
+            return F.linear(x, self._rows(slice(None)), self.bias)
+        shape = (self.out_features, self.in_features)
+        return linear_by_blocks(x, shape, self._rows, self.bias)  # as the packed layer does
+
+    def _rows(self, rows: slice) -> Tensor:
+        return quantised_rows(self.weight[rows], self.kind, self.strength)
 
 
 def quantised_rows(rows: Tensor, kind: RowKind, strength: Tensor) -> Tensor:

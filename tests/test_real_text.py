@@ -82,7 +82,11 @@ def test_ternary_layers_have_three_values_and_the_table_keeps_its_own(lm):
     FORMS["ternary"][1](lm)
     layers = {name: layer for name, layer in lm.named_modules() if isinstance(layer, TernaryLinear)}
     assert len(layers) == 14
-    assert all("layers" in name and layer.strength == 1 for name, layer in layers.items())
+    for name, layer in layers.items():
+        assert "layers" in name
+        layer.activations = "none"
+        columns = layer(torch.eye(layer.in_features)).detach()
+        assert columns.unique().tolist() == pytest.approx([-layer.scale().item(), 0, layer.scale().item()])
     assert all(torch.equal(parameter, before[name]) for name, parameter in lm.named_parameters())
 
 

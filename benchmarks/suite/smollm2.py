@@ -21,7 +21,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +39,7 @@ from models.language.adaptation import adapt
 from models.language.build import build_language_model
 from models.language.interface import LanguageModel
 from models.ternary import quantise, set_strength
+from storage.files import atomic_path
 from storage.stores import open_store
 from tasks.quantise.distillation import logits_distillation
 from tasks.text.tokens import Tokens
@@ -87,7 +87,7 @@ def run(bench: Bench) -> list[Figure]:
         lm = exact()
         change(lm)
         measure(form, words, lm)
-    texts = _own_texts(bench, exact(), tokens, budget)
+    texts = _own_texts(bench, exact(), len(tokens), budget, asset.manifest.fingerprint[:12])
     student = exact()
     begin = time.perf_counter()
     distil(student, exact(), texts, budget, bench.say)
@@ -96,12 +96,13 @@ def run(bench: Bench) -> list[Figure]:
     return [*(_figure(bench, form, measured, known) for form in FORMS), _ratio(bench, measured, known)]
 
 
-def _own_texts(bench: Bench, lm: LanguageModel, tokens: Tokens, budget: Budget) -> Tensor:
-    """Return what a model continues random tokens with, (texts, length); made once for a budget."""
-    path: Path = bench.work / f"texts-{budget.texts}-{budget.length}.safetensors"
+def _own_texts(bench: Bench, lm: LanguageModel, vocabulary: int, budget: Budget, checkpoint: str) -> Tensor:
+    """Return what a model continues random tokens with, (texts, length); made once for a checkpoint and a budget."""
+    path = bench.work / f"texts-{checkpoint}-{budget.texts}-{budget.length}.safetensors"
     if not path.exists():
         bench.say(f"{budget.texts} texts of {budget.length} tokens are sampled from the model")
-        save_file({"texts": sampled(lm, len(tokens), budget)}, path)
+        with atomic_path(path) as partial:
+            save_file({"texts": sampled(lm, vocabulary, budget)}, partial)
     return load_file(path)["texts"]
 
 
@@ -131,7 +132,9 @@ def distil(
     quantise(student, RECIPE)
     trained = [p.requires_grad_() for name, p in student.named_parameters() if ".layers." in name]
     optimiser = torch.optim.AdamW(trained, budget.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, budget.learning_rate, budget.steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, budget.learning_rate, budget.steps + 1, pct_start=0.1, cycle_momentum=False
+    )
     recent = []
     for step, batch in zip(range(budget.steps), _batches(texts, budget.batch), strict=False):
         set_strength(student, RECIPE.strength(step, budget.steps))

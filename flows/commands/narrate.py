@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tasks.narration.narrate import Narrative, Request
 
 KIND, PACKED = "weather_narrator", "weather_narrator_packed"
-PARTS = ("era5_windows", "era5_training_set", "weather_captions", "weather_mae", "weather_language")
+DATA, MODELS = ("era5_windows", "era5_training_set", "weather_captions"), ("weather_mae", "weather_language")
+"""What a narrator is asked about, and what it is made of; a packed one holds the latter itself."""
 
 
 def narrate_date(
@@ -40,7 +41,8 @@ def narrate_date(
     asset = store.find(model) if model else best_narrator(store)
     if asset.manifest.kind not in (KIND, PACKED):
         raise ValueError(f"{asset.kind}/{asset.key[:12]} is no narrator; name an asset of kind {KIND} with --model")
-    parts = [part for kind in PARTS if (part := made_from(store, asset, kind)) is not None]
+    kinds = DATA if asset.manifest.kind == PACKED else DATA + MODELS
+    parts = [part for kind in kinds if (part := made_from(store, asset, kind)) is not None]
     folders = {part.kind: part.folder for part in parts}
     pairs = PairFolders(folders["era5_windows"], folders["era5_training_set"], folders["weather_captions"])
     join = JoinConfig.model_validate(asset.manifest.config["join"])
@@ -69,8 +71,7 @@ def describe(narrative: Narrative) -> str:
 
 def best_narrator(store: AssetStore) -> Asset:
     """Return, of the narrators trained on the newest one's data, the likeliest on validation captions."""
-    alike = ("era5_windows", "era5_training_set", "weather_captions")
-    return best(store, KIND, "nll", least=True, alike=alike)
+    return best(store, KIND, "nll", least=True, alike=DATA)
 
 
 def parse_date(text: str) -> date:

@@ -121,7 +121,7 @@ def read_image(path: Path, square: Square) -> Tensor:
 def vlm_asset(store: AssetStore, model: str | None) -> Asset:
     """Return a model, by default the one that says what lists say of validation images likeliest.
 
-    Only models of one language model compare: nats a token depend on what the tokens are.
+    Only models of one language model that was made here compare: nats a token depend on what the tokens are.
     """
     asset = store.find(model) if model else best(store, KINDS[0], "nll", least=True, alike=ALIKE)
     if asset.manifest.kind not in KINDS:

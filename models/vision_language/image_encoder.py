@@ -22,9 +22,6 @@ LOWEST = -1e4
 class ImageEncoder(nn.Module):
     """A vision tower, a resampler and a projection.
 
-    The resampler's attention takes patches for a set: each is marked with its place, or things are seen and where they
-    are is lost (as Honeybee found, arXiv 2312.06742).
-
     Attributes:
         tokens: K, tokens of an image.
         width: D, channels of a token.
@@ -36,7 +33,8 @@ class ImageEncoder(nn.Module):
         self.resampler = build(config.resampler, self.tower.width)
         self.projection = nn.Linear(self.resampler.width, config.width)
         self.tokens, self.width = self.resampler.tokens, config.width
-        self.register_buffer("places", places(self.tower.patches, self.tower.width), persistent=False)
+        marked = places(self.tower.patches, self.tower.width) if config.places else None
+        self.register_buffer("places", marked, persistent=False)
 
     @property
     def square(self) -> Square:
@@ -46,7 +44,8 @@ class ImageEncoder(nn.Module):
 
     def latents(self, images: Tensor) -> Tensor:
         """Return what is projected, (B, K, resampler width), of RGB images (B, 3, side, side), uint8."""
-        return self.resampler(self.tower(images) + self.places)
+        seen = self.tower(images)
+        return self.resampler(seen if self.places is None else seen + self.places)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Return tokens (B, K, D) of RGB images (B, 3, side, side), uint8."""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from models.vision_language.batch import VlmBatch
+from models.vision_language.edge import EdgeAnswer
 from tasks.edge.onnx import OnnxFile
 from tasks.quantise.edge_process import edge_logits
-from tasks.vision_language.edge import MODEL, QUESTION, VISION
+from tasks.vision_language.edge import ANSWER, MODEL, QUESTION, VISION
 from tasks.vision_language.released import VlmRelease
 
 
@@ -21,7 +22,7 @@ def compare_parts(folder: Path, release: VlmRelease, batch: VlmBatch) -> dict[st
     """Return how far the vectors of ONNX Runtime are from those of torch: the difference's norm over theirs.
 
     `prefix` is what the decoder reads of an image, `content` what the memory keeps of it, `cue` what a question asks
-    the memory for.
+    the memory for, `reminder` what the decoder is told of a content that was found.
     """
     network, questions = release.network, batch.questions
     length, now = network.alignment.longest, torch.ones(len(questions.tokens), dtype=torch.int64)
@@ -35,9 +36,11 @@ def compare_parts(folder: Path, release: VlmRelease, batch: VlmBatch) -> dict[st
         "content": network.recall.contents(seen.pooled),
         "cue": network.ask(questions, now),
     }
+    expected["reminder"], _ = EdgeAnswer(network)(expected["cue"], expected["content"][: len(now)])
     prefix, content = _outputs(folder / VISION, batch.images)
     (cue,) = _outputs(folder / QUESTION, *rows)
-    found = {"prefix": prefix, "content": content, "cue": cue}
+    reminder, _ = _outputs(folder / ANSWER, expected["cue"], expected["content"][: len(now)])
+    found = {"prefix": prefix, "content": content, "cue": cue, "reminder": reminder}
     return {name: float((found[name] - expected[name]).norm() / expected[name].norm()) for name in expected}
 
 

@@ -139,8 +139,10 @@ def collate_pairs(pairs: Sequence[Sequence[VlmSample]]) -> VlmBatch:
 
 def first_of_validation(release: VlmRelease, shards: Path, index: Path) -> VlmBatch:
     """Return a few samples of the validation split, on which one form of a model is compared with another."""
-    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=64, steps=2)
-    samples = VlmSamples(shards, index, "validation", release.network.vision.square, asking)
+    network, prompt = release.network, release.tokens.ids(release.design.phrases.describe)
+    room = network.language.positions - network.adapter.tokens - network.recall.vectors - len(prompt) - 2
+    asking = Asking(release.tokens, release.design.phrases, episode=2, longest=min(64, room), steps=2)
+    samples = VlmSamples(shards, index, "validation", network.vision.square, asking)
     return collate([samples.sample(k % len(samples), k) for k in range(COMPARED)])
 
 

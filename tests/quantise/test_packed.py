@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from configs.quantise import QuantiseRecipe
-from models import packed
+from models import grids
 from models.packed import (
     BITS2,
     BYTES,
@@ -74,7 +74,7 @@ def test_four_trits_of_two_bits_each_lie_in_a_byte_lowest_first():
 def test_a_packed_layer_gives_the_bits_of_the_trained_one(inputs, outputs, bias, activations, block):
     linear, x = nn.Linear(inputs, outputs, bias), torch.randn(3, 2, inputs)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "BLOCK", block)
+        patch.setattr(grids, "BLOCK", block)
         for layout in LAYOUTS:
             trained = TernaryLinear.of(linear, activations=activations)
             same(PackedLinear.of(trained, layout)(x), trained(x), activations)
@@ -126,14 +126,17 @@ def test_a_packed_decoder_has_the_logits_of_the_trained_one(kind, layout, embedd
 
 
 @pytest.mark.parametrize("inputs", [32, 45])
-def test_a_packed_layer_of_4_bits_gives_the_bits_of_the_trained_one_and_those_of_an_embedding(inputs):
+def test_a_packed_layer_of_4_bits_gives_the_bits_of_the_trained_one_and_those_of_an_embedding(inputs, monkeypatch):
+    monkeypatch.setattr(grids, "BLOCK", 100)
     model = nn.Sequential(nn.Linear(inputs, 7), nn.Linear(7, 3))
     exact = model[0].weight.detach().clone()
     assert quantise(model, QuantiseRecipe(ternary=("*",), int4=("0",))) == {"0": "int4", "1": "ternary"}
     rows = QuantisedEmbedding(nn.Embedding.from_pretrained(exact, freeze=False), "int4")(torch.arange(7)).detach()
     x = torch.randn(5, inputs)
-    trained = model[0](x).detach()
+    with torch.no_grad():
+        trained = model[0](x)
     torch.testing.assert_close(trained, torch.nn.functional.linear(x, rows, model[0].bias.detach()))
+    torch.testing.assert_close(model[0](x).detach(), trained)
     pack(model)
     assert torch.equal(model[0](x), trained)
     held = model[0].rows
@@ -142,7 +145,7 @@ def test_a_packed_layer_of_4_bits_gives_the_bits_of_the_trained_one_and_those_of
 
 def test_no_float_weight_is_left_behind_or_made_by_a_forward_pass(monkeypatch):
     model = nn.Sequential(nn.Linear(300, 200), nn.Linear(200, 300, bias=False))
-    monkeypatch.setattr(packed, "BLOCK", 1500)
+    monkeypatch.setattr(grids, "BLOCK", 1500)
     quantise(model, QuantiseRecipe())
     pack(model)
     assert not list(model.parameters())

@@ -93,7 +93,7 @@ def test_an_image_becomes_so_many_tokens_that_differ(resampler):
 
 
 def test_where_a_patch_lies_is_known_though_the_tower_takes_patches_for_a_set():
-    encoder = aligned(tower={**ENCODER["tower"], "sizes": SIZES}).encoder.eval()
+    encoder = aligned(tower={**ENCODER["tower"], "sizes": SIZES}, places=True).encoder.eval()
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     turned = image.roll((8, 16), (1, 2))  # by whole patches
     with torch.no_grad():

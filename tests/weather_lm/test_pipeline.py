@@ -28,16 +28,18 @@ from tasks.samples.weather_units import sample_units
 from tests.command import millrace
 from tests.weather_lm.tiny import CONFIG, folders
 
+RECIPE = {"ternary": [], "int4": ["language.*"]}
+
 
 def test_the_report_compares_every_narrator_with_its_controls(built):
     _, report = built
     scores = json.loads((report.folder / "scores.json").read_text())
-    assert scores.keys() == {"adapter-0", "mean-0", "four_bits"}
+    assert scores.keys() == {"adapter-0", "mean-0", "four_bits-0"}
     for table in scores.values():
         assert table["nats_per_token"].keys() == {"true", "shuffled", "blind"}
         assert table["gap_to_shuffled"]["low"] <= table["gap_to_shuffled"]["value"] <= table["gap_to_shuffled"]["high"]
         assert all(np.isfinite(value) for value in table["nats_per_token"].values())
-    pictures = {"likelihoods.png", "adapter-0.png", "mean-0.png", "four_bits.png"}
+    pictures = {"likelihoods.png", "adapter-0.png", "mean-0.png", "four_bits-0.png"}
     curves = {"curves_adapter-0.png", "curves_mean-0.png", "curves_language_small.png"}
     assert pictures | curves <= {p.name for p in report.folder.iterdir()}
 
@@ -64,8 +66,25 @@ def test_a_packed_narrator_is_one_small_file_that_says_nearly_the_same(built, tm
     assert packed.manifest.metrics["logits_apart"] <= 1e-3
     assert packed.manifest.counts["bytes"] == (alone / "model.safetensors").stat().st_size
     scores = json.loads((report.folder / "scores.json").read_text())
-    exact, few = (scores[name]["nats_per_token"]["true"] for name in ("adapter-0", "four_bits"))
+    exact, few = (scores[name]["nats_per_token"]["true"] for name in ("adapter-0", "four_bits-0"))
     assert 0 < abs(few - exact) < 0.1, "other weights, and nearly the same"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"packed": {"adapter": {"narrator": "adapter", "recipe": {"ternary": []}}}}, "recipe"),
+        ({"packed": {"mean": {"narrator": "adapter", "recipe": RECIPE}}}, "must have a name of its own"),
+        ({"packed": {"few/bits": {"narrator": "adapter", "recipe": RECIPE}}}, "letters, digits, - and _ only"),
+        ({"packed": {"few": {"narrator": "nobody", "recipe": RECIPE}}}, "name one of the models: adapter, mean"),
+        ({"packed": {"few": {"narrator": "adapter", "recipe": {"int4": ["language.*"]}}}}, "say in recipe.ternary"),
+        ({"narrators": {"adapter": {**CONFIG["narrators"]["adapter"], "adaptation": {"four_bit": True}}}},
+         "packed.four_bits: .* cannot be packed"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_packed_is_refused_before_anything_is_trained(changes, message):
+    with pytest.raises(ValueError, match=message):
+        WeatherConfig.model_validate({**CONFIG, **changes})
 
 
 def test_no_day_is_told_about_in_two_splits_and_every_window_shows_its_region(built):
