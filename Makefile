@@ -19,7 +19,7 @@ test: setup  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 edge: setup $(EDGE)/.ready  ## Set up the engine without torch (compiles llama.cpp: six minutes), and test it
-	$(BIN)/python -m pytest tests/edge tests/quantise
+	$(BIN)/python -m pytest tests/edge tests/quantise tests/vision_language/test_export.py
 
 gpu: setup  ## On a machine with a GPU: run the tests that need one, and measure how busy trainings keep it
 	$(BIN)/python -m pytest -m gpu
