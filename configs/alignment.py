@@ -54,8 +54,6 @@ class ImageEncoderConfig(Config):
     """Vision tower."""
     resampler: Annotated[PerceiverConfig | PooledConfig, Field(discriminator="kind")] = PerceiverConfig()
     """Resampler."""
-    places: bool = False
-    """Mark what the tower sees with row and column before the resampler, whose attention takes it for a set."""
     width: int = Field(4096, ge=8, le=16384)
     """Channels of a token after the projection; the first of them are aligned with texts on their own."""
 
@@ -90,27 +88,6 @@ class PretrainedTextConfig(Config):
     """Tokens of a text that are looked at."""
 
 
-class CaptionerConfig(Config):
-    """A small decoder that says the texts of an image, for the gradient it gives the encoder (arXiv 2205.01917)."""
-
-    BUILDS = "models.vision_language.captioner:Captioner"
-    hidden: int = Field(256, ge=8, le=4096)
-    """Channels of a token."""
-    layers: int = Field(2, ge=1, le=24)
-    """Blocks of self-attention, attention to the image, and feed-forward."""
-    heads: int = Field(4, ge=1, le=64)
-    """Attention heads."""
-    begins: float = Field(0.4, ge=0, lt=1)
-    """Share of the training steps that are done when it begins. An encoder that sees nothing yet has nothing to say,
-    and learns to see later if it is asked to."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.hidden % self.heads:
-            raise ValueError(f"heads ({self.heads}) must divide hidden ({self.hidden})")
-        return self
-
-
 class AlignedConfig(Config):
     """An image encoder and a text tower that share a space."""
 
@@ -119,8 +96,6 @@ class AlignedConfig(Config):
     """Images."""
     text: Annotated[SmallTextConfig | PretrainedTextConfig, Field(discriminator="kind")] = PretrainedTextConfig()
     """Texts."""
-    captioner: CaptionerConfig | None = None
-    """Says texts from an image's tokens, so that tokens keep what vectors of images do not need: places, counts."""
 
 
 class AlignmentWeights(Config):
@@ -130,8 +105,6 @@ class AlignmentWeights(Config):
     """All channels."""
     nested: float = Field(1.0, ge=0)
     """The first channels, the mean over `widths`."""
-    said: float = Field(1.0, ge=0)
-    """The captioner's nats a token, where there is a captioner."""
 
 
 class AlignmentRecipe(Config):
@@ -153,7 +126,7 @@ class AlignmentRecipe(Config):
     validation_samples: int = Field(1000, ge=8)
     """Most images that an evaluation looks at."""
     training: TrainingConfig
-    """Optimisation; groups `resampler`, `text` (with the captioner), and `tower` where it is trained."""
+    """Optimisation; groups `resampler` and `text`, and `tower` where it is trained."""
 
     def groups(self) -> tuple[str, ...]:
         """Return the parameter groups that are trained."""

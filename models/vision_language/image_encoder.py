@@ -13,7 +13,6 @@ from configs.alignment import AlignedConfig, ImageEncoderConfig
 from configs.vision_language import Square
 from models.build import build
 from models.vision_language.alignment import COLDEST
-from models.vision_language.captioner import Captioner
 
 LOWEST = -1e4
 """A score that adds nothing to a sum of exponentials, and is finite where there is nothing else."""
@@ -33,8 +32,6 @@ class ImageEncoder(nn.Module):
         self.resampler = build(config.resampler, self.tower.width)
         self.projection = nn.Linear(self.resampler.width, config.width)
         self.tokens, self.width = self.resampler.tokens, config.width
-        marked = places(self.tower.patches, self.tower.width) if config.places else None
-        self.register_buffer("places", marked, persistent=False)
 
     @property
     def square(self) -> Square:
@@ -44,26 +41,13 @@ class ImageEncoder(nn.Module):
 
     def latents(self, images: Tensor) -> Tensor:
         """Return what is projected, (B, K, resampler width), of RGB images (B, 3, side, side), uint8."""
-        seen = self.tower(images)
-        return self.resampler(seen if self.places is None else seen + self.places)
+        return self.resampler(self.tower(images))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Return tokens (B, K, D) of RGB images (B, 3, side, side), uint8."""
         return self.projection(self.latents(images))
 
     forward = encode_images
-
-
-def places(patches: int, width: int) -> Tensor:
-    """Return what marks the places of a square of patches, (1 + patches, width); the class's token has none.
-
-    Half of the channels are sines and cosines of the row, half of the column, of wavelengths from 6 to 628 patches.
-    """
-    side, waves = math.isqrt(patches), width // 4
-    phase = torch.arange(side)[:, None] / 100 ** torch.linspace(0, 1, waves)
-    along = torch.cat([phase.sin(), phase.cos()], 1)
-    marked = torch.cat([along.repeat_interleave(side, 0), along.repeat(side, 1)], 1)
-    return F.pad(marked, (0, width - 4 * waves, 1, 0))
 
 
 class Aligned(nn.Module):
@@ -76,19 +60,11 @@ class Aligned(nn.Module):
         super().__init__()
         self.encoder = ImageEncoder(config.encoder)
         self.text = build(config.text, vocabulary, self.encoder.width)
-        self.captioner: Captioner | None = None
-        if config.captioner:
-            self.captioner = build(config.captioner, vocabulary, config.text.longest, self.encoder.width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def image_vectors(self, images: Tensor) -> Tensor:
         """Return a vector (B, D) of each image, not normalised."""
-        return self.vectors(self.encoder(images))
-
-    @staticmethod
-    def vectors(tokens: Tensor) -> Tensor:
-        """Return the vector (B, D) of each image's tokens (B, K, D), not normalised."""
-        return tokens.mean(1)
+        return self.encoder(images).mean(1)
 
     def text_vectors(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Return a vector (B, D) of each text, not normalised."""

@@ -16,7 +16,6 @@ from configs.alignment import AlignmentRecipe, PretrainedTextConfig
 from configs.vision_language import Square
 from models.build import build
 from models.vision_language.alignment import cap_temperature
-from models.vision_language.captioner import Captioner
 from models.vision_language.image_encoder import Aligned
 from tasks.alignment.released import AlignedRelease
 from tasks.alignment.samples import AlignedBatch, AlignedImages, AlignedSample, TextIds, collate
@@ -41,8 +40,6 @@ class AlignmentObjective(Objective):
         self.recipe = AlignmentRecipe.model_validate(config["recipe"])
         self._ids = TextIds(config["tokenizer"], self.recipe.model.text.longest)
         self.coefficients = self.recipe.weights.model_dump()
-        if not self.recipe.model.captioner:
-            del self.coefficients["said"]
         self._square: Square
         self._recent: deque[float] = deque(maxlen=CHECKED_OVER)
 
@@ -56,10 +53,10 @@ class AlignmentObjective(Objective):
     def groups(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Return what is trained: resampler with projection and temperature, text tower, vision tower."""
         assert isinstance(model, Aligned)
-        encoder, says = model.encoder, [model.text, *([model.captioner] if model.captioner else [])]
+        encoder = model.encoder
         found = {
             "resampler": [*encoder.resampler.parameters(), *encoder.projection.parameters(), model.log_scale],
-            "text": [p for part in says for p in part.parameters() if p.requires_grad],
+            "text": [p for p in model.text.parameters() if p.requires_grad],
         }
         return found | ({"tower": list(encoder.tower.parameters())} if self.recipe.train_tower else {})
 
@@ -82,29 +79,17 @@ class AlignmentObjective(Objective):
 
     def weigher(self) -> Weigher:
         """Return the function that counts images."""
-        return count_images_and_tokens if self.recipe.model.captioner else count_images
+        return count_images
 
     def losses(self, model: nn.Module, batch: AlignedBatch) -> dict[str, Tensor]:
         """Return the nats of this rank's images and texts, among those of all ranks."""
         assert isinstance(model, Aligned)
         cap_temperature(model.log_scale)
-        seen = model.encoder(batch.images)
-        images, mine = gather_with_gradient(model.vectors(seen).float())
+        images, mine = gather_with_gradient(model.image_vectors(batch.images).float())
         texts, _ = gather_with_gradient(model.text_vectors(batch.tokens, batch.attended).float())
         same, _ = gather_with_gradient(batch.same)
         whole, *nested = model.nats(images, texts, mine, same, [images.shape[1], *self._widths()])
-        terms = {"whole": whole.sum(), "nested": torch.stack(nested).mean(0).sum()}
-        if model.captioner:
-            terms["said"] = self._said(model.captioner, seen, batch)
-        return terms
-
-    def _said(self, captioner: Captioner, seen: Tensor, batch: AlignedBatch) -> Tensor:
-        """Return the nats of all texts, 0 while the captioner has not begun."""
-        config = self.recipe.model.captioner
-        assert config is not None
-        if self.moment.step < config.begins * self.moment.steps:
-            return seen.new_zeros(())
-        return captioner.nats(seen, batch.tokens, batch.attended).sum()
+        return {"whole": whole.sum(), "nested": torch.stack(nested).mean(0).sum()}
 
     def _widths(self) -> Sequence[int]:
         """Return the widths that this step looks at; all ranks draw the same."""
@@ -178,8 +163,3 @@ def effective_rank(vectors: Tensor) -> float:
 def count_images(batch: AlignedBatch) -> dict[str, float]:
     """Return the number of images for both terms."""
     return {"whole": float(len(batch.images)), "nested": float(len(batch.images))}
-
-
-def count_images_and_tokens(batch: AlignedBatch) -> dict[str, float]:
-    """Return the number of images for both terms of vectors, of tokens for the captioner's."""
-    return {**count_images(batch), "said": float(batch.attended.sum())}

@@ -244,10 +244,6 @@ CASES: dict[str, Case] = {
         vlm_stage(language_layers=2, quantise=FEW_BITS, rates=("language",), weights={"relations": 0.5}), start=True
     ),
     "alignment": _alignment({}, accumulation=2, batch_size=8),
-    "alignment, captioned": _alignment(
-        {"model": {**ALIGNMENT["model"], "captioner": {"hidden": 16, "layers": 1, "heads": 2, "begins": 0}}},
-        accumulation=2,
-    ),
     "alignment, pooled, sampled": _alignment(
         {
             "nesting": "sampled",

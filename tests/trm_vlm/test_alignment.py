@@ -13,12 +13,10 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
-from configs.alignment import AlignedConfig, AlignmentRecipe, CaptionerConfig, PerceiverConfig, PooledConfig
+from configs.alignment import AlignedConfig, AlignmentRecipe, PerceiverConfig, PooledConfig
 from configs.vision_language import ClipVisionConfig, Square, VitConfig, VitSizes
 from flows.commands.see import read_image
 from models.build import build
-from models.vision_language.captioner import Captioner
-from models.vision_language.image_encoder import places
 from models.vision_language.vision import CLIP_LARGE, ClipVision
 from storage.image_text_dataset import ImageTextDataset
 from storage.shard_index import first_of_each_image
@@ -26,7 +24,6 @@ from tasks.alignment.objective import AlignmentObjective, effective_rank
 from tasks.alignment.samples import AlignedImages, TextIds, collate, told
 from tasks.samples.scene_drawing import RADII
 from tasks.samples.scene_model import GRID, make_scene
-from tasks.training.objective import Moment
 from tasks.training.share import gather_with_gradient
 from tests.once import only
 from tests.trm_vlm.tiny import ALIGNMENT, ENCODER
@@ -92,32 +89,6 @@ def test_an_image_becomes_so_many_tokens_that_differ(resampler):
     torch.testing.assert_close(tokens[1:2], model.encoder.encode_images(images[1:2]), atol=1e-5, rtol=1e-5)
 
 
-def test_where_a_patch_lies_is_known_though_the_tower_takes_patches_for_a_set():
-    encoder = aligned(tower={**ENCODER["tower"], "sizes": SIZES}, places=True).encoder.eval()
-    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    turned = image.roll((8, 16), (1, 2))  # by whole patches
-    with torch.no_grad():
-        encoder.tower.hf.embeddings.position_embeddings.zero_()
-        seen = encoder.tower(torch.stack([image, turned]))
-        torch.testing.assert_close(
-            seen[0, 1:].unflatten(0, (4, 4)).roll((1, 2), (0, 1)), seen[1, 1:].unflatten(0, (4, 4))
-        )
-        latents = encoder.latents(torch.stack([image, turned]))
-    assert (latents[0] - latents[1]).abs().max() > 1e-3
-
-
-def test_places_are_marked_by_row_and_column():
-    marked = places(9, 18)
-    assert marked.shape == (10, 18)
-    assert not marked[0].any()
-    alike = marked[1:] @ marked[1:].T
-    assert (alike.argmax(1) == torch.arange(9)).all()
-    rows, columns = marked[1:, :8].unflatten(0, (3, 3)), marked[1:, 8:16].unflatten(0, (3, 3))
-    assert torch.equal(rows[:, 0], rows[:, 2])
-    assert torch.equal(columns[0], columns[2])
-    assert torch.equal(rows[:, 0], columns[0])
-
-
 def _rank(rank: int, folder: str, images, texts, same) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     model = aligned()
@@ -168,13 +139,8 @@ def objective_of(store, **changes) -> AlignmentObjective:
     })  # fmt: skip
 
 
-CAPTIONED = {**ALIGNMENT["model"], "captioner": {"hidden": 16, "layers": 1, "heads": 2, "begins": 0.5}}
-
-
-@pytest.mark.parametrize("model", [ALIGNMENT["model"], CAPTIONED], ids=["vectors", "captioned"])
-def test_every_part_that_is_trained_gets_gradient(answered, model):
-    objective = objective_of(answered, model=model)
-    objective.moment = Moment(epoch=0, step=5, steps=10, micro_batch=0, seed=0)
+def test_every_part_that_is_trained_gets_gradient(answered):
+    objective = objective_of(answered)
     torch.manual_seed(0)
     model = objective.build()
     source = objective.source("train")
@@ -184,53 +150,6 @@ def test_every_part_that_is_trained_gets_gradient(answered, model):
     assert without == []
     grouped = {id(p) for group in objective.groups(model).values() for p in group}
     assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
-
-
-def captioned() -> tuple[Captioner, torch.Tensor, torch.Tensor, torch.Tensor]:
-    torch.manual_seed(0)
-    captioner = build(CaptionerConfig(hidden=16, layers=2, heads=2), 50, 9, 24).requires_grad_(False)
-    tokens = torch.randint(0, 50, (6, 7))
-    return captioner, torch.randn(3, 4, 24), tokens, torch.arange(7) < torch.tensor([7, 3, 1, 5, 7, 2])[:, None]
-
-
-def test_a_captioner_says_each_text_of_an_image_as_if_it_were_alone():
-    captioner, seen, tokens, attended = captioned()
-    found = captioner.nats(seen, tokens, attended)
-    for image in range(3):
-        alone = 0.0
-        for text in (2 * image, 2 * image + 1):
-            length = int(attended[text].sum())
-            for place in range(length):  # the plain form: a token after those before it, with nothing that follows
-                read = captioner._read(seen[image : image + 1], tokens[text : text + 1, : place + 1])[0, -1]
-                alone -= float(captioner.head(read).log_softmax(-1)[tokens[text, place]])
-        assert float(found[image]) == pytest.approx(alone, abs=1e-4)
-
-
-def test_what_a_captioner_says_depends_on_its_own_image_alone():
-    captioner, seen, tokens, attended = captioned()
-    seen.requires_grad_()
-    captioner.nats(seen, tokens, attended)[1].backward()
-    assert [bool(gradient.any()) for gradient in seen.grad] == [False, True, False]
-
-
-def test_a_captioner_weighs_tokens_and_not_images(answered):
-    objective = objective_of(answered, model=CAPTIONED)
-    objective.build()
-    source = objective.source("train")
-    batch = objective.collate([source.sample(k, k) for k in range(4)])
-    assert objective.weigher()(batch) == {"whole": 4, "nested": 4, "said": float(batch.attended.sum())}
-    assert objective_of(answered).coefficients.keys() == {"whole", "nested"}
-
-
-def test_a_captioner_begins_when_the_encoder_sees(answered):
-    objective = objective_of(answered, model=CAPTIONED)
-    model, source = objective.build(), objective.source("train")
-    batch = objective.collate([source.sample(k, k) for k in range(4)])
-    said = []
-    for step in (4, 5):
-        objective.moment = Moment(epoch=0, step=step, steps=10, micro_batch=0, seed=0)
-        said.append(float(objective.losses(model, batch)["said"]))
-    assert said[0] == 0 < said[1]
 
 
 def test_training_draws_texts_about_an_image_anew_and_evaluation_takes_all(answered):
