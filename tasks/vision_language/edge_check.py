@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.vision_language.batch import VlmBatch
 from models.vision_language.edge import EdgeAnswer
-from tasks.edge.onnx import OnnxFile
 from tasks.quantise.edge_process import edge_logits
+from tasks.quantise.onnx_run import OnnxRunner
 from tasks.vision_language.edge import ANSWER, MODEL, QUESTION, VISION
 from tasks.vision_language.released import VlmRelease
 
@@ -29,17 +28,22 @@ def compare_parts(folder: Path, release: VlmRelease, batch: VlmBatch) -> dict[st
     asked, attended = questions.tokens[:, :length], questions.attended[:, :length]
     embeddings = network.language.embed_tokens(asked)
     room = (0, length - asked.shape[1])
-    rows = (torch.nn.functional.pad(embeddings, (0, 0, *room)), torch.nn.functional.pad(attended, room), now)
+    rows = {
+        "embeddings": torch.nn.functional.pad(embeddings, (0, 0, *room)),
+        "attended": torch.nn.functional.pad(attended, room),
+        "now": now,
+    }
     seen = network.see(batch.images)
     expected = {
         "prefix": seen.prefix,
         "content": network.recall.contents(seen.pooled),
         "cue": network.ask(questions, now),
     }
-    expected["reminder"], _ = EdgeAnswer(network)(expected["cue"], expected["content"][: len(now)])
-    prefix, content = _outputs(folder / VISION, batch.images)
-    (cue,) = _outputs(folder / QUESTION, *rows)
-    reminder, _ = _outputs(folder / ANSWER, expected["cue"], expected["content"][: len(now)])
+    asked_for = {"query": expected["cue"], "content": expected["content"][: len(now)]}
+    expected["reminder"], _ = EdgeAnswer(network)(**asked_for)
+    prefix, content = _outputs(folder / VISION, {"pixels": batch.images})
+    (cue,) = _outputs(folder / QUESTION, rows)
+    reminder, _ = _outputs(folder / ANSWER, asked_for)
     found = {"prefix": prefix, "content": content, "cue": cue, "reminder": reminder}
     return {name: float((found[name] - expected[name]).norm() / expected[name].norm()) for name in expected}
 
@@ -53,7 +57,7 @@ def compare_texts(folder: Path, release: VlmRelease, batch: VlmBatch) -> dict[st
     torch hold the texts; all a token. ValueError where there is no llama.cpp.
     """
     network, told = release.network, batch.told
-    prefix, _ = _outputs(folder / VISION, batch.images)
+    prefix, _ = _outputs(folder / VISION, {"pixels": batch.images})
     logits = edge_logits(folder / MODEL, vectors=prefix.numpy(), ids=told.tokens.numpy())
     found = torch.from_numpy(logits)[:, prefix.shape[1] - 1 : -1][told.learned].log_softmax(-1)
     shown = torch.ones(len(prefix), dtype=torch.bool)
@@ -79,8 +83,9 @@ def told(parts: Mapping[str, float], texts: Mapping[str, float]) -> str:
     )
 
 
-def _outputs(path: Path, *inputs: Tensor) -> list[Tensor]:
+def _outputs(path: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """Return what a file computes of inputs (N, ...), one after another as on a board."""
-    onnx = OnnxFile(path)
-    rows = [onnx(*(np.asarray(value) for value in row)) for row in zip(*inputs, strict=True)]
-    return [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
+    run = OnnxRunner(path)
+    count = len(next(iter(inputs.values())))
+    rows = [run({name: value[k : k + 1] for name, value in inputs.items()}) for k in range(count)]
+    return [torch.cat(column) for column in zip(*rows, strict=True)]

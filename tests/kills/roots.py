@@ -34,7 +34,7 @@ WEATHER_OF_TWO_MONTHS = WEATHER | {
         "evaluation": TRM_VLM["evaluation"],
     },
 }
-MODELS = ("captions", "mae", "mae_int8", "languages", "narrators", "ablations", "evaluation", "questions")
+MODELS = ("captions", "mae", "mae_int8", "languages", "narrators", "ablations", "packed", "evaluation", "questions")
 FIRE_IN_SHORT: dict[str, Any] = FIRE | {
     "source": FIRE["source"] | {"fires": 12, "max_frames": 4},
     "models": {"emberformer": FIRE["models"]["emberformer"] | {

@@ -27,7 +27,9 @@ from tests.command import millrace
 from tests.once import only
 from tests.weather_lm.tiny import CONFIG, folders
 
-INT8 = WeatherConfig.model_validate(CONFIG | {"captions": None, "narrators": {}, "ablations": {}, "mae_int8": {}})
+INT8 = WeatherConfig.model_validate(
+    CONFIG | {"captions": None, "narrators": {}, "ablations": {}, "packed": {}, "mae_int8": {}}
+)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def test_files_and_captions_become_a_narrator_that_tells_a_date(era5_data: Path,
             "join": join,
         },
         "ablations": {},
+        "packed": {},
     }
     store, report = build(tmp_path / "assets", config)
     captions = load_placed(only(store, "weather_captions").folder)
