@@ -73,8 +73,8 @@ def session(store: AssetStore) -> Session:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run two processes more than there are cores: many tests wait for others, or for a clock."""
-    return min(4, len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """Run one process more than there are cores: many tests wait for others, or for a clock."""
+    return min(4, len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
