@@ -96,6 +96,10 @@ class AlignedConfig(Config):
     """Images."""
     text: Annotated[SmallTextConfig | PretrainedTextConfig, Field(discriminator="kind")] = PretrainedTextConfig()
     """Texts."""
+    compared: Literal["mean", "tokens"] = "mean"
+    """What of an image a text is compared with. `mean`: the mean of its tokens, as CLIP compares one vector with one;
+    `tokens`: the token that it fits best. What is said of one thing then need not be in a vector with all else, and an
+    encoder that starts at random learns to see in far fewer steps."""
 
 
 class AlignmentWeights(Config):

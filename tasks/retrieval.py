@@ -8,34 +8,32 @@ import torch
 from torch import Tensor
 
 
-def ranks(images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+def ranks(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rank, from 0, of each image's own text among all texts, and of each text's own image.
 
-    `images` and `texts` are (N, D) unit vectors, of which row i belongs to row i. What scores as high as the right one
-    counts as before it, so that equal vectors win nothing.
+    `scores` (N, N) are of images with texts; text i belongs to image i. What scores as high as the right one counts as
+    before it, so that equal vectors win nothing.
     """
-    scores = images @ texts.t()
     own = scores.diagonal()
     return (scores >= own[:, None]).sum(1) - 1, (scores >= own[None]).sum(0) - 1
 
 
-def recall_at(images: Tensor, texts: Tensor, depths: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+def recall_at(scores: Tensor, depths: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
     """Return the share of images whose own text is among the first, and of texts likewise, and chance at 1."""
-    to_text, to_image = ranks(images, texts)
+    to_text, to_image = ranks(scores)
     found = {}
     for depth in depths:
         found[f"text_at_{depth}"] = float((to_text < depth).double().mean())
         found[f"image_at_{depth}"] = float((to_image < depth).double().mean())
-    return {**found, "chance_at_1": 1 / max(len(images), 1)}
+    return {**found, "chance_at_1": 1 / max(len(scores), 1)}
 
 
-def mean_average_precision(images: Tensor, texts: Tensor, same: Tensor) -> dict[str, float]:
+def mean_average_precision(scores: Tensor, same: Tensor) -> dict[str, float]:
     """Return the mean average precision of texts found by images, and back.
 
-    `images` and `texts` are (N, D) unit vectors; `same` (N,) numbers texts: all equal ones belong to an image. Of
-    equally good ones the wrong come first.
+    `scores` (N, N) are of images with texts; `same` (N,) numbers texts: all equal ones belong to an image. Of equally
+    good ones the wrong come first.
     """
-    scores = images @ texts.t()
     relevant = same[:, None] == same[None]
     return {"text_map": _average_precision(scores, relevant), "image_map": _average_precision(scores.t(), relevant)}
 

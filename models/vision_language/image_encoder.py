@@ -53,18 +53,22 @@ class ImageEncoder(nn.Module):
 class Aligned(nn.Module):
     """An image encoder and a text tower that share a space, which is nested: its first channels are a space as well.
 
-    Contrastive loss: CLIP (arXiv 2103.00020); nested widths: Matryoshka representations (arXiv 2205.13147).
+    Contrastive loss: CLIP (arXiv 2103.00020); nested widths: Matryoshka representations (arXiv 2205.13147). A text is
+    compared with the mean of an image's tokens, or with the one that it fits best (late interaction: ColBERT,
+    arXiv 2004.12832, and FILIP, arXiv 2111.07783).
     """
 
     def __init__(self, config: AlignedConfig, vocabulary: int) -> None:
         super().__init__()
+        self._by_token = config.compared == "tokens"
         self.encoder = ImageEncoder(config.encoder)
         self.text = build(config.text, vocabulary, self.encoder.width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def image_vectors(self, images: Tensor) -> Tensor:
-        """Return a vector (B, D) of each image, not normalised."""
-        return self.encoder(images).mean(1)
+        """Return the vectors (B, V, D) of each image, not normalised: the mean of its tokens alone, or all of these."""
+        tokens: Tensor = self.encoder(images)
+        return tokens if self._by_token else tokens.mean(1, keepdim=True)
 
     def text_vectors(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Return a vector (B, D) of each text, not normalised."""
@@ -82,7 +86,7 @@ class Aligned(nn.Module):
         which it is said (as in MIL-NCE, arXiv 1912.06430). With one text an image, and no equal ones, that is CLIP's.
 
         Args:
-            images: vectors of images (B, D).
+            images: vectors of images (B, V, D).
             texts: vectors of their texts (B x K, D), image by image.
             mine: the b images whose loss is wanted; with several ranks, those of this one.
             same: (B x K,) a number of each text, equal for equal ones.
@@ -93,8 +97,7 @@ class Aligned(nn.Module):
         said_of = (of_image[:, :, None] == same).any(1)
         found = []
         for width in widths:
-            seen, said = F.normalize(images[:, :width], dim=-1), F.normalize(texts[:, :width], dim=-1)
-            scores = self.inverse_temperature * seen @ said.t()
+            scores = self.inverse_temperature * cosines(images, texts, width)
             right = scores.masked_fill(~said_of, LOWEST).logsumexp(0)
             to_image = (scores.logsumexp(0) - right).view_as(of_image)[mine]
             wrong = scores[mine].masked_fill(said_of[mine], LOWEST).logsumexp(1, keepdim=True)
@@ -102,3 +105,15 @@ class Aligned(nn.Module):
             to_text = torch.logaddexp(own, wrong) - own
             found.append((to_text + to_image).mean(-1) / 2)
         return found
+
+
+def cosines(images: Tensor, texts: Tensor, width: int) -> Tensor:
+    """Return how well texts fit images (B, T): a text's cosine with the vector of an image that it fits best.
+
+    Args:
+        images: (B, V, D), V vectors of each image.
+        texts: (T, D).
+        width: how many channels are compared, the first.
+    """
+    seen, said = F.normalize(images[..., :width], dim=-1), F.normalize(texts[:, :width], dim=-1)
+    return (seen @ said.t()).amax(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from configs.alignment import AlignmentRecipe, PretrainedTextConfig
 from configs.vision_language import Square
 from models.build import build
 from models.vision_language.alignment import cap_temperature
-from models.vision_language.image_encoder import Aligned
+from models.vision_language.image_encoder import Aligned, cosines
 from tasks.alignment.released import AlignedRelease
 from tasks.alignment.samples import AlignedBatch, AlignedImages, AlignedSample, TextIds, collate
 from tasks.retrieval import recall_at
@@ -119,16 +120,14 @@ class AlignmentObjective(Objective):
         source = self.source("validation")
         if len(source) < 2:
             raise ValueError("the validation split has fewer than 2 images; raise splits.validation_share")
-        images, texts, _ = vectors_of(model, source, share)
-        narrow = self.recipe.widths[-1]
-        found = recall_at(F.normalize(images, dim=-1), F.normalize(texts, dim=-1))
-        few = recall_at(F.normalize(images[:, :narrow], dim=-1), F.normalize(texts[:, :narrow], dim=-1), (1,))
+        seen = shown_and_told(model, source, share)
+        found = recall_at(seen.scores(seen.images.shape[-1]))
+        few = recall_at(seen.scores(self.recipe.widths[-1]), (1,))
         return {
             **found,
             "text_at_1_narrow": few["text_at_1"],
             "gain": found["text_at_1"] / found["chance_at_1"],
-            "image_rank": effective_rank(images),
-            "text_rank": effective_rank(texts),
+            **seen.ranks(),
         }
 
     def release_config(self) -> dict[str, Any]:
@@ -136,18 +135,48 @@ class AlignmentObjective(Objective):
         return {"recipe": self.recipe.model_dump(mode="json")}
 
 
+@dataclass(frozen=True)
+class ShownAndTold:
+    """What a model makes of N images and of the T texts about them."""
+
+    images: Tensor
+    """(N, V, D), the V vectors of each image"""
+    texts: Tensor
+    """(T, D)"""
+    of_image: Tensor
+    """(T,) the image that a text is about"""
+    same: Tensor
+    """(N,) a number of all that is said of an image"""
+
+    def scores(self, width: int) -> Tensor:
+        """Return how well all that is said of an image fits an image (N, N): the mean over its texts, by `width`
+        channels.
+        """
+        texts = torch.bincount(self.of_image, minlength=len(self.images)).clamp_min(1)
+        rows = [self._of_texts(cosines(some, self.texts, width)) / texts for some in self.images.split(BATCH)]
+        return torch.cat(rows)
+
+    def ranks(self) -> dict[str, float]:
+        """Return how many directions the vectors of images use, and those of texts."""
+        told = self._of_texts(F.normalize(self.texts, dim=-1).t()).t()
+        return {"image_rank": effective_rank(self.images.mean(1)), "text_rank": effective_rank(told)}
+
+    def _of_texts(self, values: Tensor) -> Tensor:
+        """Sum values (R, T) of texts over those of each image, (R, N)."""
+        return values.new_zeros(len(values), len(self.images)).index_add(1, self.of_image, values)
+
+
 @torch.no_grad()
-def vectors_of(model: Aligned, source: AlignedImages, share: Share) -> tuple[Tensor, Tensor, Tensor]:
-    """Return vectors of images and of all that is said of them (N, D), and a number of the latter (N,), on the CPU."""
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+def shown_and_told(model: Aligned, source: AlignedImages, share: Share) -> ShownAndTold:
+    """Return the vectors of all images and texts of a source, on the CPU."""
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for batch in ordered_batches(share, source, collate, batch_size=BATCH):
         images = model.image_vectors(batch.images).float()
-        each = F.normalize(model.text_vectors(batch.tokens, batch.attended).float(), dim=-1)
-        said = torch.zeros_like(images).index_add(0, batch.of_image, each)
+        texts = model.text_vectors(batch.tokens, batch.attended).float()
         same = torch.zeros_like(batch.same[: len(images)]).index_add(0, batch.of_image, batch.same)
-        parts.append((images, said, same))
-    images, texts, same = (share.gather(torch.cat(column)).cpu() for column in zip(*parts, strict=True))
-    return images, texts, same
+        parts.append((images, texts, torch.bincount(batch.of_image, minlength=len(images)), same))
+    images, texts, counts, same = (share.gather(torch.cat(column)).cpu() for column in zip(*parts, strict=True))
+    return ShownAndTold(images, texts, torch.arange(len(images)).repeat_interleave(counts), same)
 
 
 def effective_rank(vectors: Tensor) -> float:

@@ -11,6 +11,7 @@ from tasks.stage import Job, StageResult, stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 MOST = 5000
 """Images that are retrieved among each other."""
@@ -19,7 +20,7 @@ MOST = 5000
 @stage("alignment_report")
 def alignment_report(job: Job, *, shards: Asset, index: Asset, encoder: Asset) -> StageResult:
     """Find texts by images and images by texts, with all channels and with fewer; draw that, and the training."""
-    from tasks.alignment.objective import effective_rank, vectors_of
+    from tasks.alignment.objective import shown_and_told
     from tasks.alignment.released import AlignedRelease
     from tasks.alignment.samples import AlignedImages
     from tasks.figures import save_figure
@@ -32,13 +33,12 @@ def alignment_report(job: Job, *, shards: Asset, index: Asset, encoder: Asset) -
     source = AlignedImages(shards.folder, index.folder, "test", network.encoder.square, release.ids, most=MOST)
     if len(source) < 2:
         raise ValueError("the test split has fewer than 2 images; raise splits.test_share")
-    images, texts, same = vectors_of(network, source, Share())
-    widths = [images.shape[1], *release.recipe.widths]
+    seen = shown_and_told(network, source, Share())
+    widths = [seen.images.shape[-1], *release.recipe.widths]
     table: dict[str, Any] = {
         "images": len(source),
-        "image_rank": effective_rank(images),
-        "text_rank": effective_rank(texts),
-        "by_width": {width: _found(images[:, :width], texts[:, :width], same) for width in widths},
+        **seen.ranks(),
+        "by_width": {width: _found(seen.scores(width), seen.same) for width in widths},
     }
     write_atomic(job.folder / "retrieval.json", json.dumps(table, indent=1))
     save_figure(_draw(table["by_width"]), job.folder / "retrieval.png")
@@ -54,13 +54,10 @@ def alignment_report(job: Job, *, shards: Asset, index: Asset, encoder: Asset) -
     )
 
 
-def _found(images: Any, texts: Any, same: Any) -> dict[str, float]:
-    from torch.nn import functional as F
-
+def _found(scores: Tensor, same: Tensor) -> dict[str, float]:
     from tasks.retrieval import mean_average_precision, recall_at
 
-    images, texts = F.normalize(images, dim=-1), F.normalize(texts, dim=-1)
-    return recall_at(images, texts) | mean_average_precision(images, texts, same)
+    return recall_at(scores) | mean_average_precision(scores, same)
 
 
 def _draw(by_width: dict[int, dict[str, float]]) -> Figure:

@@ -63,7 +63,7 @@ def evaluate_vlm(
         "cue_right": float(sums["cue_right"].sum() / sums["questions"].sum()),
         "scope_right": float(sums["scope_right"].sum() / sums["scopes"].sum()),
     }
-    found = recall_at(images, texts)
+    found = recall_at(images @ texts.t())
     table["retrieval"] = {**found, "images": len(images), "gain": found["text_at_1"] / found["chance_at_1"]}
     table["attention"] = {**attention, "divergence": sliced_epps_pulley(_standardised(images))}
     told = _captions(release, samples, scene_of_row, evaluation)

@@ -211,7 +211,8 @@ class VlmObjective(Objective):
             texts.append(scores.texts)
         names = sorted(sums)
         total = dict(zip(names, share.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
-        found = recall_at(share.gather(torch.cat(images)).cpu(), share.gather(torch.cat(texts)).cpu(), (1,))
+        shown, told = (share.gather(torch.cat(vectors)).cpu() for vectors in (images, texts))
+        found = recall_at(shown @ told.t(), (1,))
         return {**_means(total), **found, "uniform_nll": math.log(len(self.tokens))}
 
     def _validation(self) -> EpisodePairs:

@@ -244,7 +244,7 @@ CASES: dict[str, Case] = {
         vlm_stage(language_layers=2, quantise=FEW_BITS, rates=("language",), weights={"relations": 0.5}), start=True
     ),
     "alignment": _alignment({}, accumulation=2, batch_size=8),
-    "alignment, pooled, sampled": _alignment(
+    "alignment, pooled, sampled, by tokens": _alignment(
         {
             "nesting": "sampled",
             "model": {
@@ -253,6 +253,7 @@ CASES: dict[str, Case] = {
                     **ALIGNMENT["model"]["encoder"],
                     "resampler": {"kind": "pooled", "tokens": 4, "width": 16, "heads": 2},
                 },
+                "compared": "tokens",
             },
         }
     ),

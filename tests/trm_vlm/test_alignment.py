@@ -17,10 +17,11 @@ from configs.alignment import AlignedConfig, AlignmentRecipe, PerceiverConfig, P
 from configs.vision_language import ClipVisionConfig, Square, VitConfig, VitSizes
 from flows.commands.see import read_image
 from models.build import build
+from models.vision_language.image_encoder import cosines
 from models.vision_language.vision import CLIP_LARGE, ClipVision
 from storage.image_text_dataset import ImageTextDataset
 from storage.shard_index import first_of_each_image
-from tasks.alignment.objective import AlignmentObjective, effective_rank
+from tasks.alignment.objective import AlignmentObjective, ShownAndTold, effective_rank
 from tasks.alignment.samples import AlignedImages, TextIds, collate, told
 from tasks.samples.scene_drawing import RADII
 from tasks.samples.scene_model import GRID, make_scene
@@ -31,17 +32,18 @@ from tests.trm_vlm.tiny import ALIGNMENT, ENCODER
 SIZES = {"side": 32, "patch": 8, "hidden": 16, "layers": 1, "heads": 2, "intermediate": 16}
 
 
-def aligned(**encoder):
+def aligned(compared="mean", **encoder):
     torch.manual_seed(0)
     text = {"kind": "small", "vocabulary": 320, "hidden": 16, "layers": 1, "heads": 2, "longest": 12}
-    return build(AlignedConfig.model_validate({"encoder": {**ENCODER, **encoder}, "text": text}), 320)
+    model = {"encoder": {**ENCODER, **encoder}, "text": text, "compared": compared}
+    return build(AlignedConfig.model_validate(model), 320)
 
 
 @pytest.mark.parametrize("width", [24, 8])
 def test_nats_are_those_of_clip_on_the_first_channels(width):
     model = aligned()
     images, texts = torch.randn(5, 24), torch.randn(5, 24)
-    (found,) = model.nats(images, texts, slice(0, 5), torch.arange(5), [width])
+    (found,) = model.nats(images[:, None], texts, slice(0, 5), torch.arange(5), [width])
     seen, said = (F.normalize(x[:, :width], dim=-1) for x in (images, texts))
     logits = model.log_scale.exp() * seen @ said.T
     labels = torch.arange(5)
@@ -54,17 +56,17 @@ def test_nats_are_those_of_clip_on_the_first_channels(width):
 def test_an_image_of_an_equal_text_is_no_negative():
     model = aligned()
     images = torch.randn(1, 24).expand(4, -1)
-    (found,) = model.nats(images, images, slice(0, 4), torch.zeros(4, dtype=torch.int64), [24])
+    (found,) = model.nats(images[:, None], images, slice(0, 4), torch.zeros(4, dtype=torch.int64), [24])
     torch.testing.assert_close(found, torch.zeros(4))
     apart = torch.eye(4, 24)
-    (found,) = model.nats(apart, apart[[1, 0, 2, 3]], slice(0, 4), torch.tensor([7, 7, 1, 2]), [24])
+    (found,) = model.nats(apart[:, None], apart[[1, 0, 2, 3]], slice(0, 4), torch.tensor([7, 7, 1, 2]), [24])
     assert found[:2].max() < 20, "either of the two is right"
 
 
 def test_a_text_is_found_among_those_that_are_not_said_and_finds_any_image_of_which_it_is_said():
     model = aligned()
     images, texts, same = torch.randn(3, 24), torch.randn(6, 24), [0, 1, 2, 0, 3, 4]
-    found = model.nats(images, texts, slice(0, 3), torch.tensor(same), [16])[0].tolist()
+    found = model.nats(images[:, None], texts, slice(0, 3), torch.tensor(same), [16])[0].tolist()
     seen, said = (F.normalize(x[:, :16], dim=-1) for x in (images, texts))
     score = (model.log_scale.exp() * seen @ said.T).exp().tolist()
     numbers = [{0, 1}, {2, 0}, {3, 4}]
@@ -76,6 +78,27 @@ def test_a_text_is_found_among_those_that_are_not_said_and_finds_any_image_of_wh
             nats.append(-math.log(score[image][n] / (score[image][n] + wrong)))
             nats.append(-math.log(right / sum(score[i][n] for i in range(3))))
         assert found[image] == pytest.approx(sum(nats) / 4, abs=1e-4)
+
+
+@pytest.mark.parametrize("compared", ["mean", "tokens"])
+def test_a_text_is_compared_with_the_mean_of_the_tokens_or_with_the_one_it_fits_best(compared):
+    model = aligned(compared)
+    images, texts = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8), torch.randn(4, 24)
+    tokens = model.encoder.encode_images(images)
+    found = cosines(model.image_vectors(images), texts, 16)
+    for image in range(3):
+        for text in range(4):
+            each = [F.cosine_similarity(token[:16], texts[text, :16], dim=0) for token in tokens[image]]
+            mean = F.cosine_similarity(tokens[image].mean(0)[:16], texts[text, :16], dim=0)
+            torch.testing.assert_close(found[image, text], max(each) if compared == "tokens" else mean)
+
+
+def test_all_that_is_said_of_an_image_fits_it_as_well_as_its_texts_do_on_average():
+    images, texts, of_image = torch.randn(3, 2, 8), torch.randn(6, 8), torch.tensor([0, 0, 0, 1, 2, 2])
+    seen = ShownAndTold(images, texts, of_image, torch.arange(3))
+    fits = cosines(images, texts, 4)
+    expected = torch.stack([fits[:, of_image == k].mean(1) for k in range(3)], 1)
+    torch.testing.assert_close(seen.scores(4), expected)
 
 
 @pytest.mark.parametrize("resampler", [
@@ -106,7 +129,7 @@ def _rank(rank: int, folder: str, images, texts, same) -> None:
 @pytest.mark.parametrize("same", [[0, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4, 0, 5, 6, 7, 7, 8, 9]])
 def test_two_ranks_have_the_loss_and_the_gradient_of_one(tmp_path, same):
     torch.manual_seed(1)
-    images, texts, same = torch.randn(6, 24), torch.randn(len(same), 24), torch.tensor(same)
+    images, texts, same = torch.randn(6, 1, 24), torch.randn(len(same), 24), torch.tensor(same)
     torch.multiprocessing.start_processes(_rank, (str(tmp_path), images, texts, same), nprocs=2, start_method="fork")
     whole = images.clone().requires_grad_()
     sum(nats.sum() for nats in aligned().nats(whole, texts, slice(0, 6), same, [24, 8])).backward()

@@ -17,13 +17,13 @@ from tasks.vision_language.gaussianity import sliced_epps_pulley
 def test_recall_counts_those_whose_own_is_before_all_others():
     random = np.random.default_rng(0)
     a, b = (F.normalize(torch.from_numpy(random.normal(size=(30, 8))), dim=-1) for _ in range(2))
-    found = recall_at(a, b)
+    found = recall_at(a @ b.T)
     scores = (a @ b.t()).numpy()
     for depth in (1, 5, 10):
         expected = np.mean([(scores[k] >= scores[k, k]).sum() <= depth for k in range(30)])
         assert found[f"text_at_{depth}"] == pytest.approx(expected)
-    assert recall_at(a, a)["image_at_1"] == 1
-    assert recall_at(torch.ones(30, 8), torch.ones(30, 8))["image_at_10"] == 0, "equal vectors win nothing"
+    assert recall_at(a @ a.T)["image_at_1"] == 1
+    assert recall_at(torch.ones(30, 30))["image_at_10"] == 0, "equal vectors win nothing"
 
 
 def test_contrast_is_that_of_clip_and_equal_texts_are_no_negatives():
