@@ -129,7 +129,7 @@ def _rank(rank: int, folder: str, images, texts, same) -> None:
 @pytest.mark.parametrize("same", [[0, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4, 0, 5, 6, 7, 7, 8, 9]])
 def test_two_ranks_have_the_loss_and_the_gradient_of_one(tmp_path, same):
     torch.manual_seed(1)
-    images, texts, same = torch.randn(6, 1, 24), torch.randn(len(same), 24), torch.tensor(same)
+    images, texts, same = torch.randn(6, 2, 24), torch.randn(len(same), 24), torch.tensor(same)
     torch.multiprocessing.start_processes(_rank, (str(tmp_path), images, texts, same), nprocs=2, start_method="fork")
     whole = images.clone().requires_grad_()
     sum(nats.sum() for nats in aligned().nats(whole, texts, slice(0, 6), same, [24, 8])).backward()
