@@ -97,18 +97,16 @@ def _cost(release: Any, source: Any) -> dict[str, float]:
 
 
 def _compare(tables: dict[str, Any], runs: Mapping[str, Sequence[Any]], majority: Any, how: AnswerEvaluation) -> None:
-    """Set every decoder, the mean over its seeds, against the majority, the blind, and the first that sees."""
+    """Set every decoder, the mean over its seeds, against the majority and all others; the first that is blind is
+    named so.
+    """
     from tasks.answering.evaluation import gain, mean_exact
 
     exact = {name: mean_exact(answered) for name, answered in runs.items()}
     blind = next((name for name, table in tables.items() if not table["vision"]), None)
-    first = next((name for name, table in tables.items() if table["vision"]), None)
     for name, table in tables.items():
         others = {"majority": majority.exact()}
-        if blind and name != blind:
-            others["blind"] = exact[blind]
-        if first and name != first and table["vision"]:
-            others[first] = exact[first]
+        others |= {"blind" if other == blind else other: values for other, values in exact.items() if other != name}
         table["gains"] = {other: gain(exact[name], values, majority.asked, how) for other, values in others.items()}
 
 

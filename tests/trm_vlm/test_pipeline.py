@@ -44,9 +44,11 @@ def test_the_report_compares_every_decoder_with_every_control(answered):
     scores = json.loads((folder / "scores.json").read_text())
     assert list(scores["decoders"]) == ["plain", "trm", "blind", "few_bits"]
     for name, table in scores["decoders"].items():
-        assert table["gains"].keys() >= {"majority"} | ({"blind"} if name != "blind" else set())
-        for gain in table["gains"].values():
+        assert table["gains"].keys() == {"majority", *scores["decoders"]} - {name}
+        for other, gain in table["gains"].items():
             assert gain["low"] <= gain["value"] <= gain["high"]
+            if other != "majority":
+                assert gain["value"] == pytest.approx(-scores["decoders"][other]["gains"][name]["value"])
         (seed,) = table["seeds"].values()
         assert seed["scores"]["all"]["questions"] == 12
         assert set(seed["by_depth"]) == ({"1", "2", "5"} if name in ("trm", "few_bits") else set())
