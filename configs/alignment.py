@@ -98,8 +98,7 @@ class AlignedConfig(Config):
     """Texts."""
     compared: Literal["mean", "tokens"] = "mean"
     """What of an image a text is compared with. `mean`: the mean of its tokens, as CLIP compares one vector with one;
-    `tokens`: the token that it fits best. What is said of one thing then need not be in a vector with all else, and an
-    encoder that starts at random learns to see in far fewer steps."""
+    `tokens`: the token that it fits best, so that what is said of one thing need not be in a vector with all else."""
 
 
 class AlignmentWeights(Config):
