@@ -149,11 +149,16 @@ class ShownAndTold:
     """(N,) a number of all that is said of an image"""
 
     def scores(self, width: int) -> Tensor:
-        """Return how well all that is said of an image fits an image (N, N): the mean over its texts, by `width`
-        channels.
+        """Return how well all that is said of an image fits an image (N, N), by the first `width` channels.
+
+        With one vector of an image it is the cosine with the mean of the unit vectors of the texts; with several, each
+        text's cosine with the one that it fits best, the mean over the texts.
         """
-        texts = torch.bincount(self.of_image, minlength=len(self.images)).clamp_min(1)
-        rows = [self._of_texts(cosines(some, self.texts, width)) / texts for some in self.images.split(BATCH)]
+        if self.images.shape[1] == 1:
+            length = self._of_texts(F.normalize(self.texts[:, :width], dim=-1).t()).norm(dim=0)
+        else:
+            length = torch.bincount(self.of_image, minlength=len(self.images))
+        rows = [self._of_texts(cosines(some, self.texts, width)) / length for some in self.images.split(BATCH)]
         return torch.cat(rows)
 
     def ranks(self) -> dict[str, float]:

@@ -93,12 +93,17 @@ def test_a_text_is_compared_with_the_mean_of_the_tokens_or_with_the_one_it_fits_
             torch.testing.assert_close(found[image, text], max(each) if compared == "tokens" else mean)
 
 
-def test_all_that_is_said_of_an_image_fits_it_as_well_as_its_texts_do_on_average():
-    images, texts, of_image = torch.randn(3, 2, 8), torch.randn(6, 8), torch.tensor([0, 0, 0, 1, 2, 2])
-    seen = ShownAndTold(images, texts, of_image, torch.arange(3))
-    fits = cosines(images, texts, 4)
-    expected = torch.stack([fits[:, of_image == k].mean(1) for k in range(3)], 1)
-    torch.testing.assert_close(seen.scores(4), expected)
+@pytest.mark.parametrize("vectors", [1, 5])
+def test_all_that_is_said_of_an_image_is_compared_with_it(vectors):
+    images, texts, of_image = torch.randn(3, vectors, 8), torch.randn(6, 8), torch.tensor([0, 0, 0, 1, 2, 2])
+    said = F.normalize(texts[:, :4], dim=-1)
+    if vectors == 1:
+        means = torch.stack([said[of_image == k].mean(0) for k in range(3)])
+        expected = F.cosine_similarity(images[:, :, :4], means[None], dim=-1)
+    else:
+        each = F.cosine_similarity(images[:, :, None, :4], said[None, None], dim=-1).amax(1)
+        expected = torch.stack([each[:, of_image == k].mean(1) for k in range(3)], 1)
+    torch.testing.assert_close(ShownAndTold(images, texts, of_image, torch.arange(3)).scores(4), expected)
 
 
 @pytest.mark.parametrize("resampler", [
