@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from configs.base import Config
+from configs.base import Added, Config
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -43,8 +43,12 @@ class TrainingConfig(Config):
     """Micro-batches of every rank in one optimiser step."""
     learning_rates: dict[str, Rate] = Field(min_length=1)
     """Peak learning rate of every parameter group of the objective."""
+    matrices: Annotated[Literal["adamw", "muon"], Added(before="adamw")] = "adamw"
+    """What moves the matrices of linear layers within the model: `adamw`, as all else, or `muon` (arXiv 2502.16982),
+    whose steps move a matrix along all its directions alike, and are as large as AdamW's at the same learning rate.
+    Embeddings, heads, convolutions, biases and norms stay with AdamW."""
     weight_decay: float = Field(0.01, ge=0)
-    """Of AdamW; for weights with two dimensions and more, never for biases and norms."""
+    """For weights with two dimensions and more, never for biases and norms."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """Decay of AdamW's first and second moment."""
     warmup_steps: int = Field(0, ge=0)

@@ -7,7 +7,7 @@ Files:
     loop.py, history.py        the steps, evaluations and checkpoints, and their record
     objective.py, release.py   what a family says, and the model that comes out
     loader.py, transfer.py     batches, in an order that is a function of seed and step, and their way to the device
-    optimiser.py, share.py     AdamW with its learning rates; this process among the ranks
+    optimiser.py, share.py     AdamW and Muon with their learning rates; this process among the ranks
     events.py, tracking.py     what the launcher and W&B are told
     sweep.py                   trials of a sweep
 """

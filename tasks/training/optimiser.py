@@ -1,4 +1,4 @@
-"""AdamW over named groups that may be frozen, their learning rates, and a moving average of the weights."""
+"""AdamW and Muon over named groups that may be frozen, their learning rates, and a moving average of the weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from configs.training import TrainingConfig
 from tasks.training.objective import Objective
 from tasks.training.share import Share
 
+MOMENTUM = 0.95
+"""Of Muon."""
 PIECE = 4096
 """Entries of a vector whose squares float32 adds up exactly enough."""
 
@@ -42,10 +44,28 @@ class Parameters:
         assert not half, f"weights that train must be float32: {', '.join(sorted(half))}"
         self.named: dict[str, nn.Parameter] = trainable
         self.group_of = group_of
+        self.by_muon = inner_matrices(model) & trainable.keys() if config.matrices == "muon" else frozenset()
 
-    def in_group(self, group: str) -> list[nn.Parameter]:
-        """Return a group's parameters in the model's order."""
-        return [p for name, p in self.named.items() if self.group_of[name] == group]
+    def in_group(self, group: str, *, by_muon: bool) -> list[nn.Parameter]:
+        """Return those of a group's parameters that Muon moves, or those that AdamW does, in the model's order."""
+        chosen = [name for name in self.named if self.group_of[name] == group and (name in self.by_muon) == by_muon]
+        return [self.named[name] for name in chosen]
+
+
+def inner_matrices(model: nn.Module) -> frozenset[str]:
+    """Return the names of linear layers' matrices, attention's among them.
+
+    Not of heads, the layers whose name ends so, nor of what an embedding shares: there rows are things, a token or a
+    class, each of which is learned from as often as it comes.
+    """
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    found = set()
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not path.endswith("head") and id(module.weight) not in embedded:
+            found.add(f"{path}.weight".removeprefix("."))
+        elif isinstance(module, nn.MultiheadAttention):
+            found.add(f"{path}.in_proj_weight".removeprefix("."))
+    return frozenset(found)
 
 
 def learning_rate(config: TrainingConfig, group: str, step: int, steps_per_epoch: int) -> float:
@@ -81,7 +101,7 @@ def norm_of(flat: Tensor) -> Tensor:
 
 
 class Optimiser:
-    """AdamW whose learning rates, frozen groups and gradients follow from the step.
+    """AdamW, and Muon where it is asked for, whose learning rates, frozen groups and gradients follow from the step.
 
     Gradients live in one flat buffer in the model's order of parameters, each in the memory layout of its parameter,
     for the fused update walks memory. They are summed over ranks by one `all_reduce` after the last micro-batch.
@@ -95,19 +115,30 @@ class Optimiser:
         self._parameters, self._config, self._steps_per_epoch = parameters, config, steps_per_epoch
         self._frozen: frozenset[str] | None = None
         self._gradients = torch.empty(0)
-        groups = []
+        groups, inner = [], []
         for group in config.learning_rates:
-            members = parameters.in_group(group)
+            members = parameters.in_group(group, by_muon=False)
             weights, others = [p for p in members if p.ndim >= 2], [p for p in members if p.ndim < 2]
             groups.append({"params": weights, "name": group, "weight_decay": config.weight_decay})
             groups.append({"params": others, "name": group, "weight_decay": 0.0})
-        self.adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=config.betas, fused=True)
-        for parameter in parameters.named.values():
+            matrices = parameters.in_group(group, by_muon=True)
+            inner.append({"params": matrices, "name": group, "weight_decay": config.weight_decay})
+        self.adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
+        self.muon = torch.optim.Muon(inner, lr=0.0, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+        for name, parameter in parameters.named.items():
+            if name in parameters.by_muon:
+                self.muon.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+                continue
             self.adam.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
+
+    def _state(self, name: str) -> dict[str, Tensor]:
+        """Return what is kept of a parameter from one step to the next."""
+        optimiser = self.muon if name in self._parameters.by_muon else self.adam
+        return optimiser.state[self._parameters.named[name]]
 
     def frozen(self, epoch: int) -> frozenset[str]:
         """Return the groups that are frozen in an epoch."""
@@ -139,9 +170,9 @@ class Optimiser:
                 (size - 1) * stride for size, stride in zip(parameter.shape, parameter.stride(), strict=True)
             )
             assert span == parameter.numel(), f"{name} has gaps or overlaps in memory"
-            state = self.adam.state[parameter]
-            for tensor in (parameter.grad, state["exp_avg"], state["exp_avg_sq"]):
-                assert tensor is None or tensor.stride() == parameter.stride(), f"{name} is laid out otherwise"
+            for tensor in (parameter.grad, *self._state(name).values()):
+                alike = tensor is None or tensor.ndim == 0 or tensor.stride() == parameter.stride()
+                assert alike, f"{name} is laid out otherwise"
 
     def reduce(self, share: Share) -> Tensor:
         """Sum the gradients over all ranks, clip them by their global norm, and return the norm before that."""
@@ -154,9 +185,10 @@ class Optimiser:
     def step(self, step: int) -> None:
         """Update the weights with the learning rates of this step."""
         rates = self.rates(step)
-        for group in self.adam.param_groups:
-            group["lr"] = rates[group["name"]]
-        self.adam.step()
+        for optimiser in (self.adam, self.muon):
+            for group in optimiser.param_groups:
+                group["lr"] = rates[group["name"]]
+            optimiser.step()
 
     def rates(self, step: int) -> dict[str, float]:
         """Return every group's learning rate at a step."""
@@ -166,11 +198,7 @@ class Optimiser:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state by name; writing into the tensors changes the state."""
         self._check_layout()
-        return {
-            f"{name}.{part}": value
-            for name, parameter in self._parameters.named.items()
-            for part, value in self.adam.state[parameter].items()
-        }
+        return {f"{name}.{part}": value for name in self._parameters.named for part, value in self._state(name).items()}
 
 
 class MovingAverage:

@@ -218,10 +218,12 @@ LORA = {"r": 2, "target_modules": ["q_proj", "down_proj"]}
 CASES: dict[str, Case] = {
     **_fire_cases(),
     "mae": _mae({"model": {"drop_path": 0.2}}, accumulation=2, ema_decay=0.9),
-    "mae, by latitude": _mae({"latitude_weighting": True}),
+    "mae, by latitude, muon": _mae({"latitude_weighting": True}, matrices="muon"),
     **{f"language: {name}": _language(model, accumulation=2) for name, model in LANGUAGES.items()},
     "narrator: attention": _narrator({}, accumulation=2, ema_decay=0.9),
-    "narrator: resampler": _narrator({"prefixer": {"tokens": 4, "heads": 2, "pooling": "resampler", "residual": True}}),
+    "narrator: resampler, muon": _narrator(
+        {"prefixer": {"tokens": 4, "heads": 2, "pooling": "resampler", "residual": True}}, matrices="muon"
+    ),
     "narrator: lora": _narrator({"adaptation": {"lora": LORA}}, freeze={"language": 2}),
     "narrator: 4 bits": _narrator({"adaptation": {"four_bit": True, "lora": LORA}}),
     "captions": Case(
@@ -244,7 +246,7 @@ CASES: dict[str, Case] = {
         vlm_stage(language_layers=2, quantise=FEW_BITS, rates=("language",), weights={"relations": 0.5}), start=True
     ),
     "alignment": _alignment({}, accumulation=2, batch_size=8),
-    "alignment, pooled, sampled, by tokens": _alignment(
+    "alignment, pooled, sampled, by tokens, muon": _alignment(
         {
             "nesting": "sampled",
             "model": {
@@ -255,11 +257,14 @@ CASES: dict[str, Case] = {
                 },
                 "compared": "tokens",
             },
-        }
+        },
+        matrices="muon",
     ),
     "answers: plain": _answers(ANSWERING_LLAMA, accumulation=2),
     "answers: blind": _answers(ANSWERING_LLAMA, vision=False),
     "answers: trm": _answers(TRM, accumulation=2, ema_decay=0.9),
-    "answers: trm, halting, concatenated": _answers(TRM | {"halting": True, "mixing": "concatenated"}),
+    "answers: trm, halting, concatenated, muon": _answers(
+        TRM | {"halting": True, "mixing": "concatenated"}, matrices="muon"
+    ),
     "narrator: last block": _narrator({"adaptation": {"unfreeze_last_block": True}}),
 }

@@ -17,7 +17,11 @@ from tasks.training.publish import publish
 from tasks.training.share import Share
 from tests.objectives.cases import CASES, Data
 
-ON_CPU = {"fp32": ("fire: front", "mae", "language: hrm_act", "narrator: 4 bits", "answers: trm"), "bf16": ("mae",)}
+BY_MUON = "answers: trm, halting, concatenated, muon"
+ON_CPU = {
+    "fp32": ("fire: front", "mae", "language: hrm_act", "narrator: 4 bits", "answers: trm", BY_MUON),
+    "bf16": ("mae",),
+}
 """One of every kind; their pipelines' tests train the others, in processes of their own."""
 STEPS = 4
 

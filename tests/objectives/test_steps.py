@@ -1,4 +1,4 @@
-"""Steps of the loop against steps of plain, unfused AdamW: every objective, every weight, on every device."""
+"""Steps of the loop against steps of plain, unfused AdamW, and of Muon: every objective, weight and device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from configs.training import Execution, TrainingConfig
 from models.language.hrm_act import HrmAct
+from models.language.interface import LanguageModel
 from tasks.training.loop import BUILD, STEP, Trainer, seed_everything
 from tasks.training.objective import Moment, Objective
-from tasks.training.optimiser import Optimiser, learning_rate
+from tasks.training.optimiser import MOMENTUM, Optimiser, inner_matrices, learning_rate
 from tasks.training.share import Share
 from tasks.training.transfer import MicroBatch
 from tests.objectives.cases import CASES, Data
@@ -27,17 +28,25 @@ def trainer_of(objective: Objective, settings: TrainingConfig, device: torch.dev
 
 
 class Plain:
-    """A training as one would write it down: plain AdamW, one tensor after another, nothing shared, nothing flat."""
+    """A training as one would write it down: AdamW and Muon, tensor after tensor, nothing shared, nothing flat."""
 
     def __init__(self, objective: Objective, settings: TrainingConfig, device: torch.device) -> None:
         seed_everything(settings.seed, BUILD)
         self.objective, self.settings, self.model = objective, settings, objective.build().to(device)
-        groups = []
+        inner = {id(self.model.get_parameter(name)) for name in inner_matrices(self.model)}
+        groups, matrices = [], []
         for name, parameters in objective.groups(self.model).items():
+            shared = {"name": name, "weight_decay": settings.weight_decay}
+            matrices.append(shared | {"params": [p for p in parameters if id(p) in inner]})
             for decay in (True, False):
                 members = [p for p in parameters if (p.ndim >= 2) == decay]
-                groups.append({"params": members, "name": name, "weight_decay": settings.weight_decay * decay})
-        self.adam = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, foreach=False, fused=False)
+                if settings.matrices == "muon":
+                    members = [p for p in members if id(p) not in inner]
+                groups.append(shared | {"params": members, "weight_decay": settings.weight_decay * decay})
+        adam = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, foreach=False, fused=False)
+        self.optimisers: list[torch.optim.Optimizer] = [adam]
+        if settings.matrices == "muon":
+            self.optimisers.append(torch.optim.Muon(matrices, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"))
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
         self.group_of = {id(p): name for name, members in objective.groups(self.model).items() for p in members}
         self.model.train()
@@ -65,9 +74,10 @@ class Plain:
         for name, parameter in self.model.named_parameters():
             parameter.grad = gradients[name].clone() if name in gradients else None
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm, foreach=False)
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate(self.settings, group["name"], step, 1)
-        self.adam.step()
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(self.settings, group["name"], step, 1)
+            optimiser.step()
         decay = self.settings.ema_decay or 0.0
         for name, average in self.average.items():
             average.mul_(decay).add_((1 - decay) * self.model.get_parameter(name).detach())
@@ -93,12 +103,13 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_steps_are_those_of_plain_adamw(name, data: Data, device, tmp_path, monkeypatch):
+def test_steps_are_those_of_plain_optimisers(name, data: Data, device, tmp_path, monkeypatch):
     case = CASES[name]
     settings = case.settings(epochs=STEPS)
     ours = trainer_of(case.objective(data), settings, device, tmp_path)
     plain = Plain(case.objective(data), settings, device)
     moved: set[str] = set()
+    inner = inner_matrices(plain.model) if settings.matrices == "muon" else frozenset()
     gradients = recorded(ours, monkeypatch)
     ours.model.train()
     for step, micro_batches in enumerate(ours.batches(0, STEPS)):
@@ -111,14 +122,30 @@ def test_steps_are_those_of_plain_adamw(name, data: Data, device, tmp_path, monk
             else:  # a GPU adds up in no fixed order
                 assert distance(gradient, other) < 1e-3 or gradient.abs().max() < 1e-6, f"gradient of {n}, step {step}"
             moved |= {n} if gradient.any() else set()
+        before = {n: plain.model.get_parameter(n).detach().clone() for n in inner}
         plain.update(step, gradients[-1])
         for n, parameter in ours.model.named_parameters():
             theirs = plain.model.get_parameter(n).detach()
-            assert distance(parameter.detach(), theirs) <= 1e-6, f"{n} after step {step}"
+            if n in inner:  # Muon rounds to bfloat16 on its way
+                assert (parameter - theirs).norm() <= 0.05 * (theirs - before[n]).norm(), f"{n} after step {step}"
+            else:
+                assert distance(parameter.detach(), theirs) <= 1e-6, f"{n} after step {step}"
             theirs.copy_(parameter.detach())  # rounding must not grow over the steps
         for n, average in ours.average.tensors().items() if ours.average else ():
             assert distance(average, plain.average[n]) <= 1e-6, f"moving average of {n} after step {step}"
     assert moved >= {n for n in plain.average if "relative_position" not in n}, "each weight has had a gradient"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_muon_moves_layers_within_a_model_and_no_embedding_or_head(name, data: Data):
+    model = CASES[name].objective(data).build()
+    inner = inner_matrices(model)
+    assert {id(p) for n, p in model.named_parameters() if n in inner and p.ndim == 2}, "there are such layers"
+    others = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    others += [head for module in model.modules() if isinstance(module, LanguageModel) for head in module.heads]
+    apart = {id(p) for module in others for p in module.parameters()}
+    assert not [n for n in inner if id(model.get_parameter(n)) in apart]
+    assert all(model.get_parameter(n).ndim == 2 for n in inner if model.get_parameter(n).requires_grad)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("fire")])

@@ -1,4 +1,4 @@
-"""Learning rates, AdamW, clipping, averages of weights and rows of the history, against formulas written out."""
+"""Learning rates, AdamW, Muon, clipping, averages of weights and rows of the history, against formulas written out."""
 
 from __future__ import annotations
 
@@ -92,6 +92,37 @@ def test_steps_are_those_of_adamw_written_out():
             means = first[name] / (1 - 0.8 ** (step + 1)), second[name] / (1 - 0.9 ** (step + 1))
             w -= rate * means[0] / (means[1].sqrt() + 1e-8)
             torch.testing.assert_close(dict(model.named_parameters())[name].double(), w, rtol=1e-5, atol=1e-6)
+
+
+def test_matrices_take_the_steps_of_muon_written_out():
+    settings = {"weight_decay": 0.3, "clip_norm": None, "matrices": "muon"}
+    model, parameters, optimiser_ = optimiser(**settings)
+    assert parameters.by_muon == {"0.weight", "3.weight"}
+    adam = optimiser(**settings | {"matrices": "adamw"})
+    weights = {name: p.detach().double().clone() for name, p in model.named_parameters() if p.ndim == 2}
+    momentum = {name: torch.zeros_like(w) for name, w in weights.items()}
+    for step in range(4):
+        for one in (optimiser_, adam[2]):
+            one.begin(0)
+        gradients = give_gradients(model, step)
+        give_gradients(adam[0], step)
+        for one in (optimiser_, adam[2]):
+            one.reduce(Share())
+            one.step(step)
+        for name, w in weights.items():
+            rate = learning_rate(config(**settings), "body" if name[0] == "0" else "head", step, 4)
+            momentum[name] = 0.95 * momentum[name] + 0.05 * gradients[name]
+            u, s, v = torch.linalg.svd(0.95 * momentum[name] + 0.05 * gradients[name], full_matrices=False)
+            s = s / s.norm()
+            for _ in range(5):  # an odd polynomial brings all singular values near 1
+                s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+            moved = rate * 0.2 * math.sqrt(max(w.shape)) * (u * s) @ v
+            found = model.get_parameter(name).double()
+            w *= 1 - rate * 0.3
+            assert (found - (w - moved)).norm() < 0.03 * moved.norm(), "iterated in bfloat16"
+            w.copy_(found)
+    for name, parameter in model.named_parameters():
+        assert (name in weights) or torch.equal(parameter, adam[0].get_parameter(name)), "all else is AdamW's"
 
 
 @pytest.mark.parametrize(("limit", "factor"), [(1.0, None), (1e6, 1.0)])
