@@ -89,7 +89,7 @@ class AlignmentObjective(Objective):
         images, mine = gather_with_gradient(model.image_vectors(batch.images).float())
         texts, _ = gather_with_gradient(model.text_vectors(batch.tokens, batch.attended).float())
         same, _ = gather_with_gradient(batch.same)
-        whole, *nested = model.nats(images, texts, mine, same, [images.shape[1], *self._widths()])
+        whole, *nested = model.nats(images, texts, mine, same, [images.shape[-1], *self._widths()])
         return {"whole": whole.sum(), "nested": torch.stack(nested).mean(0).sum()}
 
     def _widths(self) -> Sequence[int]:

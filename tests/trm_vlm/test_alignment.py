@@ -167,6 +167,25 @@ def objective_of(store, **changes) -> AlignmentObjective:
     })  # fmt: skip
 
 
+@pytest.mark.parametrize("compared", ["mean", "tokens"])
+def test_the_whole_loss_compares_all_channels_and_the_nested_one_the_first(answered, compared):
+    objective = objective_of(answered, model={**ALIGNMENT["model"], "compared": compared})
+    torch.manual_seed(0)
+    model = objective.build()
+    source = objective.source("train")
+    batch = objective.collate([source.sample(k, k) for k in range(6)])
+    losses = objective.losses(model, batch)
+    with torch.no_grad():
+        images, texts = model.image_vectors(batch.images), model.text_vectors(batch.tokens, batch.attended)
+        by_width = [nats.sum() for nats in model.nats(images, texts, slice(0, 6), batch.same, [24, 16, 8])]
+    torch.testing.assert_close(losses["whole"].detach(), by_width[0])
+    torch.testing.assert_close(losses["nested"].detach(), (by_width[1] + by_width[2]) / 2)
+    for term, channels in (("whole", 24), ("nested", 16)):
+        for layer in (model.encoder.projection, model.text.project):
+            (gradient,) = torch.autograd.grad(losses[term], layer.weight, retain_graph=True)
+            assert gradient.any(1).tolist() == [channel < channels for channel in range(24)]
+
+
 def test_every_part_that_is_trained_gets_gradient(answered):
     objective = objective_of(answered)
     torch.manual_seed(0)
