@@ -224,7 +224,7 @@ CASES: dict[str, Case] = {
     "narrator: resampler, muon": _narrator(
         {"prefixer": {"tokens": 4, "heads": 2, "pooling": "resampler", "residual": True}}, matrices="muon"
     ),
-    "narrator: lora": _narrator({"adaptation": {"lora": LORA}}, freeze={"language": 2}),
+    "narrator: lora, muon": _narrator({"adaptation": {"lora": LORA}}, freeze={"language": 2}, matrices="muon"),
     "narrator: 4 bits": _narrator({"adaptation": {"four_bit": True, "lora": LORA}}),
     "captions": Case(
         "tasks.vision_language.language_objective:CaptionLanguageObjective",

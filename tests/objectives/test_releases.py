@@ -13,9 +13,9 @@ from tests.objectives.cases import CASES, Data
 from tests.once import only
 
 NAMES = (
-    "fire: front", "fire: sam", "mae", "language: llama", "language: qwen2", "language: hrm_act", "narrator: lora",
-    "narrator: 4 bits", "captions", "vlm: stage 1", "vlm: stage 2, by words, prefix", "vlm: 4 bits", "vlm: ternary",
-    "alignment", "answers: trm", "answers: plain",
+    "fire: front", "fire: sam", "mae", "language: llama", "language: qwen2", "language: hrm_act",
+    "narrator: lora, muon", "narrator: 4 bits", "captions", "vlm: stage 1", "vlm: stage 2, by words, prefix",
+    "vlm: 4 bits", "vlm: ternary", "alignment", "answers: trm", "answers: plain",
 )  # fmt: skip
 
 
