@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from configs.training import TrainingConfig
+from tasks.training.muon import Muon
 from tasks.training.objective import Objective
 from tasks.training.share import Share
 
-MOMENTUM = 0.95
-"""Of Muon."""
 PIECE = 4096
 """Entries of a vector whose squares float32 adds up exactly enough."""
 
@@ -124,7 +123,7 @@ class Optimiser:
             matrices = parameters.in_group(group, by_muon=True)
             inner.append({"params": matrices, "name": group, "weight_decay": config.weight_decay})
         self.adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
-        self.muon = torch.optim.Muon(inner, lr=0.0, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+        self.muon = Muon(inner)
         for name, parameter in parameters.named.items():
             if name in parameters.by_muon:
                 self.muon.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}

@@ -14,10 +14,11 @@ from models.language.hrm_act import HrmAct
 from models.language.interface import LanguageModel
 from tasks.training.loop import BUILD, STEP, Trainer, seed_everything
 from tasks.training.objective import Moment, Objective
-from tasks.training.optimiser import MOMENTUM, Optimiser, inner_matrices, learning_rate
+from tasks.training.optimiser import Optimiser, inner_matrices, learning_rate
 from tasks.training.share import Share
 from tasks.training.transfer import MicroBatch
 from tests.objectives.cases import CASES, Data
+from tests.training.plain_muon import PlainMuon
 
 STEPS = 4
 Gradients = dict[str, Tensor]
@@ -46,7 +47,7 @@ class Plain:
         adam = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, foreach=False, fused=False)
         self.optimisers: list[torch.optim.Optimizer] = [adam]
         if settings.matrices == "muon":
-            self.optimisers.append(torch.optim.Muon(matrices, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"))
+            self.optimisers.append(PlainMuon(matrices, {"lr": 0.0}))
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
         self.group_of = {id(p): name for name, members in objective.groups(self.model).items() for p in members}
         self.model.train()
@@ -126,8 +127,9 @@ def test_steps_are_those_of_plain_optimisers(name, data: Data, device, tmp_path,
         plain.update(step, gradients[-1])
         for n, parameter in ours.model.named_parameters():
             theirs = plain.model.get_parameter(n).detach()
-            if n in inner:  # Muon rounds to bfloat16 on its way
-                assert (parameter - theirs).norm() <= 0.05 * (theirs - before[n]).norm(), f"{n} after step {step}"
+            if n in inner:  # what hardly has a gradient is moved as far as all else, so its rounding is too
+                rounded = 1e-3 if device.type == "cpu" else 0.2  # a GPU iterates in bfloat16
+                assert (parameter - theirs).norm() <= rounded * (theirs - before[n]).norm(), f"{n} after step {step}"
             else:
                 assert distance(parameter.detach(), theirs) <= 1e-6, f"{n} after step {step}"
             theirs.copy_(parameter.detach())  # rounding must not grow over the steps
