@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.vision_language import AdapterConfig
+from models.vision_language.cross_attention import CrossAttention
 
 
 class PrefixAdapter(nn.Module):
@@ -26,7 +27,7 @@ class PrefixAdapter(nn.Module):
         self.patch_norm = nn.LayerNorm(width)
         self.patch_positions = nn.Parameter(0.02 * torch.randn(1 + patches, width))
         self.queries = nn.Parameter(torch.randn(self.tokens, width) / width**0.5)
-        self.attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
+        self.attention = CrossAttention(width, config.heads)
         self.positions = nn.Parameter(0.02 * torch.randn(self.tokens, width))
         self.norm = nn.LayerNorm(width)
         self.scale = nn.Parameter(torch.tensor(scale))
@@ -38,10 +39,9 @@ class PrefixAdapter(nn.Module):
     def pool(self, patches: Tensor) -> Tensor:
         """Return normalised prefix tokens (B, K, width) of patches (B, N, width), before they are scaled."""
         queries = self.queries.expand(len(patches), -1, -1)
-        pooled, _ = self.attention(queries, patches, patches, need_weights=False)
-        return self.norm(pooled + queries + self.positions)
+        return self.norm(self.attention(queries, patches) + queries + self.positions)
 
     def looked_at(self, patches: Tensor) -> Tensor:
         """Return how much each prefix token attends to each patch, (B, K, N), the mean over heads."""
         queries = self.queries.expand(len(patches), -1, -1)
-        return self.attention(queries, patches, patches, need_weights=True)[1]
+        return self.attention.weights(queries, patches)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.alignment import PerceiverConfig, PooledConfig
+from models.vision_language.cross_attention import CrossAttention
 
 
 class CrossLayer(nn.Module):
@@ -14,7 +15,7 @@ class CrossLayer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.context_norm, self.latent_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention = CrossAttention(width, heads)
         self.mlp = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
@@ -23,7 +24,7 @@ class CrossLayer(nn.Module):
         """Return latents (B, K, width) that have seen the context (B, N, width)."""
         queries = self.latent_norm(latents)
         keys = torch.cat([self.context_norm(context), queries], 1)
-        latents = latents + self.attention(queries, keys, keys, need_weights=False)[0]
+        latents = latents + self.attention(queries, keys)
         return latents + self.mlp(latents)
 
 
@@ -56,10 +57,10 @@ class Pooled(nn.Module):
             nn.Linear(vision_width, config.width), nn.GELU(), nn.Linear(config.width, config.width)
         )
         self.queries = nn.Parameter(torch.randn(config.tokens, config.width) * config.width**-0.5)
-        self.attention = nn.MultiheadAttention(config.width, config.heads, batch_first=True)
+        self.attention = CrossAttention(config.width, config.heads)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, vision: Tensor) -> Tensor:
         """Return tokens (B, tokens, width) of the tower's tokens (B, N, vision_width)."""
         seen, queries = self.mlp(vision), self.queries.expand(len(vision), -1, -1)
-        return self.norm(queries + self.attention(queries, seen, seen, need_weights=False)[0])
+        return self.norm(queries + self.attention(queries, seen))

@@ -183,13 +183,17 @@ def test_what_a_chat_forgets_is_not_remembered_by_the_next(vlm, tmp_path):
 def test_the_image_after_the_last_place_takes_that_of_the_first(vlm):
     recall = VlmRelease.from_release(of_stage(vlm, "stage2").folder).network.recall
     torch.manual_seed(0)
-    pooled, state = torch.randn(recall.steps + 1, 4, recall.when.shape[1]), None
-    with torch.no_grad():
-        for number, image in enumerate(pooled):
-            state = recall.write_next(image, state, number)
-        found = recall.memory.complete(recall.when[None, None, 0] / 2**0.5, state)[1][0, 0]
-        found = found - (found @ recall.when[0]) * recall.when[0]
-        assert (recall.contents(pooled) @ found).argmax() == recall.steps
+    likeness = torch.zeros(recall.steps + 1)
+    for _ in range(50):  # nine images in sixteen channels are alike by chance
+        pooled, state = torch.randn(recall.steps + 1, 4, recall.when.shape[1]), None
+        with torch.no_grad():
+            for number, image in enumerate(pooled):
+                state = recall.write_next(image, state, number)
+            found = recall.memory.complete(recall.when[None, None, 0] / 2**0.5, state)[1][0, 0]
+            found = found - (found @ recall.when[0]) * recall.when[0]
+            likeness += recall.contents(pooled) @ found / 50
+    first, *others, last = likeness.tolist()
+    assert last > 1.5 * max(first, *others)
 
 
 def test_a_question_is_asked_of_the_image_that_is_looked_at_or_would_be_the_next(vlm, monkeypatch, tmp_path):
