@@ -7,7 +7,6 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from storage.assets import Unit, Workspace
 from storage.manifest import UnitRecord
@@ -161,21 +160,34 @@ def _on_dask(run: _RunUnit, units: Sequence[Unit], address: str, on_done: Callab
             on_done(future.result())
 
 
+class Running(Protocol):
+    """A process that can be killed."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, if there is one."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+Process = TypeVar("Process", bound=Running)
+
+
 class Children:
     """Processes and threads that work for this process, so that Ctrl-C, which only its main thread hears, ends them."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[Running] = set()
         self._pools: set[ProcessPoolExecutor] = set()
         self._threads: set[int] = set()
         self._lock = threading.Lock()
         self.ended = False
 
-    def start(self, command: Sequence[str], **settings: Any) -> subprocess.Popen[str]:
-        """Start a process; none starts any more once they have been ended."""
+    def start(self, begin: Callable[[], Process]) -> Process:
+        """Let a process begin; none does any more once they have been ended."""
         if self.ended:
             raise KeyboardInterrupt
-        process = subprocess.Popen(command, text=True, **settings)
+        process = begin()
         self._running = {child for child in self._running if child.poll() is None} | {process}
         return process
 

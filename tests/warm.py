@@ -212,9 +212,9 @@ def start_trainings_warm() -> None:
 
     start_cold = launch._start
 
-    def start(job: Path, ranks: int) -> Any:
+    def start(job: Path, ranks: int, objective: str) -> Any:
         if ranks > 1 or COLD_TRAININGS in os.environ:
-            return start_cold(job, ranks)
+            return start_cold(job, ranks, objective)
         return WarmProcess("tests.warm_training", [str(job)], os.environ, REPOSITORY, heard=True)
 
     launch._start = start

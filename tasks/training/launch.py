@@ -15,7 +15,9 @@ from configs.training import Execution, TrainingConfig
 from storage.files import write_atomic
 from storage.hashing import canonical_json
 from tasks.stage import Job, Label, StageResult, side_by_side
+from tasks.training import forks
 from tasks.training.events import MARK, parse
+from tasks.training.forks import Forked
 from tasks.training.spec import ObjectiveSpec
 from tasks.training.worker import PARENT
 from tasks.units import children
@@ -69,7 +71,7 @@ def train(job: Job, spec: ObjectiveSpec, *, training: TrainingConfig, execution:
     }
     path = scratch / "job.json"
     write_atomic(path, canonical_json(description))
-    process = _start(path, execution.ranks)
+    process = _start(path, execution.ranks, spec.path)
     try:
         with (scratch / "log.txt").open("a") as log:
             facts, errors, last = _listen(job, process, log)
@@ -83,8 +85,8 @@ def train(job: Job, spec: ObjectiveSpec, *, training: TrainingConfig, execution:
     return StageResult(facts["counts"], facts["metrics"], machines=facts["machines"])
 
 
-def _start(job: Path, ranks: int) -> subprocess.Popen[str]:
-    program = ["tasks.training.worker"] if ranks == 1 else ["tasks.training.torchrun", str(ranks)]
+def _start(job: Path, ranks: int, objective: str) -> subprocess.Popen[str] | Forked:
+    """Start the process, or that of several ranks; not as a fork where a GPU's driver would be forked too."""
     environment = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
     place = Path(tasks.__file__).parent.parent
     environment |= {
@@ -94,19 +96,25 @@ def _start(job: Path, ranks: int) -> subprocess.Popen[str]:
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # until the rank sets its threads itself
     }
-    return children.start(
+    if ranks == 1 and forks.AVAILABLE and not GPU_DRIVER.exists():
+        return children.start(partial(forks.start, job, objective, environment))
+    program = ["tasks.training.worker"] if ranks == 1 else ["tasks.training.torchrun", str(ranks)]
+    start = partial(
+        subprocess.Popen,
         [sys.executable, "-m", *program, str(job)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
         errors="replace",
         env=environment,
         start_new_session=True,  # Ctrl-C is the parent's business
     )
+    return children.start(start)
 
 
 def _listen(
-    job: Job, process: subprocess.Popen[str], log: Any
+    job: Job, process: subprocess.Popen[str] | Forked, log: Any
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[str]]:
     """Pass on what the child tells; return its facts, its errors, and the last lines of its ordinary output."""
     facts: dict[str, Any] | None = None
@@ -135,7 +143,7 @@ def _listen(
     return facts, errors, last
 
 
-def _events(process: subprocess.Popen[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+def _events(process: subprocess.Popen[str] | Forked) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield each line of a process with the event that it is; output before an event's mark is a line of its own."""
     assert process.stdout is not None
     for line in process.stdout:

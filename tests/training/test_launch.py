@@ -47,7 +47,7 @@ STEPS = 24
 def start(
     root: Path, training: dict[str, Any], pause: float = 0.0, cold: bool = False, **execution: Any
 ) -> warm.Process:
-    """Start the stage in a process of its own; cold: its training in a new interpreter."""
+    """Start the stage in a process of its own; cold: its training as outside of tests."""
     where = {"device": "cpu", "threads": 1, "checkpoint_steps": 3, "wandb": {"mode": "disabled"}} | execution
     environment = {"TOY_EXECUTION": json.dumps(where), "TOY_PAUSE": str(pause)}
     environment |= {warm.COLD_TRAININGS: "1"} if cold else {}

@@ -1,0 +1,234 @@
+"""Training processes that begin with their libraries imported, which takes an interpreter longer than many a training.
+
+One process imports them and forks for everybody who asks. What it forks is a process like any other, with a session and
+an exit status of its own. It dies with whoever asked, and with the process that forked it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tasks
+from tasks.training import worker
+
+IN_KEY = False
+AVAILABLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
+LIBRARIES = ("torch", "tasks.training.loop", "tasks.training.publish", "tasks.training.tracking")
+IDLE = 300.0
+"""Seconds without a training after which the process ends."""
+PLACE = str(Path(tasks.__file__).parent.parent)
+MOST = 1 << 20
+"""Bytes of a request; an environment is part of it."""
+
+
+class GoneError(Exception):
+    """The process that forks has ended, or would fork old code."""
+
+
+class Forked:
+    """A forked training process, with what a launcher needs of `subprocess.Popen`."""
+
+    def __init__(self, server: socket.socket, request: Mapping[str, Any]) -> None:
+        ear, mouth = os.pipe()
+        self.stdout = os.fdopen(ear, errors="replace")
+        self.returncode: int | None = None
+        self._line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            socket.send_fds(server, [json.dumps(request).encode()], [mouth, far.fileno()])
+        except OSError:
+            raise GoneError from None
+        finally:
+            os.close(mouth)
+            far.close()
+        if not self._line.recv(1):
+            raise GoneError
+
+    def poll(self) -> int | None:
+        """Return the exit status, negative for a signal, if there is one."""
+        with suppress(BlockingIOError):
+            return self._end(socket.MSG_DONTWAIT)
+        return None
+
+    def wait(self) -> int:
+        """Wait for the end; return the exit status, negative for a signal."""
+        return self._end()
+
+    def kill(self) -> None:
+        """End the process as `kill -9` does."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_WR)
+
+    def _end(self, flags: int = 0) -> int:
+        if self.returncode is None:
+            self.returncode = int(self._line.recv(20, flags) or -signal.SIGKILL)
+        return self.returncode
+
+
+class Server:
+    """The process that forks, as this one sees it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self._line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tasks.training.forks", str(far.fileno())],
+                env=environment,
+                pass_fds=[far.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is the parent's business
+            )
+
+    def fork(self, request: Mapping[str, Any]) -> Forked:
+        """Return a new process; `GoneError` where there is none to be had from this server."""
+        return Forked(self._line, request)
+
+    def leave(self) -> None:
+        """Ask for no more: the process ends with the last one that it forked."""
+        self._line.close()
+        self._process.poll()
+
+
+_server: Server | None = None
+_lock = threading.Lock()
+
+
+def start(job: Path, objective: str, environment: Mapping[str, str]) -> Forked:
+    """Start the training that a file describes, with a module imported that it needs.
+
+    Libraries are imported under the environment of the first training; a training with another one, or after the
+    project's code has changed, imports them anew.
+    """
+    global _server
+    request = {"job": str(job), "module": objective.partition(":")[0], "folder": str(Path.cwd())}
+    with _lock:
+        if _server is not None:
+            with suppress(GoneError):
+                if _server.environment == environment:
+                    return _server.fork(request)
+            _server.leave()
+        _server = Server(environment)
+        return _server.fork(request)
+
+
+class Request(NamedTuple):
+    """What a fork is to do, and where it writes."""
+
+    job: str
+    module: str
+    folder: str
+
+
+class Forker:
+    """What the process that forks does."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._asked = True
+        self._running: dict[int, tuple[int, socket.socket]] = {}
+        """By the descriptor of each process its number, and the line to whoever asked for it."""
+
+    def serve(self) -> Request:
+        """Fork for every request, and return in each fork what was asked for; the server itself never returns."""
+        for name in LIBRARIES:
+            importlib.import_module(name)
+        while True:
+            ears = [self._line.fileno()] if self._asked else []
+            ears += [*self._running, *(line.fileno() for _, line in self._running.values())]
+            heard = select.select(ears, [], [], None if self._running else IDLE)[0] if ears else []
+            if not heard:
+                os._exit(0)  # idle for long, or nobody can ask any more
+            for child in heard:
+                if child in self._running:
+                    self._tell_end(child)
+            for pid, line in self._running.values():
+                if line.fileno() in heard:  # whoever asked hung up, or is gone
+                    os.kill(pid, signal.SIGKILL)
+            if self._line.fileno() in heard and (request := self._take()):
+                return request
+
+    def _tell_end(self, child: int) -> None:
+        pid, line = self._running.pop(child)
+        os.close(child)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with line, suppress(OSError):
+            line.send(str(status).encode())
+
+    def _take(self) -> Request | None:
+        """Fork for the next request, unless the code has changed; return it in the fork alone."""
+        message, files, _, _ = socket.recv_fds(self._line, MOST, 2)
+        if not message:
+            self._asked = False
+            return None
+        output, line = files[0], socket.socket(fileno=files[1])
+        request = Request(**json.loads(message))
+        with suppress(Exception):  # the training itself will say what is wrong
+            importlib.import_module(request.module)
+        if not changed():
+            gc.freeze()
+            if not (pid := os.fork()):
+                self._leave(output, line)
+                return request
+            self._running[os.pidfd_open(pid)] = (pid, line)
+            with suppress(OSError):
+                line.send(b"+")
+        else:
+            line.close()
+        os.close(output)
+        return None
+
+    def _leave(self, output: int, line: socket.socket) -> None:
+        """Be a process of one's own: with a session, and an output, and nothing of the server's."""
+        for each in (self._line, line, *(other for _, other in self._running.values())):
+            each.close()
+        for file in self._running:
+            os.close(file)
+        os.setsid()
+        for place in (1, 2):
+            os.dup2(output, place)
+        os.close(output)
+        os.environ[worker.PARENT] = str(os.getppid())
+
+
+_loaded: dict[str, int] = {}
+"""When each file of the project that is imported was last changed."""
+
+
+def changed() -> bool:
+    """Say whether a file of the project is not as it was when it was first looked at, after its import."""
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None) or ""
+        if path.startswith(PLACE) and "site-packages" not in path:
+            try:
+                time = Path(path).stat().st_mtime_ns
+            except OSError:
+                return True
+            if _loaded.setdefault(path, time) != time:
+                return True
+    return False
+
+
+def main(descriptor: str) -> None:
+    """Serve, and train in each fork."""
+    request = Forker(socket.socket(fileno=int(descriptor))).serve()
+    os.chdir(request.folder)
+    sys.argv = [worker.__file__, request.job]
+    worker.main(request.job)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

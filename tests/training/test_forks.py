@@ -1,0 +1,100 @@
+"""The process that forks trainings: what it gives, when it is asked no more, and how everything ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.training import forks
+from tests.conftest import REPOSITORY
+from tests.training.test_launch import alive, wait_for
+
+pytestmark = pytest.mark.skipif(not forks.AVAILABLE, reason="forks need Linux")
+NO_JOB = "No such file or directory"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for jobs; no server outlives the test."""
+    monkeypatch.setattr(forks, "_server", None)
+    yield tmp_path
+    if forks._server is not None:
+        process = server()
+        forks._server.leave()
+        wait_for(lambda: not alive(process))
+
+
+def start(job: Path, code: Path = REPOSITORY, **environment: str) -> forks.Forked:
+    """Start a training; one without a job says so and ends with status 1, and one whose job is a pipe waits for it."""
+    settings = {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    variables = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return forks.start(job, "tests.training.toy:Toy", variables | settings | environment)
+
+
+def waiting(place: Path, name: str) -> forks.Forked:
+    os.mkfifo(place / name)
+    return start(place / name)
+
+
+def server() -> psutil.Process:
+    assert forks._server is not None
+    return psutil.Process(forks._server._process.pid)
+
+
+def test_one_server_forks_all_and_each_tells_its_own_output_and_end(place):
+    first, second = start(place / "absent"), start(place / "absent-too")
+    number = server().pid
+    for process, name in ((second, "absent-too"), (first, "absent")):
+        assert f"{NO_JOB}: '{place / name}'" in process.stdout.read()
+        assert process.wait() == process.poll() == 1
+    assert start(place / "absent").wait() == 1
+    assert server().pid == number
+
+
+def test_a_training_that_is_killed_takes_no_other_along(place):
+    first, second = waiting(place, "first"), waiting(place, "second")
+    assert first.poll() is None
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    assert first.stdout.read() == ""
+    (place / "second").write_text("{}")  # opens the pipe
+    assert "KeyError: 'training'" in second.stdout.read()
+    assert second.wait() == 1
+
+
+def test_a_training_dies_with_its_server_and_the_next_has_another(place):
+    process = waiting(place, "job")
+    wait_for(lambda: server().children())
+    (child,), number = server().children(), server().pid
+    server().kill()
+    assert process.wait() == -signal.SIGKILL
+    wait_for(lambda: not alive(child))
+    assert start(place / "absent").wait() == 1
+    assert server().pid != number
+
+
+def test_libraries_are_imported_anew_under_another_environment_while_the_old_training_goes_on(place):
+    process = waiting(place, "job")
+    old = server()
+    assert start(place / "absent", MKL_CBWR="COMPATIBLE").wait() == 1
+    assert server().pid != old.pid
+    assert process.poll() is None
+    (place / "job").write_text("{}")
+    assert process.wait() == 1
+    wait_for(lambda: not alive(old))
+
+
+def test_changed_code_is_never_forked(place):
+    code = place / "code"
+    for folder in ("configs", "models", "storage", "tasks"):
+        shutil.copytree(REPOSITORY / folder, code / folder)
+    assert start(place / "absent", code).wait() == 1
+    worker = code / "tasks" / "training" / "worker.py"
+    worker.write_text(worker.read_text().replace("json.loads(Path(path).read_bytes())", "sys.exit(7)"))
+    assert start(place / "absent", code).wait() == 7
