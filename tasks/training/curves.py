@@ -20,7 +20,8 @@ def draw_curves(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Draw loss, learning rates, gradient norm and the metrics of the evaluations from the rows of a history."""
     panels = {**_of_training(history["training"]), **_of_evaluation(history["evaluation"])}
     lines = -(-len(panels) // COLUMNS)
-    figure, axes = subplots(lines, COLUMNS, figsize=(4.2 * COLUMNS, 2.9 * lines), layout="constrained", squeeze=False)
+    figure, axes = subplots(lines, COLUMNS, figsize=(4.2 * COLUMNS, 2.9 * lines), squeeze=False)
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.5 / (2.9 * lines), top=1 - 0.3 / (2.9 * lines), hspace=0.45)
     places = axes.flatten()
     for place, (title, series) in zip(places, panels.items(), strict=False):
         _draw(place, title, series)

@@ -26,7 +26,12 @@ from tasks.training import worker
 
 IN_KEY = False
 AVAILABLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
-LIBRARIES = ("torch", "tasks.training.loop", "tasks.training.publish", "tasks.training.tracking")
+LIBRARIES = (
+    "matplotlib.backends.backend_agg",
+    "tasks.training.loop",
+    "tasks.training.publish",
+    "tasks.training.tracking",
+)
 IDLE = 300.0
 """Seconds without a training after which the process ends."""
 PLACE = str(Path(tasks.__file__).parent.parent)

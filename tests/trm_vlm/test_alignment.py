@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPModel
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from configs.alignment import AlignedConfig, AlignmentRecipe, PerceiverConfig, PooledConfig
 from configs.vision_language import ClipVisionConfig, Square, VitConfig, VitSizes
@@ -25,6 +26,7 @@ from tasks.alignment.objective import AlignmentObjective, ShownAndTold, effectiv
 from tasks.alignment.samples import AlignedImages, TextIds, collate, told
 from tasks.samples.scene_drawing import RADII
 from tasks.samples.scene_model import GRID, make_scene
+from tasks.text.tokens import train_tokenizer
 from tasks.training.share import gather_with_gradient
 from tests.once import only
 from tests.trm_vlm.tiny import ALIGNMENT, ENCODER
@@ -314,3 +316,19 @@ def test_the_full_size_is_that_of_clip_large():
         tower = ClipVision(ClipVisionConfig(pretrained=None))
     assert tower.patches == 576
     assert 302e6 < sum(p.numel() for p in tower.parameters()) < 305e6
+
+
+def test_texts_are_cut_as_the_tokenizer_would_and_keep_its_marks(tmp_path):
+    train_tokenizer(["a red circle", "how many stars are there"], 300, tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(tmp_path))
+    rust = tokenizer.backend_tokenizer
+    rust.post_processor = TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    rust.enable_padding(length=20)
+    rust.enable_truncation(3)
+    tokenizer.save_pretrained(str(tmp_path))
+    ids = TextIds(tmp_path, 9)
+    for text in ("", "a star", "how many red stars are there, and how many circles?"):
+        expected = AutoTokenizer.from_pretrained(str(tmp_path)).encode(text, truncation=True, max_length=9)
+        assert ids(text) == expected
+        assert (expected[0], expected[-1]) == (0, 1)
+        assert len(expected) <= 9
