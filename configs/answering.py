@@ -16,6 +16,7 @@ from configs.training import TrainingConfig, check_groups
 DecoderConfig = Annotated[
     TrmConfig | LlamaLanguageConfig | Qwen2LanguageConfig | AutoLanguageConfig, Field(discriminator="kind")
 ]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 class AnswererDesign(Config):
@@ -40,6 +41,8 @@ class AnswererRecipe(Config):
     """The model."""
     training: TrainingConfig | None = None
     """Optimisation, with the one parameter group `all`; that of all decoders when absent."""
+    seeds: Seeds | None = None
+    """Of this decoder; those of all decoders when absent."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -63,7 +66,7 @@ class AnsweringRecipe(Config):
     vocabulary: int = Field(4096, ge=300, le=200_000)
     """Most tokens of the byte-level BPE tokenizer, trained on questions and answers; pretrained decoders have their
     own."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     """Of initial weights and order; one model each."""
     questions_at_once: int = Field(1, ge=1, le=64)
     """Most questions about an image that are learned from in one row of a batch: its tokens are read once for them all,
@@ -78,6 +81,10 @@ class AnsweringRecipe(Config):
     """By name."""
     packed: dict[str, PackedAnswerer] = Field(default_factory=dict)
     """Models in few bits, by name."""
+
+    def seeds_of(self, decoder: str) -> tuple[int, ...]:
+        """Return the seeds of a decoder."""
+        return self.decoders[decoder].seeds or self.seeds
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -31,11 +31,11 @@ def answerers(recipe: AnsweringRecipe, questions: Any, encoder: Any, execution: 
             label=label,
         )
 
-    wanted = [(name, seed, name) for name in recipe.decoders for seed in recipe.seeds]
+    wanted = [(name, seed, name) for name in recipe.decoders for seed in recipe.seeds_of(name)]
     models = train_all(wanted, execution, training)
     for name, packed in recipe.packed.items():
         models[name] = answerer_packing(
-            model=models[f"{packed.decoder}-{recipe.seeds[0]}"],
+            model=models[f"{packed.decoder}-{recipe.seeds_of(packed.decoder)[0]}"],
             questions=questions,
             recipe=packed.recipe,
             label=Label(name),

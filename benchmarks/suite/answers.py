@@ -133,7 +133,7 @@ def _over_plain(bench: Bench, tables: dict[str, Any]) -> Figure:
             f"{plain['gflops']:.3f}, {_exact(plain):.3f}. Both trained for as many steps.",
             f"Over the plain decoder that trained three times as long, with about the computing of TRM: "
             f"{over_longer['value']:.3f}, from {over_longer['low']:.3f} to {over_longer['high']:.3f}; that one answers "
-            f"{_exact(longer):.3f}.",
+            f"{_exact(longer):.3f} (seeds: {len(longer['seeds'])}).",
         ),
         detail={"profile": PROFILE},
     )

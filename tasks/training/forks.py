@@ -127,7 +127,13 @@ def start(job: Path, objective: str, environment: Mapping[str, str]) -> Forked:
                     return _server.fork(request)
             _server.leave()
         _server = Server(environment)
-        return _server.fork(request)
+        try:
+            return _server.fork(request)
+        except GoneError:
+            raise ChildProcessError(
+                "the process that imports the libraries of trainings ended at once, perhaps for want of memory; what "
+                "it said is above: run again to go on from there"
+            ) from None
 
 
 class Request(NamedTuple):

@@ -90,6 +90,12 @@ def test_libraries_are_imported_anew_under_another_environment_while_the_old_tra
     wait_for(lambda: not alive(old))
 
 
+def test_libraries_that_cannot_be_imported_are_one_sentence(place):
+    (place / "matplotlib.py").write_text("raise SystemExit('broken')\n")
+    with pytest.raises(ChildProcessError, match="ended at once, perhaps for want of memory"):
+        start(place / "absent", code=Path(f"{place}{os.pathsep}{REPOSITORY}"))
+
+
 def test_changed_code_is_never_forked(place):
     code = place / "code"
     for folder in ("configs", "models", "storage", "tasks"):

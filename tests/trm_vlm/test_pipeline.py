@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from configs.trm_vlm import TrmVlmConfig
-from flows.runner import run
+from flows.runner import plan, run
 from flows.trm_vlm import PIPELINE
 from storage.assets import AssetStore
 from storage.image_text_dataset import ImageTextDataset
@@ -209,3 +209,12 @@ def test_an_encoder_may_be_aligned_on_other_images_than_those_of_the_questions(t
 def test_beams_and_temperature_exclude_each_other(answered, tmp_path):
     result = millrace("ask", "photo.jpg", "What?", "--beams", "2", "--temperature", "0.5", root=answered.root)
     assert (result.returncode, "give one of --beams and --temperature" in result.stderr) == (2, True)
+
+
+def test_a_decoder_may_have_seeds_of_its_own(tmp_path):
+    answering = {**CONFIG["answering"], "seeds": [0, 1]}
+    answering["decoders"] = {**answering["decoders"], "trm": {**answering["decoders"]["trm"], "seeds": [7]}}
+    config = TrmVlmConfig.model_validate({**CONFIG, "answering": answering})
+    stages = [outcome.stage for outcome in plan(PIPELINE, config, tmp_path)]
+    trained = {stage.removeprefix("answerer_training ") for stage in stages if stage.startswith("answerer_training")}
+    assert trained == {"plain-0", "plain-1", "trm-7", "blind-0", "blind-1"}
