@@ -6,6 +6,7 @@ an exit status of its own. It dies with whoever asked, and with the process that
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -97,6 +98,7 @@ class Server:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is the parent's business
             )
+        atexit.register(self._end)
 
     def fork(self, request: Mapping[str, Any]) -> Forked:
         """Return a new process; `GoneError` where there is none to be had from this server."""
@@ -105,7 +107,12 @@ class Server:
     def leave(self) -> None:
         """Ask for no more: the process ends with the last one that it forked."""
         self._line.close()
-        self._process.poll()
+
+    def _end(self) -> None:
+        """Wait for the process, which ends when nobody can ask any more, so that its time counts as this one's."""
+        self.leave()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
 
 
 _server: Server | None = None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +91,19 @@ def test_libraries_are_imported_anew_under_another_environment_while_the_old_tra
     (place / "job").write_text("{}")
     assert process.wait() == 1
     wait_for(lambda: not alive(old))
+
+
+def test_the_time_of_trainings_counts_as_that_of_their_run(tmp_path):
+    code = """
+import os
+from pathlib import Path
+from tasks.training import forks
+print(forks.start(Path("absent"), "tests.training.toy:Toy", dict(os.environ)).wait())
+"""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before > 1, "importing torch takes longer"
 
 
 def test_libraries_that_cannot_be_imported_are_one_sentence(place):
