@@ -36,8 +36,8 @@ LIBRARIES = (
 IDLE = 300.0
 """Seconds without a training after which the process ends."""
 PLACE = str(Path(tasks.__file__).parent.parent)
-MOST = 1 << 20
-"""Bytes of a request; an environment is part of it."""
+MOST = 1 << 16
+"""Bytes of a request."""
 
 
 class GoneError(Exception):
@@ -155,7 +155,7 @@ class Forker:
     """What the process that forks does."""
 
     def __init__(self, line: socket.socket) -> None:
-        self._line = line
+        self._line, self._number = line, os.getpid()
         self._asked = True
         self._running: dict[int, tuple[int, socket.socket]] = {}
         """By the descriptor of each process its number, and the line to whoever asked for it."""
@@ -219,7 +219,7 @@ class Forker:
         for place in (1, 2):
             os.dup2(output, place)
         os.close(output)
-        os.environ[worker.PARENT] = str(os.getppid())
+        os.environ[worker.PARENT] = str(self._number)
 
 
 _loaded: dict[str, int] = {}

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import tasks
 from configs.training import Execution, TrainingConfig
 from storage.files import write_atomic
 from storage.hashing import canonical_json
@@ -88,10 +87,9 @@ def train(job: Job, spec: ObjectiveSpec, *, training: TrainingConfig, execution:
 def _start(job: Path, ranks: int, objective: str) -> subprocess.Popen[str] | Forked:
     """Start the process, or that of several ranks; not as a fork where a GPU's driver would be forked too."""
     environment = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
-    place = Path(tasks.__file__).parent.parent
     environment |= {
         PARENT: str(os.getpid()),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(place), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [forks.PLACE, os.environ.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # a file in the working directory cannot shadow a module
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # until the rank sets its threads itself

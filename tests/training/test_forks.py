@@ -14,11 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.training import forks
+from tasks.training import forks, launch
+from tests import warm
 from tests.conftest import REPOSITORY
 from tests.training.test_launch import alive, wait_for
 
 pytestmark = pytest.mark.skipif(not forks.AVAILABLE, reason="forks need Linux")
+START = forks.start
 NO_JOB = "No such file or directory"
 
 
@@ -37,7 +39,7 @@ def start(job: Path, code: Path = REPOSITORY, **environment: str) -> forks.Forke
     """Start a training; one without a job says so and ends with status 1, and one whose job is a pipe waits for it."""
     settings = {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     variables = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    return forks.start(job, "tests.training.toy:Toy", variables | settings | environment)
+    return START(job, "tests.training.toy:Toy", variables | settings | environment)
 
 
 def waiting(place: Path, name: str) -> forks.Forked:
@@ -93,11 +95,22 @@ def test_libraries_are_imported_anew_under_another_environment_while_the_old_tra
     wait_for(lambda: not alive(old))
 
 
+def test_the_driver_of_a_gpu_is_not_forked(place, monkeypatch):
+    monkeypatch.setenv(warm.COLD_TRAININGS, "1")
+    started = []
+    monkeypatch.setattr(forks, "start", lambda *request: started.append(request) or start(place / "absent"))
+    for driver, forked in ((place / "no-driver", 1), (place, 1)):
+        monkeypatch.setattr(launch, "GPU_DRIVER", driver)
+        assert launch._start(place / "absent", 1, "tests.training.toy:Toy").wait() == 1
+        assert len(started) == forked
+
+
 def test_the_time_of_trainings_counts_as_that_of_their_run(tmp_path):
     code = """
 import os
 from pathlib import Path
-from tasks.training import forks
+from tasks.training import forks, launch
+from tests import warm
 print(forks.start(Path("absent"), "tests.training.toy:Toy", dict(os.environ)).wait())
 """
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
