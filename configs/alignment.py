@@ -131,6 +131,12 @@ class AlignmentRecipe(Config):
     training: TrainingConfig
     """Optimisation; groups `resampler` and `text`, and `tower` where it is trained."""
 
+    @property
+    def tokenizer_source(self) -> str | None:
+        """Hub id or folder of the tokenizer of texts, if it is not trained here."""
+        source: str | None = getattr(self.model.text, "pretrained", None)
+        return source
+
     def groups(self) -> tuple[str, ...]:
         """Return the parameter groups that are trained."""
         return ("resampler", "text", *(["tower"] if self.train_tower else []))

@@ -33,6 +33,12 @@ class AnswererDesign(Config):
     longest_answer: int = Field(32, ge=2, le=1024)
     """Tokens of an answer with its end; longer ones are cut, and counted."""
 
+    @property
+    def tokenizer_source(self) -> str | None:
+        """Hub id or folder of the tokenizer, if it is not trained here."""
+        source: str | None = getattr(self.decoder, "pretrained", None)
+        return source
+
 
 class AnswererRecipe(Config):
     """One decoder and how it is trained."""

@@ -19,11 +19,13 @@ from configs.weather_lm import (
     SampleText,
 )
 from configs.weather_pipeline import WeatherConfig
+from flows.answering import answerers
 from flows.evaluation import Given
 from flows.pipelines import Pipeline
 from storage.assets import Asset
 from storage.lineage import short_name
 from storage.raw import find_files
+from tasks.answering.report import answer_report
 from tasks.captions.gather import caption_files, find_captions, named_columns, weather_captions
 from tasks.era5.download import as_of, era5_arco, era5_cds
 from tasks.era5.ingest import era5_windows
@@ -83,9 +85,7 @@ def _answers(config: WeatherConfig, store: Any, training_set: Any, mae: Any) -> 
     """Ask about windows, and train and judge what answers by what the vision model sees; else return that model."""
     if config.questions is None:
         return mae
-    from flows.answering import answerers  # it brings torch, which plans without questions do without
-    from tasks.answering.report import answer_report
-    from tasks.weather_questions.questions import weather_questions
+    from tasks.weather_questions.questions import weather_questions  # it brings torch, which other plans do without
 
     questions = weather_questions(
         store=store, training_set=training_set, mae=mae, recipe=config.questions.recipe, execution=config.execution

@@ -15,16 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from storage.checkpoints import read_weights, save_weights
 from storage.files import atomic_path, write_atomic
 from storage.shard_set import parquet_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FEATURES, PROJECTION, QUESTIONS, META = "features", "projection.safetensors", "questions.parquet", "meta.json"
 OPEN_FILES = 256
@@ -73,6 +73,8 @@ def write_questions(
     """
     import pyarrow as pa
 
+    from storage.checkpoints import save_weights  # plans do without torch
+
     write_atomic(folder / QUESTIONS, parquet_bytes(pa.Table.from_pylist([asdict(one) for one in asked])))
     if projection:
         save_weights(folder / PROJECTION, dict(projection))
@@ -95,6 +97,8 @@ class QuestionSet:
 
     def projection(self) -> dict[str, Tensor]:
         """Return `weight` (D, width) and `bias` (D,); empty where there is none."""
+        from storage.checkpoints import read_weights
+
         path = self.folder / PROJECTION
         return read_weights(path) if path.exists() else {}
 
@@ -107,6 +111,8 @@ class QuestionSet:
 
     def features(self, item: int) -> Tensor:
         """Return what was seen of an item, (K, width) float16."""
+        import torch
+
         number = int(np.searchsorted(self._starts, item, side="right")) - 1
         return torch.from_numpy(np.array(_mapped(self.folder / features_file(number))[item - self._starts[number]]))
 

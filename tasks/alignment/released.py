@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from configs.alignment import AlignmentRecipe, PretrainedTextConfig
+from configs.alignment import AlignmentRecipe
 from models.build import build
 from models.vision_language.image_encoder import Aligned
 from tasks.alignment.samples import TextIds
@@ -30,15 +30,9 @@ class AlignedRelease(Release):
     def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
         """Return the release that an alignment's config describes; its tokenizer lies beside the weights."""
         recipe = AlignmentRecipe.model_validate(model["recipe"])
-        ids = TextIds(tokenizer_source(recipe, folder), recipe.model.text.longest)
+        ids = TextIds(recipe.tokenizer_source or str(folder / FOLDER), recipe.model.text.longest)
         network: Aligned = build(recipe.model, len(ids))
         return cls(network, ids, recipe)
-
-
-def tokenizer_source(recipe: AlignmentRecipe, folder: Path) -> str:
-    """Return the hub id or folder of the tokenizer of texts; one that was trained lies in the model's folder."""
-    text = recipe.model.text
-    return text.pretrained if isinstance(text, PretrainedTextConfig) else str(folder / FOLDER)
 
 
 @torch.no_grad()

@@ -141,8 +141,3 @@ def collate(samples: Sequence[AlignedSample]) -> AlignedBatch:
     same = torch.tensor([number for sample in samples for number in sample.same], dtype=torch.int64)
     of_image = torch.tensor([at for at, sample in enumerate(samples) for _ in sample.ids], dtype=torch.int64)
     return AlignedBatch(torch.stack([sample.image for sample in samples]), tokens, attended, same, of_image)
-
-
-def training_texts(shards: Path, index: Path) -> list[str]:
-    """Return everything that is said of training images, for a tokenizer."""
-    return [part for text in read_texts(shards, index, "train") for part in text if part]

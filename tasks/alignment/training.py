@@ -5,8 +5,7 @@ from __future__ import annotations
 from configs.alignment import AlignmentRecipe, SmallTextConfig
 from configs.training import Execution
 from storage.assets import Asset
-from tasks.alignment.released import tokenizer_source
-from tasks.alignment.samples import training_texts
+from storage.image_texts import read_texts
 from tasks.stage import Job, StageResult, stage
 from tasks.text.tokens import FOLDER, train_tokenizer
 from tasks.training.launch import train
@@ -21,7 +20,8 @@ def alignment_training(
 ) -> StageResult:
     """Align images of the training split with what is said of them, in a space whose first channels are one as well."""
     if isinstance(text := recipe.model.text, SmallTextConfig):
-        texts = training_texts(shards.folder, index.folder)
+        told = read_texts(shards.folder, index.folder, "train")
+        texts = [part for text in told for part in text if part]
         train_tokenizer(texts, text.vocabulary, job.folder / FOLDER)
     return train(
         job,
@@ -30,7 +30,7 @@ def alignment_training(
             {
                 "shards": str(shards.folder),
                 "index": str(index.folder),
-                "tokenizer": tokenizer_source(recipe, job.folder),
+                "tokenizer": recipe.tokenizer_source or str(job.folder / FOLDER),
                 "recipe": recipe,
             },
         ),

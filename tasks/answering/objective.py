@@ -18,7 +18,7 @@ from models.language.trm_lm import TrmLM
 from models.vision_language.answerer import AnswerBatch, Answerer
 from storage.question_set import QuestionSet
 from storage.sampling import sample_seed
-from tasks.answering.released import AnswererRelease, answerer_config, assemble, pretrained_source
+from tasks.answering.released import AnswererRelease, answerer_config, assemble
 from tasks.answering.samples import AnswerSample, Asking, Questions, collate
 from tasks.text.tokens import Tokens
 from tasks.training.carried import CarriedRows
@@ -68,7 +68,7 @@ class AnswerObjective(Objective):
                 f"image, question and answer have up to {longest} tokens, and the decoder takes {language.positions}; "
                 "raise its positions, or lower longest_question and longest_answer"
             )
-        if pretrained_source(self.design):
+        if self.design.tokenizer_source:
             frozen = {f"language.{name}" for name, p in language.named_parameters() if not p.requires_grad}
             quantised = self.design.adaptation is not None and self.design.adaptation.four_bit
             names = [name for name in model.state_dict() if name.startswith("language.")]

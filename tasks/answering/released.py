@@ -20,17 +20,6 @@ from tasks.text.tokens import FOLDER, Tokens
 from tasks.training.release import Release
 
 
-def pretrained_source(design: AnswererDesign) -> str | None:
-    """Return the hub id or folder of a pretrained decoder."""
-    source: str | None = getattr(design.decoder, "pretrained", None)
-    return source
-
-
-def tokenizer_source(design: AnswererDesign, folder: Path) -> str:
-    """Return the hub id or folder of the tokenizer; one that was trained lies in the model's folder."""
-    return pretrained_source(design) or str(folder / FOLDER)
-
-
 def decoder_of(design: AnswererDesign, tokens: Tokens) -> LanguageModel:
     """Return the decoder, of which the adaptation is trained."""
     if design.adaptation is None:
@@ -79,7 +68,8 @@ class AnswererRelease(Release):
         """Return the release that `answerer_config` describes."""
         design = AnswererDesign.model_validate(model["design"])
         packed_decoder = model.get("decoder")
-        tokens = Tokens.load(folder / FOLDER if packed_decoder else tokenizer_source(design, folder))
+        source = None if packed_decoder else design.tokenizer_source
+        tokens = Tokens.load(source or folder / FOLDER)
         decoder = random_decoder(packed_decoder) if packed_decoder else decoder_of(design, tokens)
         network = Answerer(decoder, model["tokens"], model["width"], model["projected"], vision=design.vision)
         return cls(network, tokens, design, model["encoder"])

@@ -6,11 +6,9 @@ from configs.answering import AnswererDesign
 from configs.training import Execution, TrainingConfig
 from storage.assets import Asset
 from storage.question_set import QuestionSet
-from tasks.answering.released import pretrained_source, tokenizer_source
 from tasks.stage import Job, Label, StageResult, stage
 from tasks.text.tokens import FOLDER, train_tokenizer
 from tasks.training.launch import train
-from tasks.training.release import reference
 from tasks.training.spec import ObjectiveSpec
 
 OBJECTIVE = "tasks.answering.objective:AnswerObjective"
@@ -32,7 +30,7 @@ def answerer_training(
     label: Label,
 ) -> StageResult:
     """Train a decoder on the questions of the training split, about what the encoder saw."""
-    if not pretrained_source(design):
+    if not design.tokenizer_source:
         asked = QuestionSet(questions.folder).asked("train")
         texts = [text for one in asked for text in (one.question, f" {one.answer}")]
         train_tokenizer(texts, vocabulary, job.folder / FOLDER)
@@ -42,8 +40,8 @@ def answerer_training(
             OBJECTIVE,
             {
                 "questions": str(questions.folder),
-                "encoder": reference(encoder.folder) if encoder else None,
-                "tokenizer": tokenizer_source(design, job.folder),
+                "encoder": encoder.name if encoder else None,
+                "tokenizer": design.tokenizer_source or str(job.folder / FOLDER),
                 "design": design,
                 "questions_at_once": questions_at_once,
                 "halting_weight": halting_weight,
