@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from configs.image_text import ImageFolder, ImageTextConfig, ShardFolder
@@ -12,16 +14,14 @@ from tasks.image_text.rows import Whereabouts, image_text_rows
 from tasks.image_text.shards import image_text_shards
 from tasks.image_text.sources import list_names, reading, source_files
 from tasks.samples.scenes import image_text_sample
-from tasks.stage import raw_input
+from tasks.stage import raw_input, side_by_side
 
 
-def image_text(config: ImageTextConfig) -> Any:
-    """Wire the stages; every name below is an asset. Mode `metadata` ends with the lists."""
-    return shards_and_index(config, raw_lists(config))[1]
+def with_shards(config: ImageTextConfig, raw: Any, go_on: Callable[[Any, Any], Any]) -> Any:
+    """Wire the stages after `raw_lists`, and go on with shards and index while they are reported on.
 
-
-def shards_and_index(config: ImageTextConfig, raw: Any) -> tuple[Any, Any]:
-    """Wire the stages after `raw_lists`; return shards and index, or, where nothing is fetched, none and the lists."""
+    Where nothing is fetched, mode `metadata`, the lists are returned.
+    """
     rows = image_text_rows(
         raw=raw,
         names=list_names(raw, config.source),
@@ -32,7 +32,7 @@ def shards_and_index(config: ImageTextConfig, raw: Any) -> tuple[Any, Any]:
         images_per_shard=config.images_per_shard,
     )
     if config.select.mode == "metadata":
-        return None, rows
+        return rows
     local = isinstance(config.source, SampleScenes | ImageFolder | ShardFolder)
     shards = image_text_shards(
         rows=rows,
@@ -44,8 +44,8 @@ def shards_and_index(config: ImageTextConfig, raw: Any) -> tuple[Any, Any]:
         retry=config.retry,
     )
     index = image_text_index(shards=shards, duplicates=config.duplicates, splits=config.splits)
-    image_text_report(rows=rows, shards=shards, index=index)
-    return shards, index
+    report = partial(image_text_report, rows=rows, shards=shards, index=index)
+    return side_by_side([report, partial(go_on, shards, index)], 2)[1]
 
 
 def raw_lists(config: ImageTextConfig) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from configs.image_text_sample import SampleScenes
 from configs.microvlm import MicroVlmConfig, VlmEvaluation, VlmRecipe
 from flows.evaluation import Given
-from flows.image_text import raw_lists, shards_and_index
+from flows.image_text import raw_lists, with_shards
 from flows.pipelines import Pipeline
 from tasks.stage import Label
 from tasks.vision_language.language import caption_language_training
@@ -22,8 +22,12 @@ from tasks.vision_language.training import vlm_training
 def microvlm(config: MicroVlmConfig) -> Any:
     """Wire the stages; every name below is an asset. Mode `metadata` ends with the lists."""
     raw = raw_lists(config)
-    shards, index = shards_and_index(config, raw)
-    if config.vlm is None or shards is None:
+    return with_shards(config, raw, partial(_models, config, raw))
+
+
+def _models(config: MicroVlmConfig, raw: Any, shards: Any, index: Any) -> Any:
+    """Train, pack and judge models on shards."""
+    if config.vlm is None:
         return index
     language = _language(config, config.vlm, shards, index)
     models: dict[str, Any] = {}

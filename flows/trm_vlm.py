@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from configs.answering import AnswerEvaluation
+from configs.answering import AnswerEvaluation, AnsweringRecipe
 from configs.trm_vlm import TrmVlmConfig
 from flows.answering import answerers
 from flows.evaluation import Given
-from flows.image_text import raw_lists, shards_and_index
+from flows.image_text import raw_lists, with_shards
 from flows.pipelines import Pipeline
 from tasks.alignment.questions import image_questions
 from tasks.alignment.report import alignment_report
@@ -18,24 +18,35 @@ from tasks.alignment.training import alignment_training
 from tasks.answering.packed import answerer_packing
 from tasks.answering.report import answer_report
 from tasks.answering.training import answerer_training
+from tasks.stage import side_by_side
 
 
 def trm_vlm(config: TrmVlmConfig) -> Any:
     """Wire the stages; every name below is an asset. Mode `metadata` ends with the lists."""
-    shards, index = shards_and_index(config, raw_lists(config))
-    if config.alignment is None or shards is None:
+
+    def go_on(shards: Any, index: Any) -> Any:
+        other = config.alignment_data
+        if config.alignment is None or other is None:
+            return _models(config, shards, index, shards, index)
+        return with_shards(other, raw_lists(other), partial(_models, config, shards, index))
+
+    return with_shards(config, raw_lists(config), go_on)
+
+
+def _models(config: TrmVlmConfig, shards: Any, index: Any, seen: Any, seen_index: Any) -> Any:
+    """Align an encoder with what is said of `seen`; then train and judge decoders that answer about `shards`."""
+    if config.alignment is None:
         return index
-    seen, seen_index = shards, index
-    if config.alignment_data is not None:
-        seen, seen_index = shards_and_index(config.alignment_data, raw_lists(config.alignment_data))
-        if seen is None:
-            return seen_index
     encoder = alignment_training(shards=seen, index=seen_index, recipe=config.alignment, execution=config.execution)
-    report = alignment_report(shards=seen, index=seen_index, encoder=encoder)
+    report = partial(alignment_report, shards=seen, index=seen_index, encoder=encoder)
     if config.answering is None:
-        return report
+        return report()
+    return side_by_side([report, partial(_answers, config, config.answering, shards, index, encoder)], 2)[1]
+
+
+def _answers(config: TrmVlmConfig, recipe: AnsweringRecipe, shards: Any, index: Any, encoder: Any) -> Any:
     questions = image_questions(shards=shards, index=index, encoder=encoder, execution=config.execution)
-    models = answerers(config.answering, questions, encoder, config.execution)
+    models = answerers(recipe, questions, encoder, config.execution)
     return answer_report(questions=questions, shards=shards, index=index, evaluation=config.evaluation, **models)
 
 

@@ -39,6 +39,8 @@ class Outcome:
     total: int | None = None
     seconds: float = 0.0
     pictures: tuple[str, ...] = ()
+    objective: str = ""
+    """What it trains or judges by, as `module:Class`; told in plans."""
 
     @property
     def label(self) -> str:

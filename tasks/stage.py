@@ -220,12 +220,14 @@ class Stage(Generic[P]):
         pending = [value for value in arguments.values() if isinstance(value, Pending)]
         if pending:
             reasons = "; ".join(dict.fromkeys(value.reason for value in pending))
-            session.add(Outcome(self.title(arguments), "RUN", f"{reasons}; cached if that changes nothing"))
+            reason = f"{reasons}; cached if that changes nothing"
+            session.add(Outcome(self.title(arguments), "RUN", reason, objective=self.objective))
             return Pending(f"after {self.name}")
         request = self.request(session, arguments)
         asset = session.store.asset(self.kind, request.key)
         deep = session.deep or session.store.marked(asset)
         outcome = self._look(session, request, asset, self.title(arguments), deep)
+        outcome.objective = self.objective
         session.add(outcome)
         if outcome.status == "HIT":
             assert outcome.asset is not None

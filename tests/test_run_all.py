@@ -72,6 +72,22 @@ def test_commands_factorise_in_one_thread_which_waits_for_no_other():
     assert told.stdout.strip() == "0", told.stderr
 
 
+def test_a_plan_of_all_pipelines_imports_no_heavy_library(tmp_path):
+    heavy = {"torch", "prefect", "matplotlib", "transformers", "wandb", "pandas", "rasterio", "xarray", "aiohttp"}
+    asked = (
+        "import sys; sys.argv = ['millrace', 'plan', 'all', '-p', 'demo']\n"
+        "from flows.commands.cli import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        f"print(sorted({heavy} & sys.modules.keys()))"
+    )
+    environment = os.environ | {"MILLRACE_ROOT": str(tmp_path)}
+    told = subprocess.run(
+        [sys.executable, "-c", asked], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert "answerer_training" in told.stdout, told.stderr
+    assert told.stdout.splitlines()[-1] == "[]", told.stderr
+
+
 def test_overrides_of_all_begin_with_a_pipeline(tmp_path):
     refused = millrace("run", "all", "--set", "seed=1", root=tmp_path)
     assert refused.returncode == 2

@@ -14,12 +14,14 @@ from configs.base import Config
 from flows.commands.prefect_home import settings
 from flows.commands.serve import start_temporary_api
 from flows.pipelines import Pipeline
-from flows.runner import Engine, run
+from flows.runner import Engine, plan, run
 from flows.runs import RunRecord, load_runs
 from storage.files import is_writable
 from storage.stores import open_store
 from tasks.progress import Bars, Terminal
+from tasks.session import Outcome
 from tasks.stage import in_threads
+from tasks.training.launch import prepare
 
 
 def run_here(
@@ -35,7 +37,8 @@ def run_here(
     """Run pipelines, as many at once as there are cores; return their records, in order.
 
     With Prefect they are flow runs, on the root's server when one is up, else with an API that lives as long as this
-    process. Where a pipeline cannot go on, the others do; its error is raised in the end.
+    process, which is not worth its start where everything is cached. Where a pipeline cannot go on, the others do; its
+    error is raised in the end.
     """
     if len(orders) > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # what runs side by side shares the cores
@@ -45,8 +48,16 @@ def run_here(
         engine = "inline"
         told = f"{root} is read-only: nothing can be recorded there, so the run has no record and goes without Prefect"
         console.print(escape(told), style="yellow", highlight=False, soft_wrap=True)
+    expected = [] if deep else _expected(orders, root)  # reading every file twice would be too much
     if engine == "prefect":
-        _start_prefect(root, console, profile=profile, workers=workers, deep=deep)
+        os.environ |= settings(root)
+        if expected and "PREFECT_API_URL" not in os.environ and all(outcome.status == "HIT" for outcome in expected):
+            engine = "inline"
+            console.print("[dim]Prefect: not started, everything is cached[/]", highlight=False)
+        else:
+            _start_prefect(console, profile=profile, workers=workers, deep=deep)
+    if objectives := {outcome.objective for outcome in expected if outcome.objective and outcome.status != "HIT"}:
+        prepare(sorted(objectives))
 
     def carry_out(pipeline: Pipeline) -> RunRecord:
         config, terminal = orders[pipeline], terminals[pipeline.name]
@@ -72,9 +83,16 @@ def run_here(
     return records
 
 
-def _start_prefect(root: Path, console: Console, *, profile: str, workers: str, deep: bool) -> None:
+def _expected(orders: Mapping[Pipeline, Config], root: Path) -> list[Outcome]:
+    """Return what the stages of all pipelines will do; nothing where a pipeline cannot go on, as its run will say."""
+    try:
+        return [outcome for pipeline, config in orders.items() for outcome in plan(pipeline, config, root)]
+    except (ValueError, OSError):
+        return []
+
+
+def _start_prefect(console: Console, *, profile: str, workers: str, deep: bool) -> None:
     """Set Prefect up, with an API of this process where the root has no server."""
-    os.environ |= settings(root)
     os.environ |= {"MILLRACE_WORKERS": workers, "MILLRACE_DEEP": "1" if deep else "", "MILLRACE_PROFILE": profile}
     where = os.environ.get("PREFECT_API_URL")
     console.print(

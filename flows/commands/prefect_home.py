@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
+from contextlib import closing, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
-from storage.files import write_atomic
+from storage.files import atomic_path, write_atomic
 from storage.locks import FileLock
 
 
@@ -27,6 +31,47 @@ def settings(root: Path) -> dict[str, str]:
     if url := running_server(root):
         defaults["PREFECT_API_URL"] = url
     return {name: os.environ.get(name, value) for name, value in defaults.items()} | {"MILLRACE_ROOT": str(root)}
+
+
+def give_empty_database() -> bool:
+    """Give a root without a Prefect database an empty one, which was kept when Prefect last made one on this machine.
+
+    Making one takes Prefect ten seconds of migrations. Returns whether this root's is still to be made by Prefect.
+    """
+    database, kept = _database(), _empty_database()
+    if database is None or database.exists():
+        return False
+    if not kept.exists():
+        return True
+    with atomic_path(database) as temporary:
+        shutil.copyfile(kept, temporary)
+    return False
+
+
+def keep_empty_database() -> None:
+    """Keep the database that Prefect has just made, before anything is in it, for other roots on this machine."""
+    database = _database()
+    if database is None or not database.exists():
+        return
+    with (
+        suppress(OSError),  # a home that is read-only does without
+        atomic_path(_empty_database()) as temporary,
+        closing(sqlite3.connect(database)) as made,
+        closing(sqlite3.connect(temporary)) as copy,
+    ):
+        made.backup(copy)
+
+
+def _database() -> Path | None:
+    """Return the file of the database in Prefect's home; nothing where the user has named another one."""
+    if any(os.environ.get(f"PREFECT_{part}_DATABASE_CONNECTION_URL") for part in ("API", "SERVER")):
+        return None
+    return Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+
+
+def _empty_database() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "millrace" / f"prefect-{version('prefect')}.db"
 
 
 def note_server(root: Path, url: str) -> None:

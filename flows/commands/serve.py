@@ -21,7 +21,15 @@ from typing import IO, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from flows.commands.prefect_home import forget_server, note_server, running_server, serving_lock, settings
+from flows.commands.prefect_home import (
+    forget_server,
+    give_empty_database,
+    keep_empty_database,
+    note_server,
+    running_server,
+    serving_lock,
+    settings,
+)
 from flows.commands.reap import reap_runs
 from tasks.units import die_with_parent
 
@@ -148,6 +156,7 @@ def _serve(console: Console, root: Path, *, host: str, port: int, workers: str) 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         console.print("[dim]starting the Prefect server …[/]", highlight=False)
+        give_empty_database()
         services.start("server", "server", "start", "--host", host, "--port", str(port))
         _wait_until_healthy(services, f"{address}/api/health")
         reap_runs(console, root)
@@ -187,13 +196,17 @@ def start_temporary_api() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    services = Services(os.environ, Path(os.environ["PREFECT_HOME"]) / "logs")
+    new = give_empty_database()
+    environment = os.environ | {"PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false"}  # nothing here uses them
+    services = Services(environment, Path(os.environ["PREFECT_HOME"]) / "logs")
     atexit.register(services.stop)  # registered first, so that Prefect still reaches it with its last words
     quiet = ("--no-ui", "--no-scheduler", "--no-late-runs")
     services.start("server", "server", "start", "--host", "127.0.0.1", "--port", str(port), *quiet)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     importlib.import_module("flows.deployments")
     _wait_until_healthy(services, f"http://127.0.0.1:{port}/api/health")
+    if new:
+        keep_empty_database()
 
 
 def _greet(console: Console, root: Path, address: str) -> None:

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,9 +29,12 @@ IN_KEY = False
 AVAILABLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
 LIBRARIES = (
     "matplotlib.backends.backend_agg",
+    "pyarrow.dataset",
+    "tasks.training.curves",
     "tasks.training.loop",
     "tasks.training.publish",
     "tasks.training.tracking",
+    "wandb",
 )
 IDLE = 300.0
 """Seconds without a training after which the process ends."""
@@ -84,14 +87,14 @@ class Forked:
 
 
 class Server:
-    """The process that forks, as this one sees it."""
+    """The process that forks, as this one sees it; it begins with libraries, and with modules that are needed too."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], modules: Iterable[str] = ()) -> None:
         self.environment = environment
         self._line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tasks.training.forks", str(far.fileno())],
+                [sys.executable, "-m", "tasks.training.forks", str(far.fileno()), *modules],
                 env=environment,
                 pass_fds=[far.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -117,6 +120,14 @@ class Server:
 
 _server: Server | None = None
 _lock = threading.Lock()
+
+
+def prepare(objectives: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Begin to import what trainings with these objectives need, while there is other work to be done before."""
+    global _server
+    with _lock:
+        if _server is None:
+            _server = Server(environment, [objective.partition(":")[0] for objective in objectives])
 
 
 def start(job: Path, objective: str, environment: Mapping[str, str]) -> Forked:
@@ -160,10 +171,12 @@ class Forker:
         self._running: dict[int, tuple[int, socket.socket]] = {}
         """By the descriptor of each process its number, and the line to whoever asked for it."""
 
-    def serve(self) -> Request:
+    def serve(self, modules: Iterable[str]) -> Request:
         """Fork for every request, and return in each fork what was asked for; the server itself never returns."""
         for name in LIBRARIES:
             importlib.import_module(name)
+        for name in modules:
+            _import_if_possible(name)
         while True:
             ears = [self._line.fileno()] if self._asked else []
             ears += [*self._running, *(line.fileno() for _, line in self._running.values())]
@@ -194,8 +207,7 @@ class Forker:
             return None
         output, line = files[0], socket.socket(fileno=files[1])
         request = Request(**json.loads(message))
-        with suppress(Exception):  # the training itself will say what is wrong
-            importlib.import_module(request.module)
+        _import_if_possible(request.module)
         if not changed():
             gc.freeze()
             if not (pid := os.fork()):
@@ -222,6 +234,11 @@ class Forker:
         os.environ[worker.PARENT] = str(self._number)
 
 
+def _import_if_possible(name: str) -> None:
+    with suppress(Exception):  # the training itself will say what is wrong
+        importlib.import_module(name)
+
+
 _loaded: dict[str, int] = {}
 """When each file of the project that is imported was last changed."""
 
@@ -240,13 +257,13 @@ def changed() -> bool:
     return False
 
 
-def main(descriptor: str) -> None:
+def main(descriptor: str, *modules: str) -> None:
     """Serve, and train in each fork."""
-    request = Forker(socket.socket(fileno=int(descriptor))).serve()
+    request = Forker(socket.socket(fileno=int(descriptor))).serve(modules)
     os.chdir(request.folder)
     sys.argv = [worker.__file__, request.job]
     worker.main(request.job)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -84,17 +84,32 @@ def train(job: Job, spec: ObjectiveSpec, *, training: TrainingConfig, execution:
     return StageResult(facts["counts"], facts["metrics"], machines=facts["machines"])
 
 
-def _start(job: Path, ranks: int, objective: str) -> subprocess.Popen[str] | Forked:
-    """Start the process, or that of several ranks; not as a fork where a GPU's driver would be forked too."""
-    environment = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
-    environment |= {
+def prepare(objectives: Iterable[str]) -> None:
+    """Begin to import what trainings with these objectives will need, in the background, where they will be forked."""
+    if _are_forked():
+        forks.prepare(objectives, _environment())
+
+
+def _are_forked() -> bool:
+    """Say whether trainings are forked; not where a GPU's driver would be forked too."""
+    return forks.AVAILABLE and not GPU_DRIVER.exists()
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    return kept | {
         PARENT: str(os.getpid()),
         "PYTHONPATH": os.pathsep.join(filter(None, [forks.PLACE, os.environ.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # a file in the working directory cannot shadow a module
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # until the rank sets its threads itself
     }
-    if ranks == 1 and forks.AVAILABLE and not GPU_DRIVER.exists():
+
+
+def _start(job: Path, ranks: int, objective: str) -> subprocess.Popen[str] | Forked:
+    """Start the process, or that of several ranks."""
+    environment = _environment()
+    if ranks == 1 and _are_forked():
         return children.start(partial(forks.start, job, objective, environment))
     program = ["tasks.training.worker"] if ranks == 1 else ["tasks.training.torchrun", str(ranks)]
     start = partial(

@@ -37,19 +37,34 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def start(job: Path, code: Path = REPOSITORY, **environment: str) -> forks.Forked:
     """Start a training; one without a job says so and ends with status 1, and one whose job is a pipe waits for it."""
-    settings = {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    variables = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    return START(job, "tests.training.toy:Toy", variables | settings | environment)
+    return START(job, "tests.training.toy:Toy", variables(**{"PYTHONPATH": str(code)} | environment))
 
 
-def waiting(place: Path, name: str) -> forks.Forked:
+def variables(**more: str) -> dict[str, str]:
+    settings = {"PYTHONPATH": str(REPOSITORY), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return kept | settings | more
+
+
+def waiting(place: Path, name: str, **environment: str) -> forks.Forked:
     os.mkfifo(place / name)
-    return start(place / name)
+    return start(place / name, **environment)
 
 
 def server() -> psutil.Process:
     assert forks._server is not None
     return psutil.Process(forks._server._process.pid)
+
+
+def test_what_trainings_need_is_imported_ahead_of_the_first_one(place):
+    (place / "ahead.py").write_text(f"open({str(place / 'imported')!r}, 'w').close()")
+    path = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(place)])}
+    forks.prepare(["absent:Objective", "ahead:Objective"], variables(**path))
+    number = server().pid
+    wait_for((place / "imported").exists)
+    assert waiting(place, "job", **path).poll() is None
+    forks.prepare(["another:Objective"], variables())
+    assert server().pid == number, "the first training is forked from the process that was prepared"
 
 
 def test_one_server_forks_all_and_each_tells_its_own_output_and_end(place):
