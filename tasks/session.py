@@ -39,8 +39,8 @@ class Outcome:
     total: int | None = None
     seconds: float = 0.0
     pictures: tuple[str, ...] = ()
-    objective: str = ""
-    """What it trains or judges by, as `module:Class`; told in plans."""
+    trains: tuple[str, ...] = ()
+    """In a plan: what its training will import, as `module:Class`, the objective first; empty where it is none."""
 
     @property
     def label(self) -> str:

@@ -194,7 +194,7 @@ class Stage(Generic[P]):
             for name, value in arguments.items()
             if name not in inputs and getattr(value, "IN_KEY", True)
         }
-        builds = {name for value in arguments.values() for name in named(value)}
+        builds = _built(arguments)
         for value in inputs.values():
             if isinstance(value, Asset):
                 if gone := session.code.absent(value.manifest.builds):
@@ -221,18 +221,21 @@ class Stage(Generic[P]):
         if pending:
             reasons = "; ".join(dict.fromkeys(value.reason for value in pending))
             reason = f"{reasons}; cached if that changes nothing"
-            session.add(Outcome(self.title(arguments), "RUN", reason, objective=self.objective))
+            session.add(Outcome(self.title(arguments), "RUN", reason, trains=self._trains(arguments)))
             return Pending(f"after {self.name}")
         request = self.request(session, arguments)
         asset = session.store.asset(self.kind, request.key)
         deep = session.deep or session.store.marked(asset)
         outcome = self._look(session, request, asset, self.title(arguments), deep)
-        outcome.objective = self.objective
+        outcome.trains = self._trains(arguments)
         session.add(outcome)
         if outcome.status == "HIT":
             assert outcome.asset is not None
             return outcome.asset
         return Pending(f"after {self.name}")
+
+    def _trains(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        return (self.objective, *sorted(_built(arguments))) if self.objective else ()
 
     def _look(self, session: Session, request: Request, asset: Asset, title: str, deep: bool) -> Outcome:
         """Say what has to be done for an asset, and why, without doing it."""
@@ -342,6 +345,10 @@ class Stage(Generic[P]):
         )
         outcome.asset = session.store.publish(asset, manifest)
         outcome.pictures = tuple(result.pictures)
+
+
+def _built(arguments: Mapping[str, Any]) -> set[str]:
+    return {name for value in arguments.values() for name in named(value)}
 
 
 def stage(

@@ -224,8 +224,7 @@ def rows(database: Path, table: str) -> int:
 
 
 def test_a_run_without_a_server_brings_an_api_of_its_own_unless_everything_is_cached(tmp_path):
-    config = {"source": SMALL["source"], "recipe": SMALL["recipe"], "windows": SMALL["windows"]}
-    words = [word for name, value in config.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    words = [word for name, value in SMALL.items() for word in ("--set", f"{name}={json.dumps(value)}")]
 
     def run(root: Path) -> str:
         cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}

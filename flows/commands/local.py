@@ -21,7 +21,7 @@ from storage.stores import open_store
 from tasks.progress import Bars, Terminal
 from tasks.session import Outcome
 from tasks.stage import in_threads
-from tasks.training.launch import prepare
+from tasks.training import launch
 
 
 def run_here(
@@ -56,8 +56,8 @@ def run_here(
             console.print("[dim]Prefect: not started, everything is cached[/]", highlight=False)
         else:
             _start_prefect(console, profile=profile, workers=workers, deep=deep)
-    if objectives := {outcome.objective for outcome in expected if outcome.objective and outcome.status != "HIT"}:
-        prepare(sorted(objectives))
+    if needed := {name: None for outcome in expected if outcome.status != "HIT" for name in outcome.trains}:
+        launch.prepare(needed)
 
     def carry_out(pipeline: Pipeline) -> RunRecord:
         config, terminal = orders[pipeline], terminals[pipeline.name]

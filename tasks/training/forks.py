@@ -122,12 +122,12 @@ _server: Server | None = None
 _lock = threading.Lock()
 
 
-def prepare(objectives: Iterable[str], environment: Mapping[str, str]) -> None:
-    """Begin to import what trainings with these objectives need, while there is other work to be done before."""
+def prepare(modules: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Begin to import the libraries of trainings, and modules, while there is other work to be done before."""
     global _server
     with _lock:
         if _server is None:
-            _server = Server(environment, [objective.partition(":")[0] for objective in objectives])
+            _server = Server(environment, modules)
 
 
 def start(job: Path, objective: str, environment: Mapping[str, str]) -> Forked:

@@ -84,10 +84,10 @@ def train(job: Job, spec: ObjectiveSpec, *, training: TrainingConfig, execution:
     return StageResult(facts["counts"], facts["metrics"], machines=facts["machines"])
 
 
-def prepare(objectives: Iterable[str]) -> None:
-    """Begin to import what trainings with these objectives will need, in the background, where they will be forked."""
+def prepare(needed: Iterable[str]) -> None:
+    """Begin to import what trainings will need, `module:Class`, in the background, where they will be forked."""
     if _are_forked():
-        forks.prepare(objectives, _environment())
+        forks.prepare([name.partition(":")[0] for name in needed], _environment())
 
 
 def _are_forked() -> bool:

@@ -59,11 +59,11 @@ def server() -> psutil.Process:
 def test_what_trainings_need_is_imported_ahead_of_the_first_one(place):
     (place / "ahead.py").write_text(f"open({str(place / 'imported')!r}, 'w').close()")
     path = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(place)])}
-    forks.prepare(["absent:Objective", "ahead:Objective"], variables(**path))
+    forks.prepare(["absent", "ahead"], variables(**path))
     number = server().pid
     wait_for((place / "imported").exists)
     assert waiting(place, "job", **path).poll() is None
-    forks.prepare(["another:Objective"], variables())
+    forks.prepare(["another"], variables())
     assert server().pid == number, "the first training is forked from the process that was prepared"
 
 
