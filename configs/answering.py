@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from configs.ablation import check_names
+from configs.ablation import Ablation, check_names, with_ablations
 from configs.base import Config
 from configs.language import Adaptation, AutoLanguageConfig, LlamaLanguageConfig, Qwen2LanguageConfig
 from configs.quantise import QuantiseRecipe
@@ -16,7 +16,6 @@ from configs.training import TrainingConfig, check_groups
 DecoderConfig = Annotated[
     TrmConfig | LlamaLanguageConfig | Qwen2LanguageConfig | AutoLanguageConfig, Field(discriminator="kind")
 ]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 class AnswererDesign(Config):
@@ -47,8 +46,6 @@ class AnswererRecipe(Config):
     """The model."""
     training: TrainingConfig | None = None
     """Optimisation, with the one parameter group `all`; that of all decoders when absent."""
-    seeds: Seeds | None = None
-    """Of this decoder; those of all decoders when absent."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,12 +64,12 @@ class PackedAnswerer(Config):
 
 
 class AnsweringRecipe(Config):
-    """Decoders by name: baselines, recursive ones, ablations; each is trained with every seed."""
+    """Decoders by name: baselines and recursive ones; each is trained with every seed."""
 
     vocabulary: int = Field(4096, ge=300, le=200_000)
     """Most tokens of the byte-level BPE tokenizer, trained on questions and answers; pretrained decoders have their
     own."""
-    seeds: Seeds = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     """Of initial weights and order; one model each."""
     questions_at_once: int = Field(1, ge=1, le=64)
     """Most questions about an image that are learned from in one row of a batch: its tokens are read once for them all,
@@ -85,17 +82,25 @@ class AnsweringRecipe(Config):
     """Optimisation of every decoder that has none of its own; the one parameter group is `all`."""
     decoders: Annotated[dict[str, AnswererRecipe], Field(min_length=1)]
     """By name."""
+    ablations: dict[str, Ablation] = Field(default_factory=dict)
+    """Further decoders, each a variation of one in `decoders`."""
     packed: dict[str, PackedAnswerer] = Field(default_factory=dict)
     """Models in few bits, by name."""
 
-    def seeds_of(self, decoder: str) -> tuple[int, ...]:
-        """Return the seeds of a decoder."""
-        return self.decoders[decoder].seeds or self.seeds
+    def trainings(self) -> list[tuple[str, int, AnswererRecipe]]:
+        """Return name, seed and recipe of every training, ablations resolved; each recipe has its `training`."""
+        recipes = {
+            name: decoder.model_copy(update={"training": decoder.training or self.training})
+            for name, decoder in self.decoders.items()
+        }
+        return with_ablations(recipes, self.ablations, self.seeds)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_groups(self.training, "all")
-        check_names(self.decoders, {}, {name: packed.decoder for name, packed in self.packed.items()}, "packed")
+        packed = {name: packed.decoder for name, packed in self.packed.items()}
+        check_names(self.decoders, self.ablations, packed, "packed")
+        self.trainings()  # refuses ablations that vary nothing
         return self
 
 

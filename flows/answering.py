@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.answering import AnsweringRecipe
+from configs.answering import AnswererRecipe, AnsweringRecipe
 from configs.training import Execution
 from tasks.answering.packed import answerer_packing
 from tasks.answering.training import answerer_training
@@ -15,9 +15,8 @@ from tasks.training.launch import train_all
 def answerers(recipe: AnsweringRecipe, questions: Any, encoder: Any, execution: Execution) -> dict[str, Any]:
     """Train every decoder with every seed, and pack some of them; return `decoder-seed` -> asset."""
 
-    def training(label: Label, seed: int, name: str) -> Any:
-        decoder = recipe.decoders[name]
-        settings = decoder.training or recipe.training
+    def training(label: Label, seed: int, decoder: AnswererRecipe) -> Any:
+        assert decoder.training is not None
         return answerer_training(
             questions=questions,
             encoder=encoder,
@@ -26,16 +25,16 @@ def answerers(recipe: AnsweringRecipe, questions: Any, encoder: Any, execution: 
             questions_at_once=recipe.questions_at_once,
             halting_weight=recipe.halting_weight,
             validation_questions=recipe.validation_questions,
-            training=settings.model_copy(update={"seed": seed}),
+            training=decoder.training.model_copy(update={"seed": seed}),
             execution=execution,
             label=label,
         )
 
-    wanted = [(name, seed, name) for name in recipe.decoders for seed in recipe.seeds_of(name)]
-    models = train_all(wanted, execution, training)
+    trainings = recipe.trainings()
+    models = train_all(trainings, execution, training)
     for name, packed in recipe.packed.items():
         models[name] = answerer_packing(
-            model=models[f"{packed.decoder}-{recipe.seeds_of(packed.decoder)[0]}"],
+            model=next(models[f"{trained}-{seed}"] for trained, seed, _ in trainings if trained == packed.decoder),
             questions=questions,
             recipe=packed.recipe,
             label=Label(name),

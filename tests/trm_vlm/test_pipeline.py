@@ -211,10 +211,16 @@ def test_beams_and_temperature_exclude_each_other(answered, tmp_path):
     assert (result.returncode, "give one of --beams and --temperature" in result.stderr) == (2, True)
 
 
-def test_a_decoder_may_have_seeds_of_its_own(tmp_path):
-    answering = {**CONFIG["answering"], "seeds": [0, 1]}
-    answering["decoders"] = {**answering["decoders"], "trm": {**answering["decoders"]["trm"], "seeds": [7]}}
+def test_ablations_vary_a_decoder_and_may_have_seeds_of_their_own(tmp_path):
+    longer = {"of": "plain", "set": {"training.epochs": 7, "design.decoder.sizes.layers": 1}, "seeds": [7]}
+    answering = {**CONFIG["answering"], "seeds": [0, 1], "ablations": {"longer": longer}}
     config = TrmVlmConfig.model_validate({**CONFIG, "answering": answering})
     stages = [outcome.stage for outcome in plan(PIPELINE, config, tmp_path)]
     trained = {stage.removeprefix("answerer_training ") for stage in stages if stage.startswith("answerer_training")}
-    assert trained == {"plain-0", "plain-1", "trm-7", "blind-0", "blind-1"}
+    assert trained == {"plain-0", "plain-1", "trm-0", "trm-1", "blind-0", "blind-1", "longer-7"}
+    recipes = {name: recipe for name, _, recipe in config.answering.trainings()}
+    assert recipes["longer"].training == recipes["plain"].training.model_copy(update={"epochs": 7})
+    with pytest.raises(ValueError, match="ablation longer varies 'plane'"):
+        TrmVlmConfig.model_validate(
+            {**CONFIG, "answering": {**answering, "ablations": {"longer": {**longer, "of": "plane"}}}}
+        )
