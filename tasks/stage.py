@@ -8,7 +8,9 @@ it is given, and the output fingerprints of its inputs.
 from __future__ import annotations
 
 import base64
+import importlib
 import inspect
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -46,6 +48,7 @@ IN_KEY = False
 
 Input = Asset | RawInput
 P = ParamSpec("P")
+_importing = threading.Lock()
 PATIENCE = 1.0  # seconds that an interrupt leaves threads to end
 PLAN_HASH_LIMIT = 200_000_000  # bytes of new raw files that a plan still hashes itself
 
@@ -309,6 +312,8 @@ class Stage(Generic[P]):
         outcome: Outcome,
         started: float,
     ) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            _import_transformers()
         workspace = session.store.workspace(asset)
         workspace.folder.mkdir(parents=True, exist_ok=True)
         workspace.sweep(keep=_files_of(workspace.finished()))  # all else is what a kill left
@@ -345,6 +350,16 @@ class Stage(Generic[P]):
         )
         outcome.asset = session.store.publish(asset, manifest)
         outcome.pictures = tuple(result.pictures)
+
+
+def _import_transformers() -> None:
+    """Import it at once, before stages in other threads do.
+
+    It puts another module into its own place while it is imported, and Python gives the first, empty one to a thread
+    that asks for it meanwhile: "cannot import name".
+    """
+    with _importing:
+        importlib.import_module("transformers")
 
 
 def _built(arguments: Mapping[str, Any]) -> set[str]:

@@ -101,6 +101,12 @@ def test_branches_run_at_the_same_time_and_give_what_they_came_to_in_order(sessi
         assert side_by_side([lambda: 1, lambda: 2, lambda: 3], 1) == [1, 2, 3]
 
 
+def test_branches_that_need_transformers_at_the_same_time_get_it_whole(tmp_path):
+    command = [sys.executable, "-c", "from tests.spine.racing import race; race()", str(tmp_path)]
+    told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+
+
 def test_a_branch_that_fails_lets_the_others_end_and_no_further_one_begin(session: Session):
     ended: list[str] = []
 
