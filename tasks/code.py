@@ -20,6 +20,8 @@ INFRASTRUCTURE = "IN_KEY"
 """A module that decides when and where a stage works, or what people see, and not what it writes, says so by the line
 `IN_KEY = False`; then it is part of no key."""
 IN_KEY = False
+_parsing = threading.Lock()
+"""Held while code is parsed: Python 3.11 counts how deep it is for all threads together, and fails where two parse."""
 
 
 class Facts(NamedTuple):
@@ -81,7 +83,8 @@ class Code:
 
 
 def _facts(text: bytes) -> Facts:
-    tree = ast.parse(text)
+    with _parsing:
+        tree = ast.parse(text)
     if any(ast.unparse(statement) == f"{INFRASTRUCTURE} = False" for statement in tree.body):
         return Facts("", [])
     imports: set[str] = set()

@@ -203,8 +203,7 @@ class Stage(Generic[P]):
                 if gone := session.code.absent(value.manifest.builds):
                     raise ValueError(f"{value} was made by {gone}, which is no longer there; make it again")
                 builds |= set(value.manifest.builds)
-        run = {self.objective, *builds} - {""}
-        code = session.code.digest(self.function.__module__, *(name.partition(":")[0] for name in run))
+        code = self._code(session, builds)
         in_key = {name: config_in_key(arguments[name]) for name in config}
         parts = {
             "stage": self.name,
@@ -215,6 +214,10 @@ class Stage(Generic[P]):
         }
         return Request(config, in_key, inputs, tuple(sorted(builds)), code, digest(parts)[:KEY_LENGTH])
 
+    def _code(self, session: Session, builds: set[str]) -> str:
+        run = {self.objective, *builds} - {""}
+        return session.code.digest(self.function.__module__, *(name.partition(":")[0] for name in run))
+
     def title(self, arguments: Mapping[str, Any]) -> str:
         """Return the stage's name, with the label that a call gave."""
         return " ".join([self.name, *(value for value in arguments.values() if isinstance(value, Label))])
@@ -222,6 +225,7 @@ class Stage(Generic[P]):
     def _plan(self, session: Session, arguments: Mapping[str, Any]) -> Asset | Pending:
         pending = [value for value in arguments.values() if isinstance(value, Pending)]
         if pending:
+            self._code(session, _built(arguments))  # is read and parsed now, and not by several threads of the run
             reasons = "; ".join(dict.fromkeys(value.reason for value in pending))
             reason = f"{reasons}; cached if that changes nothing"
             session.add(Outcome(self.title(arguments), "RUN", reason, trains=self._trains(arguments)))

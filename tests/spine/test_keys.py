@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, ClassVar
 
 import pytest
@@ -15,6 +18,7 @@ from tasks.progress import Silent
 from tasks.reasons import Wanted, explain
 from tasks.session import Session
 from tasks.stage import StageResult, stage
+from tests.conftest import REPOSITORY
 from tests.spine.toy_pipeline import run_toy
 
 
@@ -148,3 +152,21 @@ def test_a_younger_field_that_changes_nothing_is_no_reason(store):
     for counts, expected in ((manifest.config, "code changed"), (younger, "config moss absent -> 0; code changed")):
         wanted = Wanted(manifest.stage, manifest.version, "other", younger, counts, inputs)
         assert explain(wanted, [asset]) == expected
+
+
+def test_threads_may_look_at_code_at_the_same_time():
+    texts = [path.read_bytes() for path in sorted((REPOSITORY / "tasks").glob("*.py"))[:6]]
+    threshold = gc.get_threshold()
+
+    def pause(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0.0005)  # in the middle of what is parsed, where Python 3.11 cannot bear another thread
+
+    gc.callbacks.append(pause)
+    gc.set_threshold(200)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            looks = list(pool.map(lambda text: code._facts(text).digest, texts * 4))
+    finally:
+        gc.callbacks.remove(pause)
+        gc.set_threshold(*threshold)
+    assert looks == looks[: len(texts)] * 4
