@@ -34,7 +34,7 @@ def run_here(
     workers: str,
     deep: bool,
 ) -> list[RunRecord]:
-    """Run pipelines, one more at once than there are cores, since each waits now and then; return their records.
+    """Run pipelines, as many at once as there are cores; return their records, in order.
 
     With Prefect they are flow runs, on the root's server when one is up, else with an API that lives as long as this
     process, which is not worth its start where everything is cached. Where a pipeline cannot go on, the others do; its
@@ -76,7 +76,8 @@ def run_here(
             failures[pipeline.name] = error
             return None
 
-    records = in_threads([partial(attempt, pipeline) for pipeline in orders], 1 + len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    records = in_threads([partial(attempt, pipeline) for pipeline in orders], max(2, cores))
     if failures:
         raise ValueError("; ".join(f"{name}: {error}" for name, error in failures.items()))
     return records
