@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,15 +210,18 @@ def start_trainings_warm() -> None:
     """Let stages of this process fork their training processes from now on; those of several ranks start as ever."""
     from tasks.training import launch
 
-    start_cold = launch._start
+    start_cold, prepare_cold = launch._start, launch.prepare
 
     def start(job: Path, ranks: int, objective: str) -> Any:
         if ranks > 1 or COLD_TRAININGS in os.environ:
             return start_cold(job, ranks, objective)
         return WarmProcess("tests.warm_training", [str(job)], os.environ, REPOSITORY, heard=True)
 
-    launch._start = start
-    launch.prepare = lambda needed: None
+    def prepare(needed: Iterable[str]) -> None:
+        if COLD_TRAININGS in os.environ:
+            prepare_cold(needed)
+
+    launch._start, launch.prepare = start, prepare
 
 
 def run(module: str) -> int:

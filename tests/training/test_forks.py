@@ -112,12 +112,15 @@ def test_libraries_are_imported_anew_under_another_environment_while_the_old_tra
 
 def test_the_driver_of_a_gpu_is_not_forked(place, monkeypatch):
     monkeypatch.setenv(warm.COLD_TRAININGS, "1")
-    started = []
+    started, prepared = [], []
     monkeypatch.setattr(forks, "start", lambda *request: started.append(request) or start(place / "absent"))
+    monkeypatch.setattr(forks, "prepare", lambda modules, environment: prepared.append(modules))
     for driver, forked in ((place / "no-driver", 1), (place, 1)):
         monkeypatch.setattr(launch, "GPU_DRIVER", driver)
         assert launch._start(place / "absent", 1, "tests.training.toy:Toy").wait() == 1
-        assert len(started) == forked
+        launch.prepare({"tests.training.toy:Toy": None})
+        assert len(started) == len(prepared) == forked
+    assert prepared == [["tests.training.toy"]]
 
 
 def test_the_time_of_trainings_counts_as_that_of_their_run(tmp_path):

@@ -7,8 +7,10 @@ import json
 
 import pytest
 import torch
+from rich.console import Console
 
 from configs.trm_vlm import TrmVlmConfig
+from flows.commands import local
 from flows.runner import plan, run
 from flows.trm_vlm import PIPELINE
 from storage.assets import AssetStore
@@ -224,3 +226,19 @@ def test_ablations_vary_a_decoder_and_may_have_seeds_of_their_own(tmp_path):
         TrmVlmConfig.model_validate(
             {**CONFIG, "answering": {**answering, "ablations": {"longer": {**longer, "of": "plane"}}}}
         )
+
+
+def test_a_run_prepares_what_its_trainings_will_import(tmp_path, monkeypatch):
+    config = TrmVlmConfig.model_validate(CONFIG)
+    found = {outcome.stage: outcome.trains for outcome in plan(PIPELINE, config, tmp_path)}
+    objective, *built = found["alignment_training"]
+    assert objective == "tasks.alignment.objective:AlignmentObjective"
+    assert "models.vision_language.image_encoder:Aligned" in built
+    assert not any(found[stage] for stage in ("image_text_shards", "alignment_report", "answer_report"))
+
+    prepared: list[str] = []
+    monkeypatch.setattr(local, "run", lambda *told, **more: None)
+    monkeypatch.setattr(local.launch, "prepare", prepared.extend)
+    settings = {"profile": "", "engine": "inline", "workers": "inline", "deep": False}
+    local.run_here({PIPELINE: config}, tmp_path, Console(quiet=True), **settings)
+    assert {objective, *built, "tasks.answering.objective:AnswerObjective"} <= set(prepared)
