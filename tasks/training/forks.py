@@ -34,8 +34,8 @@ LIBRARIES = (
     "tasks.training.loop",
     "tasks.training.publish",
     "tasks.training.tracking",
-    "wandb",
 )
+"""What all trainings need, but for wandb: it makes a temporary folder that the first fork to end would delete."""
 IDLE = 300.0
 """Seconds without a training after which the process ends."""
 PLACE = str(Path(tasks.__file__).parent.parent)

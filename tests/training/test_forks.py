@@ -67,6 +67,13 @@ def test_what_trainings_need_is_imported_ahead_of_the_first_one(place):
     assert server().pid == number, "the first training is forked from the process that was prepared"
 
 
+def test_forks_share_no_temporary_folder_of_wandb():
+    names = (*forks.LIBRARIES, "tasks.alignment.objective", "tasks.fire.objective")
+    code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print('wandb' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n", "its folder of pictures goes with the first process to end"
+
+
 def test_one_server_forks_all_and_each_tells_its_own_output_and_end(place):
     first, second = start(place / "absent"), start(place / "absent-too")
     number = server().pid
