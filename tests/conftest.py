@@ -72,6 +72,7 @@ def session(store: AssetStore) -> Session:
     return Session(store, Silent(), workers=Workers("inline"))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run one process more than there are cores: many tests wait for others, or for a clock."""
     return min(4, len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.mutants.faults import faults_of, mutated
+from tests.mutants.forks import OPTIONS
 from tests.mutants.judges import HERE, KINDS, load_judges, load_survivors
 from tests.mutants.session import changed_line
 
@@ -131,6 +132,13 @@ def test_modules_and_tests_that_are_listed_exist():
     for judged in load_judges(HERE / "judges.toml").values():
         assert set(judged.only) <= definitions(REPOSITORY / judged.module)
         assert all((REPOSITORY / test).is_file() for test in judged.files())
+
+
+def test_the_project_s_own_tests_run_with_the_options_of_a_session():
+    judged = load_judges(HERE / "judges.toml")["intervals"]
+    command = [sys.executable, "-m", "pytest", *OPTIONS, "--collect-only", *judged.arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("survivor", load_survivors(HERE / "survivors.toml"), ids=lambda s: f"{s.module} {s.after}")
