@@ -10,7 +10,8 @@ added as vectors, downwind and uphill. Their sum also sets, as an effective wind
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -35,6 +36,8 @@ HEAT = 18_000.0
 CROWN_FACTOR = 3.34
 """How much faster a full crown fire runs than one on the surface."""
 LONGEST_ELLIPSE = 8.0
+NEAR = 8
+"""Cells around a fire that are looked at first for how far it gets within an hour."""
 STEPS = tuple(
     (r, c) for r in range(-2, 3) for c in range(-2, 3) if max(abs(r), abs(c)) == 1 or {abs(r), abs(c)} == {1, 2}
 )
@@ -99,6 +102,10 @@ class Surface:
             crown_base=landscape.crown_base[box],
         )
 
+    def within(self, box: tuple[slice, ...]) -> Self:
+        """Return a piece of it."""
+        return replace(self, **{field.name: getattr(self, field.name)[box] for field in fields(self)[1:]})
+
     def head(self, speed: float, direction: float) -> Head:
         """Return the head under a wind in km/h from a direction in degrees."""
         wind = speed * WIND_AT_20_FEET * FEET_PER_MINUTE * self.sheltering
@@ -135,24 +142,26 @@ def arrival_minutes(surface: Surface, ignition: tuple[int, int], wind: Floats, l
     arrival[ignition] = 0.0
     progress = np.zeros((*arrival.shape, len(STEPS)))
     for hour, (speed, direction) in enumerate(wind):
-        head = surface.head(float(speed), float(direction))
-        box = _reach(arrival, head, surface.cell_metres)
-        minutes = _step_minutes(Head(*(field[box] for field in head)), surface.cell_metres)
+        box, head = _reach(surface, arrival, float(speed), float(direction))
+        minutes = _step_minutes(head, surface.cell_metres)
         _advance(arrival[box], progress[box], minutes, hour * HOUR)
         if largest is not None and max(last - first for first, last in _spans(arrival)) >= largest:
             break
     return arrival
 
 
-def _reach(arrival: Floats, head: Head, cell_metres: float) -> tuple[slice, slice]:
-    """Return a box that the fire cannot leave within an hour."""
+def _reach(surface: Surface, arrival: Floats, speed: float, direction: float) -> tuple[tuple[slice, slice], Head]:
+    """Return a box that the fire cannot leave within an hour, and the head in it."""
     spans = _spans(arrival)
-    box = (slice(None), slice(None))
-    for _ in range(3):  # what is fast but out of reach does not count
-        far = int(HOUR * head.rate[box].max() / cell_metres) + 3
+    far = NEAR
+    while True:
         rows, columns = (slice(max(0, first - far), last + far + 1) for first, last in spans)
         box = (rows, columns)
-    return box
+        head = surface.within(box).head(speed, direction)
+        reached = int(HOUR * head.rate.max() / surface.cell_metres) + 3
+        if reached <= far or head.rate.shape == arrival.shape:
+            return box, head
+        far = reached
 
 
 def _spans(arrival: Floats) -> list[list[int]]:
@@ -176,7 +185,7 @@ def _step_minutes(head: Head, cell_metres: float) -> Floats:
         cosine = (right * head.east - down * head.north) / length
         slowness = np.pad(base * (1 - head.eccentricity * cosine), 2, constant_values=np.inf)
         path = crossed_cells(down, right)
-        total = np.sum([_shifted(slowness, *cell) for cell in path], axis=0)
+        total = reduce(np.add, [_shifted(slowness, *cell) for cell in path])
         if abs(down) == abs(right):
             total = np.where(_shifted(free, down, 0) | _shifted(free, 0, right), total, np.inf)
         minutes[..., index] = length * cell_metres / len(path) * total
@@ -204,18 +213,18 @@ def _advance(arrival: Floats, progress: Floats, minutes: Floats, start: float) -
     """
     offset = np.array([down * arrival.shape[1] + right for down, right in STEPS])
     burnt = np.isfinite(arrival)
-    open_steps = _open_steps(burnt, minutes)
     rest = (1 - progress[burnt]) * minutes[burnt]
     source, step = np.nonzero(rest <= HOUR)
     entry = np.full(arrival.size, np.inf)
     np.minimum.at(entry, np.flatnonzero(burnt)[source] + offset[step], rest[source, step])
     entry[burnt.ravel()] = np.inf
     entered = np.flatnonzero(np.isfinite(entry))
-    cell, step = np.nonzero(open_steps)
+    steps = np.flatnonzero(_open_steps(burnt, minutes))
+    cell, step = np.divmod(steps, len(STEPS))
     count = np.append(np.bincount(cell, minlength=arrival.size), entered.size)
     graph = csr_matrix(
         (
-            np.append(minutes.reshape(-1, len(STEPS))[cell, step], np.maximum(entry[entered], 1e-9)),
+            np.append(minutes.reshape(-1)[steps], np.maximum(entry[entered], 1e-9)),
             np.append(cell + offset[step], entered),
             np.append(0, np.cumsum(count)),
         ),
@@ -230,10 +239,10 @@ def _advance(arrival: Floats, progress: Floats, minutes: Floats, start: float) -
 
 
 def _open_steps(burnt: Mask, minutes: Floats) -> Mask:
-    """Return (cells, 16): steps between unburnt cells that an hour suffices for."""
+    """Return (rows, columns, 16): steps between unburnt cells that an hour suffices for."""
     away = np.pad(~burnt, 2)
     free = np.stack([_shifted(away, *step) for step in STEPS], axis=-1)
-    return np.asarray((free & ~burnt[..., None] & (minutes <= HOUR)).reshape(-1, len(STEPS)))
+    return np.asarray(free & ~burnt[..., None] & (minutes <= HOUR))
 
 
 def burnt_frames(arrival: Floats, frames: int) -> NDArray[np.bool_]:
