@@ -24,6 +24,11 @@ def test_replicates_without_a_value_count_on_neither_side() -> None:
     assert none.json() == {"value": None, "low": None, "high": None}
 
 
+def test_a_mean_over_runs_is_taken_resample_by_resample() -> None:
+    found = Resampled.mean([Resampled(1.0, np.array([0.0, 1.0, 5.0])), Resampled(3.0, np.array([2.0, 1.0, 7.0]))])
+    assert (found.value, found.replicates.tolist()) == (2.0, [1.0, 1.0, 6.0])
+
+
 def test_a_difference_is_taken_resample_by_resample() -> None:
     """What moves both alike moves no difference: the interval of equal noise is a point."""
     noise = np.random.default_rng(3).normal(0, 100, 50)

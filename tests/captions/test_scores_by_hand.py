@@ -119,6 +119,11 @@ def test_cider_d_counts_words_that_nearly_all_samples_have():
     np.testing.assert_allclose(cider(pairs).samples, cider_by_hand(pairs), atol=1e-9)
 
 
+def test_a_text_without_words_is_like_none():
+    samples = cider([("", ["rain"]), ("", [""]), ("rain in Spain", ["rain in Spain"])]).samples
+    assert samples[:2].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("score", [bleu, chrf, rouge_l, cider])
 def test_samples_without_references_are_refused(score):
     with pytest.raises(ValueError, match="sample 1 has no list of reference texts"):

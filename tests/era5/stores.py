@@ -25,8 +25,8 @@ def geometry(
     return Geometry(tuple(names[:channels]), np.linspace(60, 30, rows), np.arange(cols) * 360 / cols, layout)
 
 
-def hourly(steps: int) -> NDArray[np.datetime64]:
-    return START + np.arange(steps) * np.timedelta64(3600, "s")
+def hourly(steps: int, hours: int = 1) -> NDArray[np.datetime64]:
+    return START + np.arange(steps) * np.timedelta64(3600 * hours, "s")
 
 
 def write_block(folder: Path, shape: Geometry, block: int, data: NDArray[np.float32]) -> list[str]:
@@ -46,6 +46,7 @@ def write_store(
     layout: StoreLayout = LAYOUT,
     blocks_missing: tuple[int, ...] = (),
     units: Mapping[str, str] | None = None,
+    hours: int = 1,
 ) -> WindowStore:
     """Write a whole store; `data` must be NaN in the missing blocks, `units` name its channels."""
     steps, channels, rows, cols = data.shape
@@ -54,7 +55,7 @@ def write_store(
     for block in range(-(-steps // layout.shard_time)):
         if block not in blocks_missing:
             write_block(folder, shape, block, data[block * layout.shard_time : (block + 1) * layout.shard_time])
-    write_metadata(folder, shape, hourly(steps), {"units": dict(units), "cadence": "1 h"})
+    write_metadata(folder, shape, hourly(steps, hours), {"units": dict(units), "cadence": f"{hours} h"})
     return WindowStore.open(folder)
 
 

@@ -90,6 +90,8 @@ def _positions(tree: NodeOrLeaf, operator: Operator) -> Iterator[tuple[NodeOrLea
 def no_fault(node: NodeOrLeaf, start: tuple[int, int]) -> str | None:
     """Return why a change of a node would be no fault, if so."""
     below = node.get_leaf_for_position(start) if hasattr(node, "children") else node
+    if below.get_code().strip() == "TYPE_CHECKING":
+        return "imports for type checkers"
     while (above := below.parent) is not None:
         reason = NO_FAULT.get(above.type)
         if above.type == "parameters" and below.type == "param":

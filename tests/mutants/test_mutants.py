@@ -20,6 +20,9 @@ from tests.mutants.session import changed_line
 SOURCE = '''"""Adds 1 and 2."""
 from __future__ import annotations
 
+if TYPE_CHECKING:
+    import array
+
 
 @decorated(frozen=True)
 def bounded(value: int | None, *, low: int = 0) -> int | str:
@@ -65,7 +68,7 @@ def changes(source: str) -> set[tuple[str, str]]:
 
 
 def test_what_runs_is_changed_and_annotations_errors_decorators_and_guards_are_not():
-    low, adding, loop, condition = (SOURCE.splitlines()[k].strip() for k in (5, 7, 8, 9))
+    low, adding, loop, condition = (SOURCE.splitlines()[k].strip() for k in (8, 10, 11, 12))
     assert changes(SOURCE) == {
         *((low, low.replace("= 0", f"= {n}")) for n in ("1", "-1")),
         *((adding, adding.replace("+ 1", change)) for change in ("- 1", "+ 2", "+ 0")),

@@ -15,9 +15,10 @@ from storage.window_store import WindowStore
 from tasks.captions.placed import PlacedCaption
 from tasks.captions.region_table import Box
 from tasks.era5.training_set import build_training_set
+from tasks.narration.dataset import NarrationPairs, partners
 from tasks.narration.documents import load_documents, make_documents, write_documents
 from tasks.narration.language_objective import Documents
-from tasks.narration.pairs import BOTH, NO_PLACE, NO_VIEW, NO_WINDOW, Pairs, Windows, join
+from tasks.narration.pairs import BOTH, NO_PLACE, NO_VIEW, NO_WINDOW, Pair, Pairs, Windows, days_text, join
 from tasks.narration.truth import FieldTruth
 from tasks.text.tokens import Tokens, train_tokenizer
 from tests.era5.stores import noise, write_store
@@ -90,6 +91,28 @@ def test_a_window_inside_of_a_large_region_is_told_about(store):
     assert joined(all_train(store), caption(2, box=thin)).unused == {NO_VIEW: 1}
 
 
+def test_windows_around_the_globe_have_their_edges_between_180_west_and_180_east(store):
+    boxes = [box for index, box, _ in all_train(store).of("train")[date(2024, 1, 2)]]
+    assert {west for _, west, _, _ in boxes} == {-5.0, 35.0, 75.0, 115.0, 155.0, -165.0, -125.0, -85.0, -45.0}
+    assert all((east - west) % 360 == 40 for _, west, _, east in boxes)
+
+
+def test_pairs_come_by_date_window_and_region(store):
+    windows = all_train(store)
+    said = [caption(day, region=region) for day in (3, 2) for region in ("West", "Alps", None)]
+    found = [(pair.date.day, pair.window, pair.region or "") for pair in joined(windows, *said).pairs]
+    assert found == sorted(found)
+    assert [region for day, _, region in found if day == 2] == 2 * ["", "Alps", "West"]
+
+
+def test_many_dates_are_told_by_the_first_and_the_last():
+    days = [date(2024, 1, day) for day in range(20, 0, -1)]
+    assert days_text(days[:3]) == "2024-01-18, 2024-01-19, 2024-01-20"
+    assert days_text([]) == "none"
+    first, last = (", ".join(f"2024-01-{day:02}" for day in range(*ends)) for ends in ((1, 7), (15, 21)))
+    assert days_text(days) == f"{first}, ..., {last} (20 in all)"
+
+
 def test_a_date_of_two_splits_belongs_to_neither(store):
     """A split in the middle of a day: its morning trains, its evening tests."""
     windows = windows_of(store, SplitConfig(validation_share=0, test_share=0.45), time=2, stride_time=2)
@@ -135,6 +158,26 @@ def test_the_truth_of_a_day_is_that_of_plain_numpy(tmp_path: Path):
     assert truth.day(date(2024, 1, 3), box) == {}
 
 
+def test_rain_every_three_hours_is_three_times_as_much_a_day_and_the_sea_has_a_mean_alone(tmp_path: Path):
+    random = np.random.default_rng(0)
+    data = random.uniform(0, 0.004, (8, 2, ROWS, COLUMNS)).astype(np.float32)
+    data[:, 1] += 290
+    truth = FieldTruth(write_store(tmp_path / "store", data, units={"tp": "m", "sst": "K"}, hours=3))
+    found = truth.day(date(2024, 1, 1), None)
+    assert set(found) == {("rain", "maximum"), ("rain", "mean"), ("sea temperature", "mean")}
+    assert found["rain", "maximum"] == pytest.approx(3000 * data[:, 0].sum(0, dtype=float).max())
+
+
+def test_a_region_ends_before_its_eastern_edge_and_after_its_southern_one(tmp_path: Path):
+    data = np.zeros((24, 1, ROWS, COLUMNS), np.float32)
+    data[:, 0, :, 2], data[:, 0, 5, :] = 50, 50  # 20 degrees east, 50 degrees north
+    truth = FieldTruth(write_store(tmp_path / "store", data, units={"t2m": "K"}))
+    edges: Box = (60.0, 0.0, 50.0, 20.0)
+    assert truth.day(date(2024, 1, 1), edges)["temperature", "maximum"] == pytest.approx(-273.15)
+    beyond: Box = (60.0, 0.0, 50.0, 20.5)
+    assert truth.day(date(2024, 1, 1), beyond)["temperature", "maximum"] == pytest.approx(-223.15)
+
+
 def test_texts_come_back_from_their_tokens_and_digits_are_tokens(tmp_path):
     texts = ["High of 23.5 °C, wind 12 m/s", "Низкое давление 982 гПа"]
     train_tokenizer(texts, 400, tmp_path)
@@ -153,6 +196,35 @@ def test_a_text_is_cut_to_its_room_and_then_has_no_end(tmp_path):
     assert tokens.text(ids[head:]) == "rain and wind"
     cut, _ = tokens.encode("Spain:", "rain and wind", longest=1)
     assert cut == ids[: head + 1]
+
+
+def test_what_comes_before_a_caption_and_captions_that_are_cut_are_counted(store, tmp_path):
+    train_tokenizer(["rain", "wind", "West:"], 400, tmp_path)
+    tokens = Tokens.load(tmp_path)
+    texts = ("rain", "rain and wind", "rain and wind and more of both")
+    lengths = [len(tokens.ids(f" {text}")) + 1 for text in texts]  # with the end
+    pairs = Pairs(
+        "train", [Pair(0, date(2024, 1, 2), "West", WEST, texts), Pair(1, date(2024, 1, 3), "A", WEST, texts)]
+    )
+
+    def with_room(longest: int) -> NarrationPairs:
+        return NarrationPairs(None, pairs, tokens, "{region}:", longest)  # type: ignore[arg-type]
+
+    assert [with_room(longest).cut() for longest in (lengths[0] - 1, *lengths)] == [3, 2, 1, 0]
+    assert [with_room(9).head(k) for k in (0, 1)] == [1 + len(tokens.ids("West:")), 1 + len(tokens.ids("A:"))]
+
+
+def test_a_partner_is_of_another_date_and_of_the_same_region_where_there_is_one():
+    pairs = [Pair(k, date(2024, 1, day), region, WEST, ("rain",)) for k, (day, region) in enumerate(
+        [(1, "West"), (1, "West"), (2, "West"), (3, "West"), (1, "Alps"), (2, "Alps"), (1, "Crete")]
+    )]  # fmt: skip
+    drawn = [partners(pairs, seed) for seed in range(40)]
+    assert [set(column) for column in zip(*drawn, strict=True)] == [
+        {2, 3}, {2, 3}, {0, 1, 3}, {0, 1, 2}, {5}, {4}, {2, 3, 5}
+    ]  # fmt: skip
+    assert partners(pairs, 7) == partners(pairs, 7)
+    with pytest.raises(ValueError, match="all windows with captions are of one date"):
+        partners(pairs[:2], 0)
 
 
 def test_documents_hold_out_whole_days_and_keep_their_wordings(tmp_path):
