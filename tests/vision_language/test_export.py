@@ -10,14 +10,17 @@ from typing import cast
 
 import pytest
 import torch
+from gguf import GGUFReader
 
 from configs.microvlm import MicroVlmConfig
 from flows.commands.see import vlm_asset
 from flows.microvlm import PIPELINE
 from flows.runner import run
+from models.language.transformers_lm import TransformersLM
 from storage.assets import AssetStore
 from tasks.progress import Silent
 from tasks.quantise.edge_process import edge_python
+from tasks.quantise.unpacking import decoder_of
 from tasks.vision_language.edge import write_edge
 from tasks.vision_language.edge_check import compare_parts
 from tasks.vision_language.released import VlmRelease
@@ -88,6 +91,21 @@ def test_a_memory_that_is_told_by_keys_and_values_is_refused(vlm, tmp_path):
     release = VlmRelease.from_release(of_stage(vlm, "few_bits").folder)
     with pytest.raises(ValueError, match=r"llama\.cpp takes tokens only; train with recall\.injection prefix"):
         write_edge(tmp_path, release, "tiny")
+
+
+def test_an_exact_model_keeps_8_bits_of_embeddings_and_no_more_positions_than_it_has(told_as_tokens, tmp_path):
+    release = VlmRelease.from_release(only(told_as_tokens, "microvlm_model").folder)
+    write_edge(tmp_path, release, "tiny")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(tmp_path / "model.gguf").tensors}
+    assert kinds["token_embd.weight"] == kinds["output.weight"] == "Q8_0"
+    positions = CONFIG["vlm"]["design"]["model"]["language"]["sizes"]["positions"]
+    assert json.loads((tmp_path / "config.json").read_text())["context"] == positions == 160
+
+
+def test_a_model_that_trains_quantised_is_exported_once_it_is_packed(vlm, tmp_path):
+    training = VlmRelease.from_release(of_stage(vlm, "ternary").folder)
+    with pytest.raises(ValueError, match="not packed yet; name its packed model"):
+        decoder_of(cast(TransformersLM, training.network.language).hf)
 
 
 def test_the_best_model_is_looked_for_among_those_of_the_newest_ones_language_model():
