@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from configs.weather import Period, SplitConfig, WindowConfig
 from storage.sampling import KeyedBatchSampler
 from storage.training_set import TrainingSet
+from storage.usable import judge_windows
 from storage.window_dataset import WindowDataset
 from storage.window_store import BlockWriter, WindowStore, write_metadata
 from storage.windows import Bits, WindowGrid
@@ -54,6 +55,12 @@ def test_edges_and_the_seam_add_windows() -> None:
     assert seam.cols.origins()[-2:].tolist() == [1376, 1408]
     with pytest.raises(ValueError, match=r"windows\.wrap_longitude needs a grid that goes around the globe"):
         grid_of(WindowConfig(wrap_longitude=True), 24, (721, 1440), is_global=False)
+
+
+@pytest.mark.parametrize(("anchor", "step"), [("first", 0), ("middle", 3), ("last", 5)])
+def test_the_anchor_is_a_step_of_the_window(anchor: str, step: int) -> None:
+    config = WindowConfig.model_validate({"time": 6, "anchor": anchor})
+    assert grid_of(config, 24, (64, 70)).anchor_step == step
 
 
 @settings(deadline=None)
@@ -119,6 +126,15 @@ def test_select_across_many_superblocks() -> None:
     bits = Bits.of(np.packbits(flags, bitorder="little"), len(flags))
     assert [bits.select(k) for k in range(5)] == [0, 2047, 2048, 50_000, 99_999]
     assert [bits.rank(p) for p in (2048, 2049, 99_999, 100_000)] == [2, 3, 4, 5]
+
+
+def test_bits_of_another_size_or_kind_are_refused(tmp_path: Path) -> None:
+    Bits.of(np.zeros(4, np.uint8), 30).save(tmp_path / "bits.npy")
+    assert Bits.load(tmp_path / "bits.npy", 30).size == 30
+    np.save(tmp_path / "wide.npy", np.zeros(4, np.int64))
+    for name, size in (("bits.npy", 40), ("wide.npy", 30)):
+        with pytest.raises(ValueError, match=f"does not hold {size} bits; build the training set again"):
+            Bits.load(tmp_path / name, size)
 
 
 shares = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.45])
@@ -300,6 +316,14 @@ def test_usable_windows_are_exactly_those_of_brute_force(tmp_path: Path, limit: 
     assert counted + found.outside == len(found.grid)
 
 
+def test_ranges_far_apart_are_judged_and_nothing_between_them(tmp_path: Path) -> None:
+    store = write_store(tmp_path, noise((200, 1, 16, 16)))
+    grid = grid_of(WindowConfig(time=4, stride_time=1, height=16, width=16), 200, (16, 16))
+    judged = judge_windows(store, grid, 1.0, [(0, 20), (120, 130)])
+    assert np.flatnonzero(judged.usable).tolist() == [*range(20), *range(120, 130)]
+    assert np.unpackbits(judged.packed, bitorder="little").sum() == 30
+
+
 def test_statistics_are_those_of_the_training_steps(tmp_path: Path) -> None:
     data = spoiled()
     data[36:] += 1000
@@ -324,6 +348,11 @@ def test_constant_and_empty_channels(tmp_path: Path) -> None:
     data[:, 1] = 7
     found = build_training_set(write_store(tmp_path / "a", data), SMALL, TRAIN_ONLY)
     assert found.warnings == ("channel v10 is 7 all over the training period; it becomes 0 when normalised",)
+    mean, scale = found.normalisation()
+    np.testing.assert_allclose(
+        ((data - mean[:, None, None]) * scale[:, None, None]).std(axis=(0, 2, 3)), [1, 0, 1], rtol=1e-3
+    )
+    assert scale[1] == 1
     data[:20, 2] = np.nan
     store = write_store(tmp_path / "b", data)
     with pytest.raises(ValueError, match=r"No usable training windows: of 3, 3 cover a step at which .* is missing"):
@@ -366,8 +395,9 @@ def test_a_training_set_survives_its_files(tmp_path: Path) -> None:
     for split in built.splits:
         origins = [[s.origin(split, i) for i in range(s.length(split))] for s in (built, loaded)]
         assert origins[0] == origins[1]
-    with pytest.raises(IndexError):
-        loaded.origin("train", loaded.length("train"))
+    for beyond in (-1, loaded.length("train")):
+        with pytest.raises(IndexError):
+            loaded.origin("train", beyond)
     with pytest.raises(ValueError, match="no split 'valid', only train, validation, test"):
         loaded.length("valid")
 

@@ -39,9 +39,14 @@ NO_FAULT = {
     "raise_stmt": "the wording of an error",
     "decorator": "settings of a decorator, such as frozen",
     "parameters": "the marks * and / between parameters",
-    "strict": "strict=True of zip, a guard that never fires",
 }
 """Places where a change is no fault, and what they are."""
+NO_FAULT_ARGUMENTS = {
+    "strict": "strict=True of zip, a guard that never fires",
+    "frozen": "a guard that never fires",
+    "indent": "the layout of a file",
+}
+"""Arguments of calls likewise."""
 
 
 def faults_of(source: str, module: str, only: Sequence[str] = ()) -> list[WorkItem]:
@@ -100,8 +105,8 @@ def no_fault(node: NodeOrLeaf, start: tuple[int, int]) -> str | None:
             reason = None
         if above.type == "funcdef" and below is above.annotation:
             reason = "annotation of a result"
-        if above.type == "argument" and above.children[0].get_code().strip() == "strict":
-            reason = NO_FAULT["strict"]
+        if above.type == "argument":
+            reason = NO_FAULT_ARGUMENTS.get(above.children[0].get_code().strip())
         if reason:
             return reason
         below = above
