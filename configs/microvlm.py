@@ -55,10 +55,19 @@ class Phrases(Config):
 
     describe: str = "Describe this image:"
     """Before a caption."""
-    recall: tuple[str, ...] = ("What did image {number} show?", "What was in image {number}?")
+    recall: tuple[str, ...] = Field(("What did image {number} show?", "What was in image {number}?"), min_length=1)
     """About an image that was seen before; {number} counts from 1."""
     previous: str = "What did the previous image show?"
     """About the last one but one, or, where none is shown, about the last one."""
+    direct: tuple[str, ...] = Field(
+        (
+            "What do you see?", "What is in this picture?", "Which colours are there?", "What colour is the circle?",
+            "How many things are there?", "What is on the left?", "What is on the right?", "What shape is it?",
+            "Is there a square?", "Is it day or night?", "Who is that?", "What is the capital of France?",
+        ),
+        min_length=1,
+    )  # fmt: skip
+    """About the image that is shown, or about none at all: the memory has no answer to them."""
 
 
 class Weights(Config):

@@ -24,6 +24,11 @@ from storage.manifest import UnitRecord
 IN_KEY = False
 
 
+def cores() -> int:
+    """Return how many cores this process may use; macOS says only how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, slots=True)
 class UnitOutput:
     """What a unit function wrote (paths relative to the workspace) and reports (small, JSON)."""
@@ -51,7 +56,7 @@ class Workers:
         4
         """
         if text == "auto":
-            count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            count = cores()
             return cls("processes", count) if count > 1 else cls("inline")
         if text == "inline":
             return cls("inline")
@@ -163,8 +168,8 @@ def _on_dask(run: _RunUnit, units: Sequence[Unit], address: str, on_done: Callab
 class Running(Protocol):
     """A process that can be killed."""
 
-    def poll(self) -> int | None:
-        """Return the exit status, if there is one."""
+    returncode: Any
+    """The exit status, once whoever waits for it knows it."""
 
     def kill(self) -> None:
         """End it."""
@@ -180,7 +185,7 @@ class Children:
         self._running: set[Running] = set()
         self._pools: set[ProcessPoolExecutor] = set()
         self._threads: set[int] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may come while the main thread holds it
         self.ended = False
 
     def start(self, begin: Callable[[], Process]) -> Process:
@@ -188,7 +193,8 @@ class Children:
         if self.ended:
             raise KeyboardInterrupt
         process = begin()
-        self._running = {child for child in self._running if child.poll() is None} | {process}
+        with self._lock:
+            self._running = {child for child in self._running if child.returncode is None} | {process}
         return process
 
     @contextlib.contextmanager

@@ -15,7 +15,7 @@ import pytest
 from storage.assets import AssetStore
 from tasks.progress import Silent
 from tasks.session import Session
-from tasks.units import Workers
+from tasks.units import Workers, cores
 from tests import warm
 from tests.spine.s3_server import BUCKET, s3_server
 
@@ -75,7 +75,7 @@ def session(store: AssetStore) -> Session:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run one process more than there are cores: many tests wait for others, or for a clock."""
-    return min(4, len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(4, cores() + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

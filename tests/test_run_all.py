@@ -17,6 +17,7 @@ from flows.runs import load_runs
 from storage.assets import AssetStore
 from tasks.session import Session
 from tasks.stage import side_by_side
+from tasks.units import cores
 from tests.command import millrace
 from tests.conftest import REPOSITORY
 
@@ -123,7 +124,7 @@ def test_a_branch_that_fails_lets_the_others_end_and_no_further_one_begin(sessio
     assert "d" not in ended
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no room for two trainings")
+@pytest.mark.skipif(cores() < 2, reason="one core has no room for two trainings")
 def test_ctrl_c_ends_trainings_that_run_side_by_side_and_the_next_run_goes_on(tmp_path):
     model = "{kind: conv_head_2d, width: 4}"
     training = "{epochs: 400, steps_per_epoch: 4, batch_size: 2, learning_rates: {temporal: 0.001, spatial: 0.001}}"

@@ -110,12 +110,12 @@ def _retrieval(bench: Bench, scores: dict[str, Any]) -> Figure:
 
 def _recall(bench: Bench, scores: dict[str, Any]) -> Figure:
     table = scores[EXACT]
-    gap, other, nats = table["recall_gap"], table["recall_gap_to_other"], table["nats"]
+    gap, to_none, nats = table["recall_gap"], table["recall_gap_to_none"], table["nats"]
     return bench.figure(
         "microvlm_recall_gap_nats",
         what="How much likelier texts about an earlier image are with their episode's memory than with another one: "
         "lower end of the 95 % interval",
-        value=rounded(other["low"]),
+        value=rounded(gap["low"]),
         unit="nats per token",
         aim="> 0",
         peer="the same model with the memory of another episode",
@@ -123,8 +123,8 @@ def _recall(bench: Bench, scores: dict[str, Any]) -> Figure:
         peer_unit="nats per token",
         notes=(
             f"{nats['recall']:.3f} with the memory, {nats['recall_other']:.3f} with another, "
-            f"{nats['recall_without']:.3f} with none. The gap is {other['value']:.3f} to another "
-            f"({other['low']:.3f} to {other['high']:.3f}) and {gap['value']:.3f} to none.",
+            f"{nats['recall_without']:.3f} with none. The gap is {gap['value']:.3f} to another "
+            f"({gap['low']:.3f} to {gap['high']:.3f}) and {to_none['value']:.3f} to none.",
         ),
         detail={"profile": PROFILE, "memory": table["memory"]},
     )

@@ -22,6 +22,7 @@ from tasks.progress import Bars, Terminal
 from tasks.session import Outcome
 from tasks.stage import in_threads
 from tasks.training import launch
+from tasks.units import cores
 
 
 def run_here(
@@ -44,7 +45,9 @@ def run_here(
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # what runs side by side shares the cores
     bars = Bars(console)
     terminals = {p.name: Terminal(console, p.name if len(orders) > 1 else "", bars) for p in orders}
-    if not is_writable(root):
+    if is_writable(root):
+        root.mkdir(parents=True, exist_ok=True)  # the plan below keeps there what it reads of the code
+    else:
         engine = "inline"
         told = f"{root} is read-only: nothing can be recorded there, so the run has no record and goes without Prefect"
         console.print(escape(told), style="yellow", highlight=False, soft_wrap=True)
@@ -76,8 +79,7 @@ def run_here(
             failures[pipeline.name] = error
             return None
 
-    cores = len(os.sched_getaffinity(0))
-    records = in_threads([partial(attempt, pipeline) for pipeline in orders], max(2, cores))
+    records = in_threads([partial(attempt, pipeline) for pipeline in orders], max(2, cores()))
     if failures:
         raise ValueError("; ".join(f"{name}: {error}" for name, error in failures.items()))
     return records

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 from contextlib import closing, suppress
 from importlib.metadata import version
@@ -38,28 +37,42 @@ def give_empty_database() -> bool:
 
     Making one takes Prefect ten seconds of migrations. Returns whether this root's is still to be made by Prefect.
     """
-    database, kept = _database(), _empty_database()
+    database = _database()
     if database is None or database.exists():
         return False
-    if not kept.exists():
+    try:
+        kept = _empty_database().read_bytes()
+    except (OSError, RuntimeError):  # none is kept, or not for this user, who may have no home
         return True
-    with atomic_path(database) as temporary:
-        shutil.copyfile(kept, temporary)
+    with FileLock(database.with_suffix(".lock")):
+        if database.exists():
+            return False
+        for stale in ("-wal", "-shm"):  # of a database that somebody has deleted: SQLite would go on from there
+            database.with_name(database.name + stale).unlink(missing_ok=True)
+        write_atomic(database, kept)
     return False
 
 
 def keep_empty_database() -> None:
-    """Keep the database that Prefect has just made, before anything is in it, for other roots on this machine."""
+    """Keep the database that Prefect has just made, while nothing is in it, for other roots on this machine.
+
+    A home that cannot be written, or is full, does without.
+    """
     database = _database()
-    if database is None or not database.exists():
+    if database is None:
         return
-    with (
-        suppress(OSError),  # a home that is read-only does without
-        atomic_path(_empty_database()) as temporary,
-        closing(sqlite3.connect(database)) as made,
-        closing(sqlite3.connect(temporary)) as copy,
-    ):
-        made.backup(copy)
+    with suppress(OSError, RuntimeError, sqlite3.Error):
+        kept = _empty_database()
+        if kept.exists() or not database.exists():
+            return
+        with (
+            atomic_path(kept) as temporary,
+            closing(sqlite3.connect(database)) as made,
+            closing(sqlite3.connect(temporary)) as copy,
+        ):
+            made.backup(copy)
+            if copy.execute("SELECT 1 FROM flow_run LIMIT 1").fetchone():
+                raise sqlite3.DataError("another process has begun a flow run in it already")
 
 
 def _database() -> Path | None:

@@ -48,7 +48,8 @@ class VlmBatch:
     recalled: Texts
     """(episodes, L): a question about one image of the episode, and that image's text."""
     questions: Texts
-    """(2 x episodes, L): these questions, and then ones about images that are not in the memory."""
+    """(3 x episodes, L): these questions, then ones about images that are not in the memory, and then ones about the
+    image that is shown, or about none: to the last two the memory has no answer."""
     asked: Tensor
     """(episodes,) the image that the question is about, counted from the first that was ever seen, which is 0."""
     shown: Tensor

@@ -160,12 +160,12 @@ class MicroVLM(nn.Module):
         return Outcome(terms, logits)
 
     def queries(self, batch: VlmBatch) -> Tensor:
-        """Return queries (episodes, E + 2, width): every image's prompt, the question, one without an answer."""
+        """Return queries (episodes, E + 3, width): every image's prompt, the question, two that have no answer."""
         episodes, steps = batch.written.shape
         latest = batch.first + batch.written.sum(-1) - 1
         now = torch.where(batch.shown, latest, latest + 1)
         prompts = self.ask(batch.prompts, latest.repeat_interleave(steps)).unflatten(0, (episodes, steps))
-        questions = self.ask(batch.questions, now.repeat(2)).unflatten(0, (2, episodes)).transpose(0, 1)
+        questions = self.ask(batch.questions, now.repeat(3)).unflatten(0, (3, episodes)).transpose(0, 1)
         return torch.cat([prompts, questions], 1)
 
     def _text_logits(self, batch: VlmBatch, seen: Seen, reading: Reading) -> TextLogits:
@@ -255,12 +255,12 @@ class MicroVLM(nn.Module):
         return found
 
     def _scope(self, batch: VlmBatch, reading: Reading) -> Tensor:
-        """Return each query's cross-entropy of being answered by the memory (episodes, E + 2)."""
+        """Return each query's cross-entropy of being answered by the memory (episodes, E + 3)."""
         right = torch.zeros_like(reading.scope)
-        right[:, -2] = 1
+        right[:, batch.written.shape[1]] = 1
         return F.binary_cross_entropy_with_logits(reading.scope, right, reduction="none")
 
     def _cue(self, batch: VlmBatch, reading: Reading) -> Tensor:
         """Return each question's nats (episodes,) of the step that it is about."""
-        scores = reading.query[:, -2] @ self.recall.when.t() * 10
+        scores = reading.query[:, batch.written.shape[1]] @ self.recall.when.t() * 10
         return F.cross_entropy(scores, batch.asked % self.recall.steps, reduction="none")

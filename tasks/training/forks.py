@@ -26,7 +26,6 @@ import tasks
 from tasks.training import worker
 
 IN_KEY = False
-AVAILABLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
 LIBRARIES = (
     "matplotlib.backends.backend_agg",
     "pyarrow.dataset",
@@ -41,6 +40,18 @@ IDLE = 300.0
 PLACE = str(Path(tasks.__file__).parent.parent)
 MOST = 1 << 16
 """Bytes of a request."""
+
+
+def _can_wait_for_forks() -> bool:
+    """Say whether the kernel gives descriptors of processes; older ones, and some sandboxes, do not."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return sys.platform == "linux"
+
+
+AVAILABLE = _can_wait_for_forks()
 
 
 class GoneError(Exception):
@@ -90,7 +101,7 @@ class Server:
     """The process that forks, as this one sees it; it begins with libraries, and with modules that are needed too."""
 
     def __init__(self, environment: Mapping[str, str], modules: Iterable[str] = ()) -> None:
-        self.environment = environment
+        self._environment = environment
         self._line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             self._process = subprocess.Popen(
@@ -103,13 +114,27 @@ class Server:
             )
         atexit.register(self._end)
 
-    def fork(self, request: Mapping[str, Any]) -> Forked:
-        """Return a new process; `GoneError` where there is none to be had from this server."""
-        return Forked(self._line, request)
+    def fork(self, request: Mapping[str, Any], environment: Mapping[str, str]) -> Forked:
+        """Return a new process; `GoneError` where there is none to be had from this server.
+
+        Its environment may hold more than that of the server, as libraries set variables of their own when they are
+        imported, but what both hold must be the same.
+        """
+        if any(environment.get(name) != value for name, value in self._environment.items()):
+            raise GoneError
+        more = {name: value for name, value in environment.items() if name not in self._environment}
+        return Forked(self._line, {**request, "environment": more})
 
     def leave(self) -> None:
         """Ask for no more: the process ends with the last one that it forked."""
         self._line.close()
+
+    def ended(self) -> bool:
+        """Say whether the process has ended; if so, it leaves nothing behind."""
+        if self._process.poll() is None:
+            return False
+        atexit.unregister(self._end)
+        return True
 
     def _end(self) -> None:
         """Wait for the process, which ends when nobody can ask any more, so that its time counts as this one's."""
@@ -119,6 +144,8 @@ class Server:
 
 
 _server: Server | None = None
+_left: list[Server] = []
+"""Servers that are asked no more, and may not have ended yet."""
 _lock = threading.Lock()
 
 
@@ -133,20 +160,22 @@ def prepare(modules: Iterable[str], environment: Mapping[str, str]) -> None:
 def start(job: Path, objective: str, environment: Mapping[str, str]) -> Forked:
     """Start the training that a file describes, with a module imported that it needs.
 
-    Libraries are imported under the environment of the first training; a training with another one, or after the
-    project's code has changed, imports them anew.
+    Libraries are imported under the environment of the first training; a training under which a variable of it is
+    another one, or after the project's code has changed, imports them anew.
     """
     global _server
-    request = {"job": str(job), "module": objective.partition(":")[0], "folder": str(Path.cwd())}
+    module = objective.partition(":")[0]
+    request = {"job": str(job), "module": module, "folder": str(Path.cwd())}
     with _lock:
+        _left[:] = [server for server in _left if not server.ended()]
         if _server is not None:
             with suppress(GoneError):
-                if _server.environment == environment:
-                    return _server.fork(request)
+                return _server.fork(request, environment)
             _server.leave()
-        _server = Server(environment)
+            _left.append(_server)
+        _server = Server(environment, [module])
         try:
-            return _server.fork(request)
+            return _server.fork(request, environment)
         except GoneError:
             raise ChildProcessError(
                 "the process that imports the libraries of trainings ended at once, perhaps for want of memory; what "
@@ -160,6 +189,7 @@ class Request(NamedTuple):
     job: str
     module: str
     folder: str
+    environment: dict[str, str]
 
 
 class Forker:
@@ -175,8 +205,10 @@ class Forker:
         """Fork for every request, and return in each fork what was asked for; the server itself never returns."""
         for name in LIBRARIES:
             importlib.import_module(name)
+        changed()  # notes how files are now
         for name in modules:
             _import_if_possible(name)
+        changed()
         while True:
             ears = [self._line.fileno()] if self._asked else []
             ears += [*self._running, *(line.fileno() for _, line in self._running.values())]
@@ -207,12 +239,12 @@ class Forker:
             return None
         output, line = files[0], socket.socket(fileno=files[1])
         request = Request(**json.loads(message))
-        _import_if_possible(request.module)
-        if not changed():
-            gc.freeze()
-            if not (pid := os.fork()):
-                self._leave(output, line)
-                return request
+        if not self._running:  # while one runs, whoever asked for it may want its end at once
+            _import_if_possible(request.module)
+        if (pid := None if changed() else _fork()) == 0:
+            self._leave(output, line)
+            return request
+        if pid:
             self._running[os.pidfd_open(pid)] = (pid, line)
             with suppress(OSError):
                 line.send(b"+")
@@ -234,6 +266,15 @@ class Forker:
         os.environ[worker.PARENT] = str(self._number)
 
 
+def _fork() -> int | None:
+    """Fork; return the number of the new process, 0 in it, and nothing where the machine has no room for one."""
+    gc.freeze()
+    try:
+        return os.fork()
+    except OSError:
+        return None
+
+
 def _import_if_possible(name: str) -> None:
     with suppress(Exception):  # the training itself will say what is wrong
         importlib.import_module(name)
@@ -244,7 +285,7 @@ _loaded: dict[str, int] = {}
 
 
 def changed() -> bool:
-    """Say whether a file of the project is not as it was when it was first looked at, after its import."""
+    """Say whether a file of the project is not as it was when it was first looked at, soon after its import."""
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None) or ""
         if path.startswith(PLACE) and "site-packages" not in path:
@@ -261,6 +302,7 @@ def main(descriptor: str, *modules: str) -> None:
     """Serve, and train in each fork."""
     request = Forker(socket.socket(fileno=int(descriptor))).serve(modules)
     os.chdir(request.folder)
+    os.environ |= request.environment
     sys.argv = [worker.__file__, request.job]
     worker.main(request.job)
 

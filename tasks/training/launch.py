@@ -19,7 +19,7 @@ from tasks.training.events import MARK, parse
 from tasks.training.forks import Forked
 from tasks.training.spec import ObjectiveSpec
 from tasks.training.worker import PARENT
-from tasks.units import children
+from tasks.units import children, cores
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TAIL = 25  # lines of a traceback that a person is shown
@@ -37,7 +37,7 @@ def trainings_at_once(execution: Execution) -> int:
     """Return how many trainings this machine has room for: as many as its cores have threads for, one on GPUs."""
     if execution.threads is None or (execution.device != "cpu" and GPU_DRIVER.exists()):
         return 1
-    return max(1, len(os.sched_getaffinity(0)) // (execution.threads * execution.ranks))
+    return max(1, cores() // (execution.threads * execution.ranks))
 
 
 def train_all(

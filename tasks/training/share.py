@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from configs.training import Execution
+from tasks.units import cores
 
 
 class Share:
@@ -29,7 +30,7 @@ class Share:
         rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         device = _device(execution, local_rank)
-        torch.set_num_threads(execution.threads or max(1, len(os.sched_getaffinity(0)) // world_size))
+        torch.set_num_threads(execution.threads or max(1, cores() // world_size))
         if device.type == "cuda":
             torch.cuda.set_device(device)
             torch.backends.cudnn.allow_tf32 = False  # or convolutions in fp32 have ten bits of mantissa

@@ -53,8 +53,8 @@ def evaluate_vlm(
     paired = {
         "vision_gap": ("nll_shuffled", "nll", "tokens"),
         "vision_gap_to_blind": ("nll_blind", "nll", "tokens"),
-        "recall_gap": ("recall_without", "recall", "recalled_tokens"),
-        "recall_gap_to_other": ("recall_other", "recall", "recalled_tokens"),
+        "recall_gap": ("recall_other", "recall", "recalled_tokens"),
+        "recall_gap_to_none": ("recall_without", "recall", "recalled_tokens"),
     }
     for name, (control, own, weight) in paired.items():
         parts = (Sums(sums[control], sums[weight]), Sums(sums[own], sums[weight]))

@@ -212,7 +212,7 @@ class VlmObjective(Objective):
         names = sorted(sums)
         total = dict(zip(names, share.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
         shown, told = (share.gather(torch.cat(vectors)).cpu() for vectors in (images, texts))
-        found = recall_at(shown @ told.t(), (1,))
+        found = recall_at(shown.double() @ told.double().t(), (1,))  # ties, as bf16 has them, count as wrong
         return {**_means(total), **found, "uniform_nll": math.log(len(self.tokens))}
 
     def _validation(self) -> EpisodePairs:
@@ -271,7 +271,8 @@ def _means(total: Mapping[str, float]) -> dict[str, float]:
     found = {name: total[name] / tokens for name in ("nll", "nll_shuffled", "nll_blind")}
     found |= {name: total[name] / recalled for name in ("recall", "recall_without", "recall_other")}
     found["vision_gap"] = found["nll_shuffled"] - found["nll"]
-    found["recall_gap"] = found["recall_without"] - found["recall"]
+    found["recall_gap"] = found["recall_other"] - found["recall"]
+    found["recall_gap_to_none"] = found["recall_without"] - found["recall"]
     found["cue_right"] = total["cue_right"] / total["questions"]
     found["scope_right"] = total["scope_right"] / total["scopes"]
     return found

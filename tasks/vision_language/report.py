@@ -17,7 +17,7 @@ from tasks.stage import Job, StageResult, stage
 TRAINED = "microvlm_model"
 COLUMNS = (
     "model", "nats", "nats, other image", "nats, no image", "gap", "gap low", "gap high",
-    "recalled", "recalled, no memory", "R@1 text", "R@1 image", "chance", "BLEU", "CIDEr-D",
+    "recalled", "recalled, other memory", "recalled, no memory", "R@1 text", "R@1 image", "chance", "BLEU", "CIDEr-D",
     "counts right", "counts right, shuffled",
 )  # fmt: skip
 
@@ -115,6 +115,7 @@ def _csv(tables: Mapping[str, Any]) -> str:
         values = [nats["nll"], nats["nll_shuffled"], nats["nll_blind"], gap["value"], gap["low"], gap["high"]]
         values += [
             nats["recall"],
+            nats["recall_other"],
             nats["recall_without"],
             found["text_at_1"],
             found["image_at_1"],

@@ -47,8 +47,12 @@ class Asking:
         return self.phrases.recall[seed % len(self.phrases.recall)].format(number=step + 1)
 
     def encode(self, prompt: str, text: str) -> tuple[list[int], int]:
-        """Return begin, prompt, text and end, and how many of them come before the text."""
-        return self.tokens.encode(prompt, text, self.longest)
+        """Return begin, prompt, text and end, and how many of them come before the text. A prompt longer than texts
+        may be loses its beginning.
+        """
+        ids, head = self.tokens.encode(prompt, text, self.longest)
+        cut = max(0, head - 1 - self.longest)
+        return ids[:1] + ids[1 + cut :], head - cut
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def collate(samples: Sequence[VlmSample]) -> VlmBatch:
     count = len(samples) // steps
     samples = samples[: count * steps]
     written = torch.zeros(count, steps, dtype=torch.bool)
-    recalled, questions, beyond, first, asked, shown = [], [], [], [], [], []
+    recalled, questions, beyond, direct, first, asked, shown = [], [], [], [], [], [], []
     for number in range(count):
         random = np.random.default_rng(samples[number * steps].seed)
         before, seen = int(random.integers(asking.steps - steps + 1)), int(random.integers(1, steps + 1))
@@ -172,6 +176,7 @@ def collate(samples: Sequence[VlmSample]) -> VlmBatch:
         questions.append((question, ""))
         unseen = before + seen + int(random.integers(steps))
         beyond.append((asking.recall(unseen, int(random.integers(1 << 16))), ""))
+        direct.append((asking.phrases.direct[random.integers(len(asking.phrases.direct))], ""))
         first.append(before)
         asked.append(before + step)
         shown.append(latest_shown)
@@ -183,7 +188,7 @@ def collate(samples: Sequence[VlmSample]) -> VlmBatch:
         first=torch.tensor(first),
         written=written,
         recalled=_texts(recalled),
-        questions=_texts([asking.encode(*pair) for pair in [*questions, *beyond]]),
+        questions=_texts([asking.encode(*pair) for pair in [*questions, *beyond, *direct]]),
         asked=torch.tensor(asked),
         shown=torch.tensor(shown),
     )
@@ -199,7 +204,7 @@ def _texts(encoded: Sequence[tuple[Sequence[int], int]]) -> Texts:
 def count_terms(batch: VlmBatch) -> dict[str, float]:
     """Return what each term of the loss is the mean over."""
     images, episodes = float(len(batch.images)), float(batch.episodes)
-    queries = images + 2 * episodes
+    queries = images + 3 * episodes
     return {
         "nll": float(batch.told.learned.sum()),
         "recall": float(batch.recalled.learned.sum()),

@@ -53,7 +53,7 @@ def _recall(model: MicroVLM, batch: VlmBatch, pooled: Tensor, prefix: Tensor) ->
     rows = torch.arange(batch.episodes, device=prefix.device)
     last = model.last_shown(batch, prefix)
     queries = model.queries(batch)
-    question = torch.full_like(rows, queries.shape[1] - 2)
+    question = torch.full_like(rows, batch.written.shape[1])
     nats = {}
     for name, shift in (("recall", 0), ("recall_other", 1)):
         state = model.remember(pooled.roll(-shift, 0), batch.written.roll(-shift, 0), batch.first)
@@ -63,8 +63,8 @@ def _recall(model: MicroVLM, batch: VlmBatch, pooled: Tensor, prefix: Tensor) ->
         if not shift:
             shut = torch.full_like(own.scope[0], -torch.inf)
             nats["recall_without"] = model.nats(batch.recalled, last, batch.shown, own.content[0], shut)
-            opened = reading.scope[:, -2:] > 0  # what is asked about an image that was seen, and about one that was not
-            nats["scope_right"] = (opened == torch.tensor([True, False], device=opened.device)).sum(-1)
+            opened = reading.scope[:, -3:] > 0  # for a question about an image that was seen, and two without an answer
+            nats["scope_right"] = opened[:, 0] + (~opened[:, 1:]).double().mean(-1)  # a gate that never moves has half
             nats["scopes"] = torch.full_like(rows, 2)
             nats["cue_right"] = model.recall.step_of(own.query[0]) == batch.asked % model.recall.steps
             nats["questions"] = torch.ones_like(rows)

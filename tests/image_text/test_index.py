@@ -250,6 +250,13 @@ def test_the_check_finds_an_image_on_two_sides():
         check_sides(digests, np.array([0, 1, 2, 1], np.uint8))
 
 
+def test_the_check_finds_it_among_others_whose_digests_are_half_the_same():
+    digests = np.array([[1, 9], [5, 2], [7, 2], [5, 2], [5, 3], [6, 1], [6, 4]], np.uint64)
+    check_sides(digests, np.array([0, 1, 0, 1, 2, 0, 1], np.uint8))
+    with pytest.raises(AssertionError, match=f"{5:016x}{2:016x} is on two sides"):
+        check_sides(digests, np.array([0, 0, 1, 2, 0, 0, 0], np.uint8))
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-512])
 

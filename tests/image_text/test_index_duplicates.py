@@ -65,6 +65,8 @@ def test_verdicts_are_those_of_going_through_the_images_one_by_one(hashes, copie
     for exact in ("exclude", "keep"):
         verdicts = judge_duplicates(digests, words, sides, Duplicates(exact=exact, distance=distance))
         assert [REASONS[code] for code in verdicts.reason] == one_by_one(contents, hashes, distance, exact)
+        of = np.where(verdicts.of < 0, np.arange(len(words)), verdicts.of)
+        assert (verdicts.distance == np.bitwise_count(words ^ words[of])).all()
         assert (verdicts.sides[verdicts.stays] == sides[verdicts.stays]).all(), "an image that stays keeps its side"
         together = judge_duplicates(digests, words, sides, Duplicates(exact=exact, near="keep", distance=distance))
         kept = np.flatnonzero(together.stays)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +70,41 @@ def test_what_trainings_need_is_imported_ahead_of_the_first_one(place):
     assert server().pid == number, "the first training is forked from the process that was prepared"
 
 
+def copied(place: Path, read: str) -> Path:
+    """Copy the project's code, with another way to read a job."""
+    for folder in ("configs", "models", "storage", "tasks"):
+        shutil.copytree(REPOSITORY / folder, place / "code" / folder, dirs_exist_ok=True)
+    worker = place / "code" / "tasks" / "training" / "worker.py"
+    worker.write_text(worker.read_text().replace("json.loads(Path(path).read_bytes())", read))
+    return place / "code"
+
+
+def test_variables_that_libraries_set_meanwhile_are_passed_on(place):
+    code = copied(place, "sys.exit(os.environ['SET_LATER'])")
+    forks.prepare([], variables(PYTHONPATH=str(code)))
+    number = server().pid
+    process = start(place / "absent", code, SET_LATER="by a library")
+    assert "by a library" in process.stdout.read()
+    assert process.wait() == 1
+    assert server().pid == number, "what was prepared is used"
+
+
+def test_code_that_changes_after_it_was_imported_ahead_is_never_forked(place):
+    code = copied(place, "sys.exit(7)")
+    (place / "ahead.py").write_text(f"open({str(place / 'imported')!r}, 'w').close()")
+    path = os.pathsep.join([str(code), str(place)])
+    forks.prepare(["ahead"], variables(PYTHONPATH=path))
+    number = server().pid
+    wait_for((place / "imported").exists)
+    worker = code / "tasks" / "training" / "worker.py"
+    worker.write_text(worker.read_text().replace("sys.exit(7)", "sys.exit(8)"))
+    assert start(place / "absent", PYTHONPATH=path).wait() == 8
+    assert server().pid != number
+    wait_for(lambda: not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE)
+    assert start(place / "absent", PYTHONPATH=path).wait() == 8
+    assert not psutil.pid_exists(number), "a server that has ended is no zombie"
+
+
 def test_forks_share_no_temporary_folder_of_wandb():
     names = (*forks.LIBRARIES, "tasks.alignment.objective", "tasks.fire.objective")
     code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print('wandb' in sys.modules)"
@@ -107,7 +145,7 @@ def test_a_training_dies_with_its_server_and_the_next_has_another(place):
 
 
 def test_libraries_are_imported_anew_under_another_environment_while_the_old_training_goes_on(place):
-    process = waiting(place, "job")
+    process = waiting(place, "job", MKL_CBWR="AUTO")
     old = server()
     assert start(place / "absent", MKL_CBWR="COMPATIBLE").wait() == 1
     assert server().pid != old.pid
@@ -151,10 +189,24 @@ def test_libraries_that_cannot_be_imported_are_one_sentence(place):
 
 
 def test_changed_code_is_never_forked(place):
-    code = place / "code"
-    for folder in ("configs", "models", "storage", "tasks"):
-        shutil.copytree(REPOSITORY / folder, code / folder)
-    assert start(place / "absent", code).wait() == 1
+    code = copied(place, "sys.exit(6)")
+    assert start(place / "absent", code).wait() == 6
     worker = code / "tasks" / "training" / "worker.py"
-    worker.write_text(worker.read_text().replace("json.loads(Path(path).read_bytes())", "sys.exit(7)"))
+    worker.write_text(worker.read_text().replace("sys.exit(6)", "sys.exit(7)"))
     assert start(place / "absent", code).wait() == 7
+
+
+def test_a_machine_that_has_no_room_for_a_process_ends_no_training(place, monkeypatch):
+    """The server of the test is a thread of it, in which forks fail."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monkeypatch.setattr(os, "fork", lambda: (_ for _ in ()).throw(BlockingIOError(11, "no room")))
+    monkeypatch.setattr(forks, "changed", lambda: False)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    forker = forks.Forker(far)
+    taking = threading.Thread(target=forker._take)
+    taking.start()
+    request = {"job": "absent", "module": "tests.training.toy", "folder": str(place), "environment": {}}
+    with near, far, pytest.raises(forks.GoneError):
+        forks.Forked(near, request)
+    taking.join()
+    assert not forker._running

@@ -52,8 +52,9 @@ def test_the_report_has_every_model_with_its_controls(vlm):
     assert list(tables) == ["stage1", "stage2", "ternary", "few_bits", "untrained"]
     for table in tables.values():
         assert {"nll", "nll_shuffled", "nll_blind", "recall", "recall_without", "recall_other"} == set(table["nats"])
-        for gap in ("vision_gap", "vision_gap_to_blind", "recall_gap", "recall_gap_to_other"):
+        for gap in ("vision_gap", "vision_gap_to_blind", "recall_gap", "recall_gap_to_none"):
             assert table[gap]["low"] <= table[gap]["value"] <= table[gap]["high"]
+        assert table["recall_gap"]["value"] == pytest.approx(table["nats"]["recall_other"] - table["nats"]["recall"])
         assert {"true", "shuffled", "BLEU"} <= table["captions"].keys()
     few, ternary = tables["few_bits"]["nats"], tables["ternary"]["nats"]
     assert few == pytest.approx(ternary, abs=1e-4), "the packed model says what the one that was trained says"

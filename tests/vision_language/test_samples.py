@@ -31,7 +31,7 @@ def episode_samples(tokens: Tokens, count: int, episode: int, first: int = 0) ->
 
 def test_every_question_is_about_an_image_that_was_written_and_its_answer_is_that_images_text(vlm):
     tokens = Tokens.load(only(vlm, "microvlm_language").folder / FOLDER)
-    phrases, kinds, latest, cued = Phrases(), set(), set(), {}
+    phrases, kinds, latest, cued, others = Phrases(), set(), set(), {}, set()
     for first in range(0, 2000, 10):
         batch = collate(episode_samples(tokens, 10, 4, first))
         assert batch.episodes == 2, "what fills no episode is left out"
@@ -55,12 +55,26 @@ def test_every_question_is_about_an_image_that_was_written_and_its_answer_is_tha
             beyond = batch.questions.tokens[2 + number][batch.questions.attended[2 + number]].tolist()
             asked = int("".join(c for c in tokens.text(beyond).split("image ")[1] if c.isdigit()))
             assert asked > before + seen
+            direct = batch.questions.tokens[4 + number][batch.questions.attended[4 + number]].tolist()
+            others.add(tokens.text(direct))
             kinds.add((question == phrases.previous, bool(batch.shown[number])))
             latest.add(before + seen - 1)
             now = before + seen - int(batch.shown[number])
             assert cued.setdefault((question, now), before + step) == before + step, "one cue for two images"
+    assert others == set(phrases.direct)
     assert len(kinds) == 4, "all kinds of questions are asked"
     assert latest == set(range(16)), "and after so many images as can be told apart"
+
+
+def test_a_question_longer_than_texts_may_be_loses_its_beginning(vlm):
+    tokens = Tokens.load(only(vlm, "microvlm_language").folder / FOLDER)
+    asking = Asking(tokens, Phrases(), 4, longest=20, steps=16)
+    question = " ".join(f"word {k}" for k in range(200)) + "?"
+    ids, head = asking.encode(question, "a star")
+    whole, told = tokens.encode(question, "a star", 20)
+    assert (ids[0], head) == (tokens.begin, 21)
+    assert ids[1:] == whole[told - 20 :]
+    assert asking.encode("short?", "a star") == tokens.encode("short?", "a star", 20)
 
 
 def test_counts_are_what_terms_are_means_over(vlm):
@@ -68,7 +82,7 @@ def test_counts_are_what_terms_are_means_over(vlm):
     batch = collate(episode_samples(tokens, 8, 4))
     counts = count_terms(batch)
     assert counts["nll"] == batch.told.learned.sum()
-    assert counts["scope"] == 8 + 2 * 2
+    assert counts["scope"] == 8 + 3 * 2
     assert counts["distil"] == counts["nll"] + counts["recall"]
 
 
