@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
@@ -42,6 +42,12 @@ def check_names(
             raise ValueError(f"the model name {name!r} may hold letters, digits, - and _ only")
 
 
+def refuse_taken(names: Iterable[str], taken: Iterable[str], field: str) -> None:
+    """Refuse names under which a report would be given something else."""
+    if clash := set(names) & set(taken):
+        raise ValueError(f"{field}: {', '.join(sorted(clash))} names something else in reports; choose another name")
+
+
 def with_ablations(
     recipes: Mapping[str, Recipe], ablations: Mapping[str, Ablation], seeds: tuple[int, ...]
 ) -> list[tuple[str, int, Recipe]]:
@@ -58,9 +64,14 @@ def _vary(name: str, ablation: Ablation, recipes: Mapping[str, Recipe]) -> Recip
         raise ValueError(f"ablation {name} varies {ablation.of!r}, but there is only {', '.join(recipes) or 'none'}")
     original = recipes[ablation.of]
     values = original.model_dump(mode="json")
-    for path, value in ablation.set.items():
-        apply_override(values, path, value)
     try:
-        return type(original).model_validate(values)
+        for path, value in ablation.set.items():
+            apply_override(values, path, value)
+        varied = type(original).model_validate(values)
     except ValidationError as error:
         raise ValueError(f"ablation {name}: {describe(error, values)}") from None
+    except ValueError as error:
+        raise ValueError(f"ablation {name}: {error}") from None
+    if varied == original:
+        raise ValueError(f"ablation {name} sets what {ablation.of} has already, so it varies nothing")
+    return varied

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from configs.ablation import Ablation, check_names, with_ablations
+from configs.ablation import Ablation, check_names, refuse_taken, with_ablations
 from configs.base import Config
 from configs.language import Adaptation, AutoLanguageConfig, LlamaLanguageConfig, Qwen2LanguageConfig
 from configs.quantise import QuantiseRecipe
@@ -16,6 +16,10 @@ from configs.training import TrainingConfig, check_groups
 DecoderConfig = Annotated[
     TrmConfig | LlamaLanguageConfig | Qwen2LanguageConfig | AutoLanguageConfig, Field(discriminator="kind")
 ]
+
+
+TAKEN = ("questions", "shards", "index", "store", "training_set", "evaluation")
+"""What reports are given beside models."""
 
 
 class AnswererDesign(Config):
@@ -100,7 +104,8 @@ class AnsweringRecipe(Config):
         check_groups(self.training, "all")
         packed = {name: packed.decoder for name, packed in self.packed.items()}
         check_names(self.decoders, self.ablations, packed, "packed")
-        self.trainings()  # refuses ablations that vary nothing
+        trainings = self.trainings()  # refuses ablations that vary nothing
+        refuse_taken(self.packed, [*TAKEN, *(f"{name}-{seed}" for name, seed, _ in trainings)], "packed")
         return self
 
 

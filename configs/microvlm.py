@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from configs.ablation import refuse_taken
 from configs.base import Config
 from configs.image_text import ImageTextConfig
 from configs.quantise import QuantiseRecipe
@@ -16,6 +17,10 @@ FROM_PREVIOUS = ("adapter", "alignment", "recall")
 """Groups that every stage may train; `vision` and `language` join where the stage says so."""
 ALWAYS = ("nll", "recall", "alignment", "scope", "cue", "memory_kl", "address_kl")
 """Terms of every training; `fine`, `distil` and `relations` join where they are set."""
+
+
+TAKEN = ("shards", "index", "sample", "evaluation")
+"""What reports are given beside models."""
 
 
 class CaptionTraining(Config):
@@ -68,6 +73,12 @@ class Phrases(Config):
         min_length=1,
     )  # fmt: skip
     """About the image that is shown, or about none at all: the memory has no answer to them."""
+
+
+def check_pairs(field: str, samples: int, episode: int) -> None:
+    """Refuse so few samples that an evaluation has no two episodes to compare."""
+    if samples < 2 * episode:
+        raise ValueError(f"{field} is {samples}, too few for two episodes of {episode}; give at least {2 * episode}")
 
 
 class Weights(Config):
@@ -134,6 +145,7 @@ class VlmStage(Config):
             )
         if self.quantise and self.training.ema_decay is not None:
             raise ValueError("a moving average of weights that train quantised is not quantised; leave ema_decay out")
+        check_pairs("validation_samples", self.validation_samples, self.episode)
         if self.four_bit and self.language_layers:
             raise ValueError("4-bit weights cannot be trained; set language_layers to 0, or four_bit to false")
         return self
@@ -158,6 +170,11 @@ class VlmEvaluation(Config):
     """Of shuffling and of the intervals."""
     pictures: int = Field(6, ge=1, le=24)
     """Captions that are shown with their images."""
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        check_pairs("samples", self.samples, self.episode)
+        return self
 
 
 class VlmDesign(Config):
@@ -217,10 +234,23 @@ class VlmRecipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _tower(self) -> Self:
+        tower = self.design.model.vision
+        if tower.pretrained is None and not any(stage.vision for stage in self.stages.values()):
+            raise ValueError("the vision tower begins at random and no stage trains it; set vision in one of stages")
+        return self
+
+    @model_validator(mode="after")
     def _packed(self) -> Self:
+        refuse_taken([*self.stages, *self.packed], TAKEN, "stages and packed")
         for name, packed in self.packed.items():
             if name in self.stages or packed.stage not in self.stages:
                 raise ValueError(f"packed.{name} must have a name of its own, and name one of {', '.join(self.stages)}")
+            if self.stages[packed.stage].four_bit:
+                raise ValueError(
+                    f"packed.{name}: stage {packed.stage} holds its language model in NF4, which is packed no further; "
+                    "train it with four_bit false, or pack a later stage"
+                )
             if (packed.recipe is None) == (self.stages[packed.stage].quantise is None):
                 raise ValueError(
                     f"packed.{name}: give a recipe where stage {packed.stage} trains exact, and none where it trains "
@@ -266,5 +296,10 @@ class MicroVlmConfig(ImageTextConfig):
                 raise ValueError(
                     f"vlm.stages.{name}: batch_size ({stage.training.batch_size}) must be a multiple of episode x "
                     f"accumulation x execution.ranks ({each} x {self.execution.ranks}): a rank would leave images out"
+                )
+            if stage.validation_samples < 2 * stage.episode * self.execution.ranks:
+                raise ValueError(
+                    f"vlm.stages.{name}: validation_samples ({stage.validation_samples}) must have two episodes "
+                    f"({2 * stage.episode}) for each of the {self.execution.ranks} ranks; raise it"
                 )
         return self

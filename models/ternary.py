@@ -191,7 +191,8 @@ def quantise(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]:
     """Replace the layers that a recipe names, in place; return ternary, int8, int4, or the kind of embedding, by name.
 
     Parameters stay the same objects, so that optimisers and ties hold. Only plain `nn.Linear` and `nn.Embedding` are
-    replaced. A model that reads a layer's weight past the layer must have it left alone.
+    replaced, and none inside of `nn.TransformerEncoderLayer`, which reads their weights past them. A model that does
+    likewise must have its layers left alone.
 
     Raises ValueError where a pattern matches nothing.
     """
@@ -201,7 +202,7 @@ def quantise(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]:
 def quantise_linears(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]:
     """Replace the linear layers that a recipe names, as `quantise` does; those tied to an embedding are left alone."""
     tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | QuantisedEmbedding)}
-    every = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    every = _plain_linears(model)
     free = {name: module for name, module in every.items() if id(module.weight) not in tied}
     kept = _matching("kept", recipe.kept, every)
     int8 = _matching("int8", recipe.int8, free) - kept
@@ -213,6 +214,13 @@ def quantise_linears(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]
     replace_layers(model, new)
     kinds = {"int8": int8, "int4": int4, "ternary": ternary}
     return {name: kind for kind, names in kinds.items() for name in sorted(names)}
+
+
+def _plain_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    modules = dict(model.named_modules())
+    blocks = tuple(f"{name}." for name, module in modules.items() if isinstance(module, nn.TransformerEncoderLayer))
+    plain = {name: module for name, module in modules.items() if type(module) is nn.Linear}
+    return {name: module for name, module in plain.items() if not name.startswith(blocks)}
 
 
 def quantise_embeddings(model: nn.Module, recipe: QuantiseRecipe) -> dict[str, str]:

@@ -75,7 +75,10 @@ def chat(
 
     def show(path: Path) -> None:
         talk.show(read_image(path, release.network.vision.square))
-        console.print(f"[bold]{escape(str(path))}[/]: {escape(talk.ask())}", highlight=False, soft_wrap=True)
+        if talk.number < talk.seen:
+            console.print(f"[dim]image {talk.number} is forgotten: the next one takes its place[/]", highlight=False)
+        told = f"[dim]image {talk.number}[/] [bold]{escape(str(path))}[/]: {escape(talk.ask())}"
+        console.print(told, highlight=False, soft_wrap=True)
         if memory:
             talk.save(memory, asset.name)
 

@@ -61,6 +61,11 @@ class EpisodicMemory:
         self.seen = 0
         """How many images were written."""
 
+    @property
+    def number(self) -> int:
+        """What questions call the last image: after as many as the memory tells apart, numbers begin again at 1."""
+        return (self.seen - 1) % len(self._when) + 1
+
     def write(self, content: NDArray[np.floating]) -> None:
         """Store what an image shows (C,) as the next that was seen; where there is no place, the oldest makes room."""
         when = self._when[self.seen % len(self._when)]

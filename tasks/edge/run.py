@@ -53,6 +53,8 @@ def _talk(engine: EdgeEngine, options: argparse.Namespace) -> None:
 
 def _show(engine: EdgeEngine, image: Path, memory: Path | None) -> None:
     engine.show(image)
+    if engine.memory and (number := engine.memory.number) < engine.memory.seen:
+        print(f"image {number} is forgotten: {image} takes its place", flush=True)
     if memory:
         engine.save_memory(memory)
 

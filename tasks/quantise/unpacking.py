@@ -27,13 +27,18 @@ from tasks.quantise.decoder import Codes, Decoder, Weight
 def decoder_of(model: PreTrainedModel) -> Decoder:
     """Return a packed or an exact decoder of transformers as arrays.
 
-    `ValueError` for another architecture than Qwen2's or Llama's, and for a model that trains quantised.
+    `ValueError` for another architecture than Qwen2's or Llama's, for one that trains quantised, and one in NF4.
     """
     model.config.tie_word_embeddings = _is_tied(model)
     weights: dict[str, Weight] = {}
     for name, module in model.named_modules():
         if isinstance(module, Quantised):
             raise ValueError("this model trains quantised, its weights are not packed yet; name its packed model")
+        if type(module).__name__ == "Linear4bit":  # of bitsandbytes, which need not be here
+            raise ValueError(
+                "this model holds its decoder in NF4, which engines without torch do not read; train the stage with "
+                "four_bit false, or take a later one"
+            )
         if isinstance(module, PackedLinear):
             weights[f"{name}.weight"] = linear_codes(module)
         elif isinstance(module, PackedEmbedding | PackedRowLinear):

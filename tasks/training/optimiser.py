@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.training import TrainingConfig
+from models.ternary import QuantisedEmbedding, QuantisedLinear, RowLinear
 from tasks.training.muon import Muon
 from tasks.training.objective import Objective
 from tasks.training.share import Share
@@ -57,10 +58,11 @@ def inner_matrices(model: nn.Module) -> frozenset[str]:
     Not of heads, the layers whose name ends so, nor of what an embedding shares: there rows are things, a token or a
     class, each of which is learned from as often as it comes.
     """
-    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables, linears = (nn.Embedding, QuantisedEmbedding), (nn.Linear, QuantisedLinear, RowLinear)
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, tables)}
     found = set()
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and not path.endswith("head") and id(module.weight) not in embedded:
+        if isinstance(module, linears) and not path.endswith("head") and id(module.weight) not in embedded:
             found.add(f"{path}.weight".removeprefix("."))
         elif isinstance(module, nn.MultiheadAttention):
             found.add(f"{path}.in_proj_weight".removeprefix("."))

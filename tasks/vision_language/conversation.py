@@ -34,6 +34,11 @@ class Conversation:
         self.seen += 1
         self._prefix = seen.prefix
 
+    @property
+    def number(self) -> int:
+        """What questions call the last image: after as many as the memory tells apart, numbers begin again at 1."""
+        return (self.seen - 1) % self._network.recall.steps + 1
+
     @torch.no_grad()
     def ask(self, question: str = "") -> str:
         """Return the answer to a question about the image that is shown, or about those before; a caption without one.

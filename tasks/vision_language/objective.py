@@ -79,13 +79,15 @@ class VlmObjective(Objective):
         self._elsewhere = self._kept_elsewhere(model)
         if self.settings.quantise:
             self._teacher = copy.deepcopy(model).eval()
-            quantise(model, self.settings.quantise)
+            kinds = quantise(model, self.settings.quantise)
         if self.settings.four_bit:
             adapt(model.language, FOUR_BIT)
             self._elsewhere |= {name for name in model.state_dict() if name.startswith("language.")}
         for part in self._trained(model).values():
             for module in part:
                 module.requires_grad_(True)
+        if self.settings.quantise:
+            _refuse_frozen(model, kinds)
         self._elsewhere -= {name for name, p in model.named_parameters() if p.requires_grad}
         self._square = model.vision.square
         self._validation()  # tells now what an evaluation would lack after an epoch
@@ -221,6 +223,17 @@ class VlmObjective(Objective):
     def release_config(self) -> dict[str, Any]:
         """Return the design, and where the language model is."""
         return vlm_config(self._parts, self.settings)
+
+
+def _refuse_frozen(model: nn.Module, kinds: Mapping[str, str]) -> None:
+    """Refuse layers and embeddings that become too coarse to be left as they are, and are not trained."""
+    layers = dict(model.named_modules())
+    coarse = [name for name, kind in kinds.items() if kind in UNLIKE_EXACT]
+    if frozen := [name for name in coarse if not any(p.requires_grad for p in layers[name].parameters())]:
+        raise ValueError(
+            f"quantise makes {len(frozen)} layers ternary or int4 that this stage does not train, {frozen[0]} to begin "
+            "with; raise language_layers, set vision, or leave them to int8 or kept"
+        )
 
 
 def _logits_apart(student: TextLogits, teacher: TextLogits, batch: VlmBatch) -> Tensor:

@@ -32,7 +32,7 @@ def test_when_something_was_seen_brings_back_what_it_was():
     memory, contents = EpisodicMemory(tensors(), NOISE), units(6)
     for content in contents:
         memory.write(content)
-    assert memory.seen == 6
+    assert memory.seen == memory.number == 6
     for number in range(6):
         found = memory.complete(tensors()["when"][number] / 2**0.5)
         assert (contents @ found).argmax() == number

@@ -22,6 +22,7 @@ from models.ternary import (
     quantise_linears,
     set_strength,
 )
+from tasks.training.optimiser import inner_matrices
 from tests.quantise.tiny import decoder, ids, logits
 
 
@@ -200,6 +201,27 @@ def test_a_module_at_two_places_is_replaced_at_both():
     quantise_linears(model, QuantiseRecipe())
     assert type(model[0]) is TernaryLinear
     assert model[0] is model[2]
+
+
+def test_layers_whose_weights_torch_reads_past_them_are_left_alone():
+    block = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True, norm_first=True)
+    model = nn.Sequential(nn.Linear(16, 16), nn.TransformerEncoder(block, 1, enable_nested_tensor=False))
+    assert set(quantise(model, QuantiseRecipe(ternary=("*",)))) == {"0"}
+    pack(model)
+    x = torch.randn(2, 5, 16)
+    training = model.train()(x)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(x), training, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_muon_moves_the_same_matrices_of_a_model_that_trains_quantised(tied):
+    model = decoder("qwen2", tied)
+    exact = inner_matrices(model)
+    assert len(exact) > 10
+    few = {"ternary": ("*q_proj", "*down_proj"), "int8": ("*k_proj",), "int4": ("*up_proj",), "embedding": "int8"}
+    quantise(model, QuantiseRecipe.model_validate(few))
+    assert inner_matrices(model) == exact
 
 
 def test_a_pattern_without_a_match_names_candidates():

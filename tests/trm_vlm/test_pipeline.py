@@ -222,6 +222,18 @@ def test_ablations_vary_a_decoder_and_may_have_seeds_of_their_own(tmp_path):
     assert trained == {"plain-0", "plain-1", "trm-0", "trm-1", "blind-0", "blind-1", "longer-7"}
     recipes = {name: recipe for name, _, recipe in config.answering.trainings()}
     assert recipes["longer"].training == recipes["plain"].training.model_copy(update={"epochs": 7})
+    for wrong, why in (
+        ({"set": {"design.vision": True}}, "ablation longer sets what plain has already"),
+        ({"set": {"training.epochs.x": 1}}, "ablation longer: training.epochs.x: epochs is a value"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            TrmVlmConfig.model_validate(
+                {**CONFIG, "answering": {**answering, "ablations": {"longer": {**longer, **wrong}}}}
+            )
+    for taken in ("trm-0", "index"):
+        packed = {taken: {"decoder": "trm", "recipe": {"ternary": ["*"]}}}
+        with pytest.raises(ValueError, match=f"packed: {taken} names something else in reports"):
+            TrmVlmConfig.model_validate({**CONFIG, "answering": {**CONFIG["answering"], "packed": packed}})
     with pytest.raises(ValueError, match="ablation longer varies 'plane'"):
         TrmVlmConfig.model_validate(
             {**CONFIG, "answering": {**answering, "ablations": {"longer": {**longer, "of": "plane"}}}}

@@ -28,13 +28,13 @@ from tasks.vision_language.samples import first_of_validation
 from tests.command import millrace
 from tests.once import build_once, only
 from tests.vision_language.test_pipeline import of_stage
-from tests.vision_language.tiny import CONFIG, FEW_BITS
+from tests.vision_language.tiny import CONFIG, FEW_BITS, stage
 
 
 def build(root: Path) -> None:
     config = copy.deepcopy(CONFIG)
     config["vlm"]["design"]["model"]["recall"]["injection"] = "prefix"
-    config["vlm"]["stages"] = {"stage1": config["vlm"]["stages"]["stage1"]}
+    config["vlm"]["stages"] = {"stage1": stage(vision=True, rates=("vision",))}
     config["vlm"]["packed"] = {"few_bits": {"stage": "stage1", "recipe": FEW_BITS}}
     run(PIPELINE, MicroVlmConfig.model_validate(config), root, Silent(), workers="inline")
 

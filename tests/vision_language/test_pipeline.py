@@ -181,6 +181,19 @@ def test_what_a_chat_forgets_is_not_remembered_by_the_next(vlm, tmp_path):
     assert "show an image first" in console.export_text()
 
 
+def test_a_chat_says_what_an_image_is_called_and_which_one_it_replaces(vlm, tmp_path):
+    console, steps = Console(record=True, width=200), 8
+    images = [tmp_path / f"{k}.png" for k in range(steps + 1)]
+    for image in images:
+        Image.effect_noise((40, 40), 50).save(image)
+    model = of_stage(vlm, "stage2").name
+    chat(console, vlm, model=model, images=images, memory=None, lines=iter(["/quit"]), writing=Writing(2))
+    told = console.export_text()
+    assert f"image {steps} {images[-2]}" in told
+    assert f"image 1 is forgotten: the next one takes its place\nimage 1 {images[-1]}" in told
+    assert told.count("is forgotten") == 1
+
+
 def test_the_image_after_the_last_place_takes_that_of_the_first(vlm):
     recall = VlmRelease.from_release(of_stage(vlm, "stage2").folder).network.recall
     torch.manual_seed(0)

@@ -54,7 +54,12 @@ def pruned(vlm: AssetStore, root: Path, pretrained: Path, prune: dict[str, objec
     vlm_section["design"]["tokenizer"] = str(pretrained / "tokenizer")
     vlm_section["design"]["model"]["recall"]["injection"] = "prefix"
     packed = {"few_bits": {"stage": "stage1", "recipe": FEW_BITS}}
-    vlm_section |= {"text": None, "prune": prune, "stages": {"stage1": stage()}, "packed": packed}
+    vlm_section |= {
+        "text": None,
+        "prune": prune,
+        "stages": {"stage1": stage(vision=True, rates=("vision",))},
+        "packed": packed,
+    }
     run(PIPELINE, MicroVlmConfig.model_validate(config), root, Silent(), workers="inline")
     return AssetStore(root)
 

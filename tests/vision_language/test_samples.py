@@ -9,6 +9,7 @@ import torch
 from configs.microvlm import MicroVlmConfig, Phrases
 from storage.shard_index import ENTRY, first_of_each_image
 from tasks.text.tokens import FOLDER, Tokens
+from tasks.vision_language.objective import VlmObjective
 from tasks.vision_language.samples import (
     Asking,
     EpisodePairs,
@@ -18,6 +19,7 @@ from tasks.vision_language.samples import (
     count_terms,
 )  # fmt: skip
 from tests.once import only
+from tests.vision_language.test_pipeline import of_stage
 from tests.vision_language.tiny import CONFIG, FEW_BITS, stage
 
 
@@ -125,8 +127,50 @@ def test_an_evaluation_sees_no_image_twice_and_every_episode_has_another_beside_
             "the last",
         ),
         ({"a": stage(language_layers=1, rates=("language",)), "b": stage(four_bit=True)}, "put it before"),
+        ({"a": stage(validation_samples=15, episode=8, batch_size=8)}, "two episodes of 8; give at least 16"),
     ],
 )
-def test_stages_in_an_order_that_cannot_be_are_refused(stages, why):
+def test_stages_that_cannot_be_are_refused(stages, why):
     with pytest.raises(ValueError, match=why):
         MicroVlmConfig.model_validate({**CONFIG, "vlm": {**CONFIG["vlm"], "stages": stages, "packed": {}}})
+
+
+def test_what_would_end_after_a_long_training_is_refused_before():
+    held = {
+        "stages": {"a": stage(four_bit=True, vision=True, rates=("vision",))},
+        "packed": {"small": {"stage": "a", "recipe": FEW_BITS}},
+    }
+    with pytest.raises(ValueError, match="stage a holds its language model in NF4, which is packed no further"):
+        MicroVlmConfig.model_validate({**CONFIG, "vlm": CONFIG["vlm"] | held})
+    with pytest.raises(ValueError, match="samples is 8, too few for two episodes of 5"):
+        MicroVlmConfig.model_validate({**CONFIG, "evaluation": {"samples": 8, "episode": 5}})
+    several = {"threads": 1, "ranks": 4}
+    alone = {"stages": {"a": stage(vision=True, batch_size=8, rates=("vision",))}, "packed": {}}
+    with pytest.raises(ValueError, match=r"must have two episodes \(4\) for each of the 4 ranks"):
+        MicroVlmConfig.model_validate({**CONFIG, "vlm": CONFIG["vlm"] | alone, "execution": several})
+
+
+@pytest.mark.parametrize("name", ["index", "evaluation"])
+def test_names_that_a_report_has_for_something_else_are_refused(name):
+    seeing = stage(vision=True, rates=("vision",))
+    with pytest.raises(ValueError, match=f"{name} names something else in reports"):
+        MicroVlmConfig.model_validate({**CONFIG, "vlm": CONFIG["vlm"] | {"stages": {name: seeing}, "packed": {}}})
+
+
+def test_a_tower_that_begins_at_random_has_to_be_trained():
+    with pytest.raises(ValueError, match="the vision tower begins at random and no stage trains it"):
+        MicroVlmConfig.model_validate({**CONFIG, "vlm": CONFIG["vlm"] | {"stages": {"a": stage()}, "packed": {}}})
+
+
+def test_what_becomes_too_coarse_has_to_be_trained(vlm):
+    start = of_stage(vlm, "stage2").folder
+    settings = stage(language_layers=1, quantise=FEW_BITS, rates=("language",))
+    shards, index, language = (
+        only(vlm, kind).folder for kind in ("image_text_shards", "image_text_index", "microvlm_language")
+    )
+    objective = VlmObjective(
+        {"shards": shards, "index": index, "language": language, "start": start, "design": CONFIG["vlm"]["design"],
+         "stage": settings}
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"7 layers ternary or int4 that this stage does not train, language\.hf"):
+        objective.build()

@@ -33,7 +33,8 @@ FEW_BITS: dict[str, Any] = {
 def stage(**changes: Any) -> dict[str, Any]:
     """Return a stage of two steps."""
     rates = RATES | dict.fromkeys(changes.pop("rates", ()), 0.002)
-    training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "learning_rates": rates}
+    batch_size = changes.pop("batch_size", 4)
+    training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": batch_size, "learning_rates": rates}
     return {"episode": 2, "longest": 24, "validation_samples": 8, "training": training, **changes}
 
 
