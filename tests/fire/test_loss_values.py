@@ -11,7 +11,8 @@ import torch
 from configs.fire_models import EmberFormerConfig, LossConfig, UNetSConfig
 from models.fire.batch import FireBatch
 from models.fire.losses import FireLoss, perimeter
-from models.fire.output import FireOutput
+from models.fire.masked_layers import TokenPlace, place_tokens
+from models.fire.output import FireOutput, known
 from tests.fire.fire_batches import random_batch
 
 
@@ -102,6 +103,18 @@ def test_the_loss_is_the_sum_of_its_terms_by_their_coefficients(batch: FireBatch
     expected = sum(c * float(sums[k]) / weights[k] for k, c in (("bce", 1.0), ("dice", 0.7), ("edge", 0.3)))
     assert float(loss.loss(output, batch)) == pytest.approx(expected, rel=1e-5)
     assert set(FireLoss(LossConfig(kind="bce_dice", region_weight=0.0), UNetSConfig()).coefficients) == {"bce"}
+
+
+def test_the_last_frame_and_what_lies_outside_are_no_models_business(batch: FireBatch) -> None:
+    np.testing.assert_array_equal(known(batch).numpy(), batch.burnt.numpy() | ~batch.domain.numpy())
+
+
+def test_tokens_join_the_coarsest_map_whose_stride_divides_the_patch() -> None:
+    assert place_tokens(64, patch=16, stem=2, levels=4) == TokenPlace(64, 3, 1)
+    assert place_tokens(64, patch=16, stem=2, levels=3) == TokenPlace(64, 2, 2)
+    assert place_tokens(64, patch=12, stem=2, levels=4) == TokenPlace(64, 1, 3)
+    with pytest.raises(ValueError, match="patch 9 cannot join a decoder of stride 2"):
+        place_tokens(64, patch=9, stem=2, levels=4)
 
 
 def test_a_batch_in_which_nothing_counts_costs_nothing(batch: FireBatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from storage.assets import AssetStore
 from storage.fire_split import PARTS, FireSplit, Rules, Statistics
 from storage.token_cache import TokenCache
 from tasks.fire.dataset import FireDataset
-from tasks.fire.leaks import check_split, find_leaks, region_box, weather_conflicts
-from tests.fire.archives import Fire, cache_of, landscape, split_of, write_archive
+from tasks.fire.leaks import areas, burnt_map, check_split, find_leaks, overlaps, region_box, weather_conflicts
+from tasks.fire.parts import fire_groups, ignitions
+from tests.fire.archives import Fire, cache_of, everything_for_training, landscape, split_of, write_archive
 
 SERIES = [(float(ws), float(wd)) for ws, wd in zip(range(3, 43), range(0, 400, 10), strict=True)]
 
@@ -208,6 +210,138 @@ def test_a_part_that_stays_empty_is_an_error_with_the_reasons(store, caches):
 def test_impossible_configurations_are_refused(options, words):
     with pytest.raises(ValidationError, match=words):
         FireSplits(**options)
+
+
+def test_boxes_and_what_they_share_are_counted_pixel_by_pixel():
+    rng = np.random.default_rng(0)
+    ends = np.sort(rng.integers(0, 12, (2, 9, 2, 2)), axis=-1)
+    ends[..., 1] += 1
+    a, b = ends.reshape(2, 9, 4)
+
+    def mask(box) -> np.ndarray:
+        covered = np.zeros((14, 14), bool)
+        covered[box[0] : box[1], box[2] : box[3]] = True
+        return covered
+
+    assert areas(a).tolist() == [mask(box).sum() for box in a]
+    assert overlaps(a, b).tolist() == [[(mask(one) & mask(other)).sum() for other in b] for one in a]
+
+
+def test_a_region_that_is_not_inside_its_grid_is_refused(store, caches):
+    cache, split = split_for(store, caches["crowd"], validation_share=0.25, test_share=0.3)
+    entry = split.part("train")[0]
+    crop = cache.crops[entry.fire]
+    for region in ((-1, 2, 0, 2), (0, 2, -1, 2), (2, 2, 0, 2), (0, crop.rows + 1, 0, 2), (0, 2, 0, crop.columns + 1)):
+        moved = (entry.model_copy(update={"region": region}) if e == entry else e for e in split.fires)
+        with pytest.raises(ValueError, match=f"region of {entry.name} is not inside its token grid"):
+            check_split(cache, split.model_copy(update={"fires": tuple(moved)}))
+
+
+def test_what_burns_is_what_any_frame_or_target_shows(store, caches):
+    cache = TokenCache.open(caches["crowd"].folder)
+    expected = np.zeros(cache.array("landscape/classes").shape[1:], bool)
+    for number in (2, 5):
+        for step in range(cache.steps[number]):
+            expected[cache.crops[number].pixels] |= cache.frames(number)[step]
+        for step in range(cache.steps[number] - 1):
+            expected[cache.crops[number].pixels] |= cache.target(number, step)
+    np.testing.assert_array_equal(burnt_map(cache, [2, 5]), expected)
+
+
+def test_fires_begin_where_they_were_lit(store, caches):
+    for name, fires in (("apart", APART), ("crowd", CROWD)):
+        places = ignitions(TokenCache.open(caches[name].folder))
+        np.testing.assert_allclose(places, [one.ignition for one in fires], atol=0.5)
+
+
+def test_bands_of_land_may_lie_one_above_the_other(store, tmp_path):
+    fires = [Fire(n, (max(0, 30 * n - 20), 30 * n + 16, 20, 60), (30 * n, 40), 3, SERIES[4 * n : 4 * n + 2])
+             for n in range(1, 9)]  # fmt: skip
+    write_archive(tmp_path / "a", fires, {k: np.nan_to_num(v, nan=101.0) for k, v in landscape((300, 96)).items()})
+    made = cache_of(store, tmp_path / "a", patch=8)
+    cache, split = split_for(store, made, axis="rows", validation_share=0.25, test_share=0.25, weather="none")
+    covered = [pixels(cache, boxes(cache, split, part)) for part in PARTS]
+    assert sum(mask.astype(int) for mask in covered).max() == 1
+    kept = [e for part in PARTS for e in split.part(part)]
+    assert len(kept) >= 5
+    assert all(e.region[2:] == (0, cache.crops[e.fire].columns) for e in kept), "crops are cut above and below alone"
+    assert any(e.region[:2] != (0, cache.crops[e.fire].rows) for e in kept)
+
+
+def test_weathers_that_share_rows_are_one_group_and_others_are_not(store, tmp_path):
+    fires = [fire(n, 60 * n, first, steps=steps) for n, (first, steps) in
+             enumerate([(0, 6), (3, 6), (2, 4), (20, 3), (6, 6)], 1)]  # fmt: skip
+    write_archive(tmp_path / "a", fires, {k: np.nan_to_num(v, nan=101.0) for k, v in landscape((96, 430)).items()})
+    cache = TokenCache.open(cache_of(store, tmp_path / "a", patch=8).folder)
+    of_rows, of_files = (fire_groups(cache, FireSplits(method="groups", weather=kind)) for kind in ("rows", "file"))
+    assert len(set(of_files)) == 5
+    assert of_rows[0] == of_rows[2], "rows 0 to 4 and 2 to 4 share three"
+    assert len(set(of_rows)) == 4, "no others share as many"
+
+
+def test_a_part_of_no_share_may_stay_empty_and_fires_are_counted(store, caches):
+    asset = split_of(store, caches["crowd"], FireSplits(validation_share=0, test_share=0.3, weather="file"))
+    cache, split = TokenCache.open(caches["crowd"].folder), FireSplit.load(asset.folder)
+    counts = asset.manifest.counts
+    left = [e for e in split.fires if e.part is None]
+    assert {e.reason for e in left} <= {
+        "it has the weather of fires in another part", "it begins too near to the border of its part"
+    }  # fmt: skip
+    assert counts["validation"] == counts["validation_samples"] == 0
+    for part in ("train", "test"):
+        entries = split.part(part)
+        assert counts[part] == len(entries) > 0
+        assert counts[f"{part}_samples"] == sum(cache.steps[e.fire] - 1 for e in entries)
+    whole = [(0, c.rows, 0, c.columns) for c in cache.crops]
+    assert counts["left_out"] == len(left) > 0
+    assert counts["crops_cut"] == sum(e.part is not None and e.region != whole[e.fire] for e in split.fires) > 0
+
+
+def test_statistics_of_classes_and_wind_are_those_of_the_training_fires(store, tmp_path):
+    bands = landscape((96, 430))
+    bands["cbd"][:] = np.nan
+    bands["fuels"][22:26, 64:70] = np.nan
+    write_archive(tmp_path / "a", APART, bands)
+    made = cache_of(store, tmp_path / "a", patch=8)
+    lists = {"method": "lists", "training": (1, 2, 3), "validation": (5,), "test": (6,), "keep_apart": "crop"}
+    asset = split_of(store, made, FireSplits(**lists))
+    cache, split = TokenCache.open(made.folder), FireSplit.load(asset.folder)
+    found = Statistics.load(asset.folder)
+    seen = pixels(cache, boxes(cache, split, "train"))
+    fuel = cache.array("landscape/classes")[cache.fuel]
+    assert (seen & (fuel == 0)).any(), "some land of these fires has no fuel code"
+    for statistics, (name, codes), band in zip(
+        found.classes, cache.categorical, cache.array("landscape/classes"), strict=True
+    ):
+        there = set(band[seen & (fuel > 0)].tolist()) - {0}
+        assert (statistics.name, statistics.codes) == (name, tuple(c for k, c in enumerate(codes, 1) if k in there))
+    by_name = {band.name: band for band in found.bands}
+    elevation = cache.continuous.index("elevation")
+    valid = seen & (fuel > 0) & cache.array("landscape/valid")[elevation]
+    assert by_name["elevation"].pixels == valid.sum()
+    assert (by_name["cbd"].mean, by_name["cbd"].std, by_name["cbd"].pixels) == (0, 0, 0)
+    speeds = np.array([speed for one in APART[:3] for speed, _ in one.wind], np.float64)
+    assert (found.wind.rows, found.wind.mean, found.wind.std) == (
+        9, pytest.approx(speeds.mean()), pytest.approx(speeds.std())
+    )  # fmt: skip
+
+
+def test_what_nobody_measured_has_no_mean_and_no_spread(store, tmp_path):
+    bands = landscape((96, 430))
+    bands["elevation"][:] = np.nan
+    calm = [replace(one, wind=[(999.0, 999.0)] * 3) for one in APART]
+    write_archive(tmp_path / "a", calm, bands)
+    made = cache_of(store, tmp_path / "a", patch=8)
+    asset = split_of(store, made, everything_for_training(range(1, 7)))
+    found = Statistics.load(asset.folder)
+    assert (found.wind.mean, found.wind.std, found.wind.rows) == (0, 0, 0)
+    slopes = [band for band in found.bands if band.name.startswith("slope")]
+    assert [(band.mean, band.std, band.pixels) for band in slopes] == [(0, 0, 0)] * 2
+
+
+def test_a_split_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="make the split with the stage fire_split"):
+        Statistics.load(tmp_path)
 
 
 def test_statistics_see_training_regions_alone(store, caches):

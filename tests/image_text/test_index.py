@@ -14,6 +14,7 @@ from configs.image_text import Duplicates, ImageSplits
 from storage.assets import Asset, AssetStore
 from storage.shard_index import ENTRY, SPLITS
 from tasks.image_text.image_splits import check_sides, draw_sides
+from tasks.progress import Silent
 from tests.image_text.shard_fixtures import Listed, index_of, write_shards
 
 KEEP = Duplicates(exact="keep", near="keep")
@@ -128,6 +129,18 @@ def test_empty_splits_are_empty_files(store, tmp_path):
     index = index_of(store, write_shards(tmp_path / "s", [Listed(0)]), validation_share=0, test_share=0)
     assert [len(entries_of(index, name)) for name in SPLITS] == [1, 0, 0]
     assert entries_of(index, "test").dtype == ENTRY
+
+
+def test_a_split_that_should_have_images_and_has_none_is_told(store, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Silent, "message", lambda self, text: told.append(text) if "no image" in text else None)
+    folder = write_shards(tmp_path / "s", [Listed(0)])
+    index_of(store, folder, validation_share=0, test_share=0)
+    assert not told
+    index_of(store, folder, validation_share=1e-9, test_share=1e-9)
+    index_of(store, folder, validation_share=1 - 1e-9, test_share=0)
+    of = "raise its share in splits or the number of images"
+    assert told == [f"no image is in validation and test; {of}", f"no image is in train; {of}"]
 
 
 def test_equal_shards_give_equal_indices(tmp_path):
