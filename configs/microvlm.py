@@ -234,8 +234,14 @@ class VlmRecipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _tower(self) -> Self:
-        tower = self.design.model.vision
+    def _parts(self) -> Self:
+        tower, sizes = self.design.model.vision, getattr(self.design.model.language, "sizes", None)
+        for name, stage in self.stages.items():
+            if sizes and stage.language_layers > sizes.layers:
+                raise ValueError(
+                    f"stages.{name} trains the last {stage.language_layers} layers of a language model that has "
+                    f"{sizes.layers}; lower language_layers"
+                )
         if tower.pretrained is None and not any(stage.vision for stage in self.stages.values()):
             raise ValueError("the vision tower begins at random and no stage trains it; set vision in one of stages")
         return self

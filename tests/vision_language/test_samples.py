@@ -127,6 +127,7 @@ def test_an_evaluation_sees_no_image_twice_and_every_episode_has_another_beside_
             "the last",
         ),
         ({"a": stage(language_layers=1, rates=("language",)), "b": stage(four_bit=True)}, "put it before"),
+        ({"a": stage(vision=True, language_layers=3, rates=("vision", "language"))}, "the last 3 layers of .* has 2"),
         ({"a": stage(validation_samples=15, episode=8, batch_size=8)}, "two episodes of 8; give at least 16"),
     ],
 )
