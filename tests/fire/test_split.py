@@ -17,6 +17,7 @@ from storage.token_cache import TokenCache
 from tasks.fire.dataset import FireDataset
 from tasks.fire.leaks import areas, burnt_map, check_split, find_leaks, overlaps, region_box, weather_conflicts
 from tasks.fire.parts import fire_groups, ignitions
+from tasks.progress import Silent
 from tests.fire.archives import Fire, cache_of, everything_for_training, landscape, split_of, write_archive
 
 SERIES = [(float(ws), float(wd)) for ws, wd in zip(range(3, 43), range(0, 400, 10), strict=True)]
@@ -279,7 +280,9 @@ def test_weathers_that_share_rows_are_one_group_and_others_are_not(store, tmp_pa
     assert len(set(of_rows)) == 4, "no others share as many"
 
 
-def test_a_part_of_no_share_may_stay_empty_and_fires_are_counted(store, caches):
+def test_a_part_of_no_share_may_stay_empty_and_fires_are_counted(store, caches, monkeypatch):
+    told = []
+    monkeypatch.setattr(Silent, "message", lambda self, text: told.append(text))
     asset = split_of(store, caches["crowd"], FireSplits(validation_share=0, test_share=0.3, weather="file"))
     cache, split = TokenCache.open(caches["crowd"].folder), FireSplit.load(asset.folder)
     counts = asset.manifest.counts
@@ -287,6 +290,8 @@ def test_a_part_of_no_share_may_stay_empty_and_fires_are_counted(store, caches):
     assert {e.reason for e in left} <= {
         "it has the weather of fires in another part", "it begins too near to the border of its part"
     }  # fmt: skip
+    assert told == [f"left out of the split: {count} fires because {reason}"
+                    for reason, count in sorted(Counter(e.reason for e in left).items())]  # fmt: skip
     assert counts["validation"] == counts["validation_samples"] == 0
     for part in ("train", "test"):
         entries = split.part(part)
