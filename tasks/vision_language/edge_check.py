@@ -39,7 +39,8 @@ def compare_parts(folder: Path, release: VlmRelease, batch: VlmBatch) -> dict[st
         "content": network.recall.contents(seen.pooled),
         "cue": network.ask(questions, now),
     }
-    asked_for = {"query": expected["cue"], "content": expected["content"][: len(now)]}
+    both = min(len(now), len(batch.images))
+    asked_for = {"query": expected["cue"][:both], "content": expected["content"][:both]}
     expected["reminder"], _ = EdgeAnswer(network)(**asked_for)
     prefix, content = _outputs(folder / VISION, {"pixels": batch.images})
     (cue,) = _outputs(folder / QUESTION, rows)
