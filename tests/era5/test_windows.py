@@ -395,9 +395,10 @@ def test_a_training_set_survives_its_files(tmp_path: Path) -> None:
     for split in built.splits:
         origins = [[s.origin(split, i) for i in range(s.length(split))] for s in (built, loaded)]
         assert origins[0] == origins[1]
-    for beyond in (-1, loaded.length("train")):
-        with pytest.raises(IndexError):
-            loaded.origin("train", beyond)
+    for split in ("train", "test"):
+        for beyond in (-1, loaded.length(split)):
+            with pytest.raises(IndexError, match=f"{split} has"):
+                loaded.origin(split, beyond)
     with pytest.raises(ValueError, match="no split 'valid', only train, validation, test"):
         loaded.length("valid")
 

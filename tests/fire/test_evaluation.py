@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from configs.fire_evaluation import EvaluationConfig
 from models.fire.batch import FireBatch
 from tasks.fire.baselines import COPY_LAST, DILATION, WIND_DILATION, baseline_contenders
 from tasks.fire.dataset import FireDataset
-from tasks.fire.dilation import Dilation
+from tasks.fire.dilation import Dilation, DilationPredictor, fit_dilations
 from tasks.fire.evaluation import Contender, Judged, batches, fires_of_different_size, judge, load_batch
 from tasks.fire.evaluation_report import write_evaluation
 from tasks.fire.figures_attention import KINDS, collect_attention, token_kinds
@@ -183,8 +184,26 @@ def test_dilations_are_tuned_on_training_fires_and_burnable_fuels(
         moved = replace(predict, dilation=Dilation(radius))
         best[radius] = growth_f1(*growth(Contender("", moved, samples), samples("train")), 0.5)
     assert predict.dilation.radius == max(best, key=best.__getitem__)
-    few = baseline_contenders(*fires, samples, CONFIG.model_copy(update={"tuning_fires": 1}))
-    assert [contender.name for contender in few] == [COPY_LAST, DILATION, WIND_DILATION]
+
+
+def test_dilations_are_tuned_on_as_many_fires_as_are_asked_for_evenly_spaced(
+    fires: tuple[Path, Path], samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, seen = samples("train").fires, []
+
+    def watched(batches: Iterable[FireBatch], *rest: Any) -> tuple[DilationPredictor, DilationPredictor]:
+        held = list(batches)
+        seen.append(sorted({int(fire) for batch in held for fire in batch.fire_index}))
+        return fit_dilations(held, *rest)
+
+    monkeypatch.setattr("tasks.fire.baselines.fit_dilations", watched)
+    count = len(whole)
+    assert count > 3
+    for most in (1, 2, 3, count - 1, count, count + 1, None):
+        few = baseline_contenders(*fires, samples, CONFIG.model_copy(update={"tuning_fires": most}))
+        assert [contender.name for contender in few] == [COPY_LAST, DILATION, WIND_DILATION]
+    spaced = [[whole[round(k * (count - 1) / (most - 1))] for k in range(most)] for most in (2, 3, count - 1)]
+    assert seen == [whole[:1], *spaced, whole, whole, whole]
 
 
 def test_batches_hold_one_fire_each_and_every_sample_once(samples: Samples) -> None:

@@ -43,6 +43,8 @@ def test_numbers_are_compared_as_numbers():
     assert numeric_match("minus 5", "-5.0") is True
     assert numeric_match("three", "3") is True
     assert numeric_match("1,200", "1200.0") is True
+    for word in ("no", "none", "None.", "zero"):
+        assert numeric_match(word, "0") is True
     assert numeric_match("no idea", "3") is False
     assert numeric_match("3 or 4", "3") is False
     assert numeric_match("3", "a star") is None
