@@ -338,6 +338,18 @@ def evidence_of(store: Store, name: str) -> Evidence:
     return found
 
 
+def test_what_never_falls_is_told_by_enough_hours_and_enough_midnights() -> None:
+    def seen(hours: int, over_midnight: int) -> Evidence:
+        found = Evidence()
+        for hour in range(hours):
+            found.add(hour, over_midnight if hour == 0 else 500, 0)
+        return found
+
+    assert seen(24, 500).never_falls()
+    assert not seen(24, 0).never_falls()
+    assert not seen(2, 500).never_falls()
+
+
 def channel_of(path: Path, wanted: Recipe) -> Channel:
     return scan(path).timeline(wanted).channels[0]
 

@@ -18,7 +18,7 @@ from tasks.fire.dataset import FireDataset
 from tasks.fire.leaks import areas, burnt_map, check_split, find_leaks, overlaps, region_box, weather_conflicts
 from tasks.fire.parts import fire_groups, ignitions
 from tasks.progress import Silent
-from tests.fire.archives import Fire, cache_of, everything_for_training, landscape, split_of, write_archive
+from tests.fire.archives import CODES, Fire, cache_of, everything_for_training, landscape, split_of, write_archive
 
 SERIES = [(float(ws), float(wd)) for ws, wd in zip(range(3, 43), range(0, 400, 10), strict=True)]
 
@@ -184,6 +184,16 @@ def test_the_checker_finds_a_leak_that_was_put_in(store, caches, pixels):
     check_split(cache, good)
 
 
+def test_a_single_pixel_that_regions_share_is_a_leak(store, tmp_path):
+    fires = [Fire(1, (0, 33, 0, 33), (16, 16), 2, SERIES[:1]), Fire(2, (32, 64, 32, 64), (48, 48), 2, SERIES[5:6])]
+    write_archive(tmp_path / "a", fires, {k: np.nan_to_num(v, nan=101.0) for k, v in landscape((96, 96)).items()})
+    made = cache_of(store, tmp_path / "a", patch=8)
+    lists = {"method": "lists", "training": (1,), "test": (2,), "keep_apart": "none", "weather": "none"}
+    cache, split = split_for(store, made, **lists, validation_share=0)
+    cut = split.model_copy(update={"rules": Rules(pixels="cut", max_overlap=0, weather="none")})
+    assert find_leaks(cache, cut) == ["sequence_001 (train) and sequence_002 (test) share pixels"]
+
+
 def test_the_checker_refuses_a_split_of_other_fires_and_torn_groups(store, caches):
     cache, split = split_for(store, caches["apart"], method="groups", validation_share=0.2, test_share=0.2)
     with pytest.raises(ValueError, match="made for another cache"):
@@ -306,6 +316,7 @@ def test_statistics_of_classes_and_wind_are_those_of_the_training_fires(store, t
     bands = landscape((96, 430))
     bands["cbd"][:] = np.nan
     bands["fuels"][22:26, 64:70] = np.nan
+    bands["fuels"][:, :230][bands["fuels"][:, :230] == max(CODES)] = min(CODES)  # the last code is elsewhere alone
     write_archive(tmp_path / "a", APART, bands)
     made = cache_of(store, tmp_path / "a", patch=8)
     lists = {"method": "lists", "training": (1, 2, 3), "validation": (5,), "test": (6,), "keep_apart": "crop"}
@@ -315,6 +326,8 @@ def test_statistics_of_classes_and_wind_are_those_of_the_training_fires(store, t
     seen = pixels(cache, boxes(cache, split, "train"))
     fuel = cache.array("landscape/classes")[cache.fuel]
     assert (seen & (fuel == 0)).any(), "some land of these fires has no fuel code"
+    assert max(CODES) in cache.categorical[cache.fuel][1]
+    assert max(CODES) not in {code for one in found.classes for code in one.codes}
     for statistics, (name, codes), band in zip(
         found.classes, cache.categorical, cache.array("landscape/classes"), strict=True
     ):

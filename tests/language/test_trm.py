@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from configs.recursive import TrmConfig
+from models.language.recurrent import Past
 from models.language.trm import Trm, TrmCarry
 from models.language.trm_lm import TrmLM
 
@@ -278,3 +279,16 @@ def test_recomputed_gradients_are_the_same(embeds, mixing):
         built.supervised_step(built.initial_carry(prompt), prompt)[1].logits.square().mean().backward()
         gradients.append(prompt.grad)
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("pieces", [[7], [4, 3], [1] * 7])
+@both_mixings
+def test_what_is_read_in_pieces_has_the_logits_of_what_is_read_at_once(embeds, mixing, pieces):
+    net = model(mixing)
+    mask = torch.tensor([[1] * 7, [0] * 2 + [1] * 5, [0] + [1] * 6])
+    *_, whole = net.refine(embeds, mask, 3)
+    past, found, end = Past(1 << 30), [], 0
+    for length in pieces:
+        begin, end = end, end + length
+        found.append(net.read(embeds[:, begin:end], mask[:, :end], past, 3))
+    torch.testing.assert_close(torch.cat(found, 1)[mask.bool()], whole.logits[mask.bool()], **CLOSE)

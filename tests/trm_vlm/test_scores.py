@@ -107,6 +107,11 @@ def test_retrieval_counts_every_text_that_is_right_and_ties_against():
             right = (same == same[k]).numpy()[np.argsort(-row)]
             values.append(np.mean([right[: n + 1].mean() for n in np.flatnonzero(right)]))
         assert found[name] == pytest.approx(np.mean(values))
+    ranked = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.6, 0.5]])  # texts 1, 2, 2; images 1, 1, 1
+    assert recall_at(ranked, (1, 2)) == {
+        "text_at_1": pytest.approx(1 / 3), "text_at_2": 1, "image_at_1": 1, "image_at_2": 1, "chance_at_1": 1 / 3
+    }  # fmt: skip
+    assert recall_at(ranked.T.contiguous(), (1,))["image_at_1"] == pytest.approx(1 / 3)
     equal = torch.ones(5, 5)
     assert mean_average_precision(equal, torch.arange(5))["text_map"] == pytest.approx(1 / 5)
     assert recall_at(equal, (1,))["text_at_1"] == 0
