@@ -338,7 +338,7 @@ def evidence_of(store: Store, name: str) -> Evidence:
     return found
 
 
-def test_what_never_falls_is_told_by_enough_hours_and_enough_midnights() -> None:
+def test_totals_that_never_fall_are_told_by_enough_hours_and_enough_midnights() -> None:
     def seen(hours: int, over_midnight: int) -> Evidence:
         found = Evidence()
         for hour in range(hours):

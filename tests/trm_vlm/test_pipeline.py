@@ -19,6 +19,7 @@ from storage.image_texts import read_rows
 from storage.question_set import QuestionSet
 from storage.shard_index import SPLITS
 from tasks.alignment.released import AlignedRelease
+from tasks.answering import evaluation
 from tasks.answering.evaluation import exact_by_depth
 from tasks.answering.objective import Shuffled, all_right
 from tasks.answering.released import AnswererRelease
@@ -165,6 +166,16 @@ def test_the_curve_over_depth_counts_every_question_once(answered):
     assert len({one.item for one in source.asked}) < 40, "images have several"
     found = exact_by_depth(release, source, (1, 3, 5))
     assert found == pytest.approx({1: alone[0], 3: alone[2], 5: alone[4]})
+
+
+def test_the_curve_over_depth_says_after_which_step_answers_are_right(answered, monkeypatch):
+    """A model that is right from its second step on, asked in several batches."""
+    release = model_of(answered, "trm-0")
+    source = Questions(folders(answered)[2], "test", release.asking, 40)
+    monkeypatch.setattr(evaluation, "BATCH", 2 * evaluation.AT_ONCE)
+    monkeypatch.setattr(type(release.network), "by_depth", lambda self, batch, steps: iter(range(1, steps + 1)))
+    monkeypatch.setattr(evaluation, "all_right", lambda step, batch: torch.full(batch.asked.shape, step >= 2))
+    assert exact_by_depth(release, source, (1, 2, 3)) == {1: 0, 2: 1, 3: 1}
 
 
 def test_questions_are_answered_from_the_command_line(answered, tmp_path):
