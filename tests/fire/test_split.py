@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -257,6 +259,21 @@ def test_what_burns_is_what_any_frame_or_target_shows(store, caches):
         for step in range(cache.steps[number] - 1):
             expected[cache.crops[number].pixels] |= cache.target(number, step)
     np.testing.assert_array_equal(burnt_map(cache, [2, 5]), expected)
+
+
+def test_what_the_last_frame_or_the_last_target_shows_alone_burns_as_well():
+    rng = np.random.default_rng(0)
+    frames, targets = rng.random((2, 3, 4, 5)) < 0.3
+    cache = SimpleNamespace(
+        array=lambda name: np.zeros((1, 10, 12)),
+        crops=[SimpleNamespace(pixels=(slice(2, 6), slice(3, 8)))],
+        steps=[3],
+        frames=lambda fire: frames,
+        target=lambda fire, step: targets[step],
+    )
+    burnt = burnt_map(cast(TokenCache, cache), [0])
+    np.testing.assert_array_equal(burnt[2:6, 3:8], frames[-1] | targets[2])
+    assert burnt.sum() == (frames[-1] | targets[2]).sum()
 
 
 def test_fires_begin_where_they_were_lit(store, caches):

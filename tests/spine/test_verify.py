@@ -79,6 +79,17 @@ def test_another_content_of_the_same_size_is_noticed_by_looking_deeply(asset: As
     assert (damage.path, damage.what) == ("notes.txt", "has other content than was written (SHA-256 differs)")
 
 
+def test_sizes_are_all_that_is_looked_at_by_default(asset: Asset, store: AssetStore) -> None:
+    place = asset.folder / "data" / "a.bin"
+    before = place.stat()
+    place.write_bytes(b"SOME BYTES")
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert verify(asset) == store.verify(asset) == []
+    assert asset.manifest.files[0].damage(asset.folder) is None
+    (damage,) = store.verify(asset, deep=True)
+    assert "data/a.bin" in str(damage)
+
+
 def test_a_file_that_was_only_touched_is_whole(asset: Asset) -> None:
     for name in CONTENT:
         os.utime(asset.folder / name, (1, 1))
