@@ -77,6 +77,7 @@ def test_the_next_image_takes_the_place_of_the_oldest():
     memory, contents = EpisodicMemory(tensors(), NOISE), units(3 * STEPS)
     for number, content in enumerate(contents):
         memory.write(content)
+        assert memory.number == number % STEPS + 1, "numbers begin again as well"
         for place in range(max(0, number + 1 - STEPS), number + 1):
             when = tensors()["when"][place % STEPS]
             found = memory.complete(when / 2**0.5)

@@ -17,7 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from configs.training import Execution
 from tasks.training import forks, launch
+from tasks.units import Children, Workers, cores
 from tests import warm
 from tests.conftest import REPOSITORY
 from tests.training.test_launch import alive, wait_for
@@ -103,6 +105,48 @@ def test_code_that_changes_after_it_was_imported_ahead_is_never_forked(place):
     wait_for(lambda: not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE)
     assert start(place / "absent", PYTHONPATH=path).wait() == 8
     assert not psutil.pid_exists(number), "a server that has ended is no zombie"
+
+
+def test_a_training_is_killed_at_once_though_another_begins_that_imports_for_long(place):
+    """The module of the second one never ends to be imported: whoever waits for that waits for ever."""
+    os.mkfifo(place / "gate")
+    (place / "slow.py").write_text(f"open({str(place / 'gate')!r}).read()")
+    path = variables(PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(place)]))
+    first = waiting(place, "job", **path)
+    second = START(place / "absent", "slow:Toy", path)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    assert NO_JOB in second.stdout.read()
+    assert second.wait() == 1
+
+
+def test_the_end_of_a_training_is_for_whoever_waits_for_it():
+    """Another thread that begins one only looks at what is known already."""
+
+    class Told:
+        returncode: int | None = None
+        killed = False
+
+        def poll(self) -> None:
+            raise AssertionError("this would take the exit status from the thread that waits for it")
+
+        def kill(self) -> None:
+            self.killed = True
+
+    children, first, ended, last = Children(), Told(), Told(), Told()
+    for each in (first, ended):
+        children.start(lambda each=each: each)
+    ended.returncode = 0
+    children.start(lambda: last)
+    children.end()
+    assert (first.killed, ended.killed, last.killed) == (True, False, True)
+
+
+def test_macos_says_how_many_cores_there_are(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert cores() == Workers.parse("auto").processes == 6
+    assert launch.trainings_at_once(Execution(device="cpu", threads=2)) == 3
 
 
 def test_forks_share_no_temporary_folder_of_wandb():
