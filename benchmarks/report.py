@@ -26,7 +26,8 @@ _REPEAT = """## Repeating them
 
     make bench                                  # all that take minutes, about an hour; nothing else should run
     .venv/bin/python -m benchmarks window_read  # one benchmark
-    .venv/bin/python -m benchmarks fire_skill   # trains the wildfire models on the shared archive: a night
+    .venv/bin/python -m benchmarks fire_skill   # trains EmberFormer on the shared archive: most of an hour
+    .venv/bin/python -m benchmarks fire_unet    # and what it is compared with: a night
     .venv/bin/python -m benchmarks narratives   # trains the weather models on a generated year: an hour or more
     .venv/bin/python -m benchmarks puzzles      # trains nets on Sudokus: half an hour
     make mutants                                # puts faults into the code and runs tests: hours; `mutants` reads them
@@ -36,8 +37,9 @@ _REPEAT = """## Repeating them
     .venv/bin/python -m benchmarks --quick      # tiny sizes, to see that it works; records nothing
 
 Data are generated in `bench-work/` (another folder: `--work`) and removed afterwards. Peers that Millrace does not
-depend on are installed into `.venv-bench`, with the versions of `constraints.txt`. `fire_skill` keeps its folder and
-resumes there; its archive is looked for in `../shared/data` or where MILLRACE_SHARED_DATA says.
+depend on are installed into `.venv-bench`, with the versions of `constraints.txt`. Those that take
+hours keep their folder and resume there; the archive of fires is looked for in `../shared/data` or where
+MILLRACE_SHARED_DATA says.
 """
 
 

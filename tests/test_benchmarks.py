@@ -24,7 +24,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.process import Program, run_program, run_weighed
 from benchmarks.raw_files import VARIABLES, RawData, make_raw_files, raw_path
 from benchmarks.report import page
-from benchmarks.suite import benchmark_names, fire_cache, fire_read, fire_skill, load_benchmark
+from benchmarks.suite import benchmark_names, fire_cache, fire_read, fire_skill, fire_unet, load_benchmark
 from benchmarks.suite.plan_time import __doc__ as plan_text
 from configs.fire_sample import SampleFires
 from tasks.fire.archive import INDICES
@@ -145,7 +145,8 @@ def test_an_unknown_benchmark_ends_in_one_sentence(monkeypatch: pytest.MonkeyPat
 def test_what_takes_an_hour_runs_only_when_named() -> None:
     on_request = set(benchmark_names()) - set(benchmark_names(on_request=False))
     assert on_request == {
-        "answers", "fire_skill", "fuzz", "gpu_loop", "kills", "mutants", "narratives", "puzzles", "scenes", "smollm2"
+        "answers", "fire_skill", "fire_unet", "fuzz", "gpu_loop", "kills", "mutants", "narratives", "puzzles", "scenes",
+        "smollm2",
     }  # fmt: skip
 
 
@@ -198,9 +199,14 @@ def scored(**fields: float) -> dict[str, Any]:
     }
 
 
-def test_skill_figures_are_the_paired_gains_and_the_last_roll_out_step(tmp_path: Path) -> None:
-    scores = scored(growth_f1=0.7, macro_f1_later=0.9)
-    gains = {f.name: f for f in fire_skill._figures(Bench("fire_skill", tmp_path), scores, {"profile": "compare"})}
+def test_skill_figures_are_the_paired_gains_and_the_last_roll_out_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = fire_skill.Judged(scored(growth_f1=0.7, macro_f1_later=0.9), {"profile": "compare"})
+    gains = {}
+    for benchmark in (fire_skill, fire_unet):
+        monkeypatch.setattr(benchmark, "judge", lambda *asked: found)
+        gains |= {f.name: f for f in benchmark.run(Bench(benchmark.__name__.rpartition(".")[2], tmp_path))}
     assert {name: (figure.value, figure.aim, figure.met) for name, figure in gains.items()} == {
         "fire_growth_f1_gain": (0.2, ">= 0.25", False),
         "fire_macro_f1_gain": (0.2, ">= 0.08", True),

@@ -1,20 +1,21 @@
 """How well EmberFormer foresees the next frame of a fire.
 
-The wildfire pipeline with its profile `compare` on the shared archive: 320 simulated fires on a real landscape with
-real wind, split into blocks of land that share no pixel and no weather. Every model is trained with every seed of the
-profile, baselines until their validation scores stand still, and judged on test fires that nothing was tuned on;
-thresholds come from validation fires. A gain is a
-difference of means over seeds, and its interval (95 %, in the notes) comes from resampling whole test fires, the same
-for both sides. Growth F1 counts newly burnt pixels only; macro F1 is the mean over samples without the first step;
-the roll-out feeds predictions back for three steps.
+The wildfire pipeline on the shared archive: 320 simulated fires on a real landscape with real wind, split into blocks
+of land that share no pixel and no weather. EmberFormer of the profile `compare` is trained with every seed and judged
+on test fires that nothing was tuned on; thresholds come from validation fires, and the dilation that it is held against
+from training fires. A gain is a difference of means over seeds, and its interval (95 %, in the notes) comes from
+resampling whole test fires, the same for both sides. Growth F1 counts newly burnt pixels only; macro F1 is the mean
+over samples without the first step; the roll-out feeds predictions back for three steps.
 
-This takes a night, so it runs only when named. It resumes in the same folder: `bench-work/fire_skill/assets`,
+This takes most of an hour, so it runs only when named. It resumes in the same folder: `bench-work/fire_skill/assets`,
 or where MILLRACE_BENCH_SKILL_ROOT says, which may be the root of an earlier `millrace run`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,45 @@ ROOT = "MILLRACE_BENCH_SKILL_ROOT"
 PROFILE = "compare"
 SUBJECT = "emberformer"
 DILATION = "burnable dilation"
-UNET = "unet_s"
 
 Scores = dict[str, Any]
 
 
+AGAINST_DILATION = {
+    "fire_growth_f1_gain": ("growth_f1", "Growth F1", ">= 0.25"),
+    "fire_macro_f1_gain": ("macro_f1_later", "Macro F1 without the first step", ">= 0.08"),
+    "fire_rollout_iou_gain": ("rollout_iou", "IoU of the last rolled-out step", ">= 0.20"),
+}
+
+
 def run(bench: Bench) -> list[Figure]:
-    """Run the pipeline, or find what it made, and read its scores; `RuntimeError` where the archive is absent."""
+    """Train and judge, or find what was made, and read the scores; `RuntimeError` where the archive is absent."""
+    found = judge(bench, (SUBJECT,))
+    return [
+        gain(bench, found, name, other=DILATION, measure=measure, what=what, aim=aim)
+        for name, (measure, what, aim) in AGAINST_DILATION.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the pipeline found."""
+
+    scores: Scores
+    """The content of `scores.json`."""
+    detail: dict[str, Any]
+    """Everything behind the figures, for their files."""
+
+
+def judge(bench: Bench, models: Collection[str] = ()) -> Judged:
+    """Run the profile with some of its models, or all; `RuntimeError` where the archive is absent."""
     config = _config(bench.quick)
+    if models:
+        config = config.model_copy(update={"models": {name: config.models[name] for name in models}})
     root = asset_root(bench, ROOT)
     record, folders = run_pipeline(bench, "wildfire", config, root, PROFILE)
     scores = json.loads((folders["fire_evaluation_report"] / "scores.json").read_bytes())
-    return _figures(bench, scores, _detail(config, scores, record, folders))
+    return Judged(scores, _detail(config, scores, record, folders))
 
 
 def _config(quick: bool) -> WildfireConfig:
@@ -55,7 +83,6 @@ def _config(quick: bool) -> WildfireConfig:
         small = [
             "source={kind: sample, fires: 30, rows: 260, columns: 300, largest_crop: 72, max_frames: 6}",
             "seeds=[0]",
-            "ablations={}",
             *(f"models.{name}.training.{setting}" for name in names for setting in ("epochs=1", "steps_per_epoch=2")),
             "evaluation={bootstrap_resamples: 100, maps: 0, attention_fires: 0, latency_repeats: 0}",
         ]
@@ -69,37 +96,12 @@ def _config(quick: bool) -> WildfireConfig:
     return load_config(WildfireConfig, path, [f"source={json.dumps(source)}"])
 
 
-def _figures(bench: Bench, scores: Scores, detail: dict[str, Any]) -> list[Figure]:
-    steps = scores["settings"]["rollout_steps"]
-    against_dilation = {
-        "fire_growth_f1_gain": ("growth_f1", "Growth F1", ">= 0.25"),
-        "fire_macro_f1_gain": ("macro_f1_later", "Macro F1 without the first step", ">= 0.08"),
-        "fire_rollout_iou_gain": ("rollout_iou", f"IoU after {steps} rolled-out steps", ">= 0.20"),
-    }
-    gains = [
-        _gain(bench, scores, detail, name, other=DILATION, measure=measure, what=what, aim=aim)
-        for name, (measure, what, aim) in against_dilation.items()
-    ]
-    unet = _gain(
-        bench, scores, detail, "fire_gain_over_unet", other=UNET, measure="growth_f1", what="Growth F1", aim=">= 0.08"
-    )
-    return [*gains, unet]
-
-
-def _gain(
-    bench: Bench,
-    scores: Scores,
-    detail: dict[str, Any],
-    name: str,
-    *,
-    other: str,
-    measure: str,
-    what: str,
-    aim: str,
-) -> Figure:
-    gain = _last(scores["differences"][SUBJECT][other][measure])
+def gain(bench: Bench, found: Judged, name: str, *, other: str, measure: str, what: str, aim: str) -> Figure:
+    """Return the figure of EmberFormer's gain over another model or baseline; `RuntimeError` where it has no value."""
+    scores = found.scores
+    difference = _last(scores["differences"][SUBJECT][other][measure])
     ours, theirs = (_score(scores, model, measure) for model in (SUBJECT, other))
-    if gain["value"] is None:
+    if difference["value"] is None:
         raise RuntimeError(f"{measure} is not defined on these test fires; there is nothing to compare")
     seeds = [run["test"].get(measure) for run in scores["models"][SUBJECT]["runs"]]
     by_seed = f" (by seed {', '.join(f'{v:.3f}' for v in seeds)})" if all(v is not None for v in seeds) else ""
@@ -109,7 +111,7 @@ def _gain(
     return bench.figure(
         name,
         what=f"{what}, EmberFormer above {words}",
-        value=rounded(gain["value"]),
+        value=rounded(difference["value"]),
         unit=unit,
         aim=aim,
         peer=f"{words}, tuned on training fires" if other == DILATION else f"{words}, trained with the same profile",
@@ -117,10 +119,10 @@ def _gain(
         peer_unit=unit,
         notes=(
             f"EmberFormer {ours['value']:.3f}{by_seed}, {words} {theirs['value']:.3f}; "
-            f"the gain's interval is {_interval(gain)}.",
+            f"the gain's interval is {_interval(difference)}.",
             f"{test['fires']} test fires, {test['samples']} samples.",
         ),
-        detail={"measure": measure, "gain": gain, "emberformer": ours, other: theirs, **detail},
+        detail={"measure": measure, "gain": difference, "emberformer": ours, other: theirs, **found.detail},
     )
 
 

@@ -1,0 +1,23 @@
+"""What EmberFormer gains over a plain U-Net that was trained until it stood still.
+
+As `fire_skill`, with all models of the profile `compare`: UNetS, UNetS on tokens and two small baselines have three
+seeds each, and four to eight times the steps of EmberFormer.
+
+This takes a night, so it runs only when named. It resumes in the same folder, and takes over what `fire_skill` trained
+where MILLRACE_BENCH_SKILL_ROOT names one root for both.
+"""
+
+from __future__ import annotations
+
+from benchmarks.bench import Bench
+from benchmarks.figure import Figure
+from benchmarks.suite.fire_skill import gain, judge
+
+ON_REQUEST = True
+
+
+def run(bench: Bench) -> list[Figure]:
+    """Train and judge, or find what was made, and read the scores; `RuntimeError` where the archive is absent."""
+    found = judge(bench)
+    what, aim = "Growth F1", ">= 0.08"
+    return [gain(bench, found, "fire_gain_over_unet", other="unet_s", measure="growth_f1", what=what, aim=aim)]
