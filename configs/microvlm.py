@@ -268,8 +268,13 @@ class VlmRecipe(Config):
     def _source(self) -> Self:
         if (self.text is None) == (self.design.tokenizer_source is None):
             raise ValueError(
-                "the language model comes from design.model.language.pretrained (or at least a tokenizer from "
-                "design.tokenizer), or both are trained here by text: give one of the two"
+                "language model and tokenizer come from design.model.language.pretrained, or both are trained here by "
+                "text: give one of the two (design.tokenizer names another tokenizer for a pretrained one)"
+            )
+        if self.text is None and getattr(self.design.model.language, "pretrained", None) is None:
+            raise ValueError(
+                "the language model begins at random and stages train its last layers at most; name a pretrained one "
+                "in design.model.language.pretrained, or leave design.tokenizer out and set text"
             )
         if self.prune and self.text:
             raise ValueError("prune makes a pretrained language model smaller; lower text.vocabulary instead")

@@ -163,6 +163,12 @@ def test_a_tower_that_begins_at_random_has_to_be_trained():
         MicroVlmConfig.model_validate({**CONFIG, "vlm": CONFIG["vlm"] | {"stages": {"a": stage()}, "packed": {}}})
 
 
+def test_a_language_model_that_begins_at_random_has_to_be_trained_as_a_whole():
+    design = CONFIG["vlm"]["design"] | {"tokenizer": "a/b"}
+    with pytest.raises(ValueError, match="the language model begins at random and stages train its last layers"):
+        MicroVlmConfig.model_validate({**CONFIG, "vlm": CONFIG["vlm"] | {"text": None, "design": design}})
+
+
 def test_what_becomes_too_coarse_has_to_be_trained(vlm):
     start = of_stage(vlm, "stage2").folder
     settings = stage(language_layers=1, quantise=FEW_BITS, rates=("language",))
