@@ -21,7 +21,10 @@ class EvaluationConfig(Config):
     rollout_steps: int = Field(3, ge=1, le=24)
     """Longest free roll-out in steps; it starts wherever so many true frames follow."""
     bootstrap_resamples: int = Field(1000, ge=100, le=100_000)
-    """Resamples of fires behind the 95 % intervals."""
+    """Resamples of fires, and of each model's seeds, behind the 95 % intervals."""
+    bootstrap_block: int | None = Field(None, ge=1)
+    """Side in pixels of the squares of land whose fires are drawn together, for they burn over the same ground;
+    absent: each fire is drawn by itself, and intervals speak of further fires in the same places."""
     bootstrap_seed: int = Field(0, ge=0)
     """Seed of the resamples: all models share them, so that differences are paired."""
     calibration_bins: Literal[8, 16, 32, 64] = 16
@@ -30,9 +33,9 @@ class EvaluationConfig(Config):
     """Borders of the fire size classes, in burnt pixels of a fire's last frame."""
     dilation_radii: tuple[Annotated[float, Field(ge=0)], ...] = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24)
     """Radii in pixels among which the isotropic dilation is tuned on training fires."""
-    dilation_radius_per_wind: tuple[float, ...] = (0.0, 0.15, 0.3, 0.5)
+    dilation_radius_per_wind: tuple[float, ...] = (0.0, 0.1, 0.15, 0.2, 0.3, 0.5)
     """Growths of the radius per unit of wind speed, among which the wind-aware dilation is tuned."""
-    dilation_shift_per_wind: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4)
+    dilation_shift_per_wind: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
     """Downwind shifts in pixels per unit of wind speed, among which the wind-aware dilation is tuned."""
     tuning_fires: int | None = Field(None, ge=1)
     """Most training fires that the dilations are tuned on, evenly drawn; all when absent."""

@@ -36,9 +36,16 @@ class Resampled:
     """(R,)"""
 
     @classmethod
-    def mean(cls, runs: Sequence[Resampled]) -> Self:
-        """Return the mean over runs; all come from the same resamples."""
-        return cls(float(np.mean([run.value for run in runs])), np.mean([run.replicates for run in runs], axis=0))
+    def mean(cls, runs: Sequence[Resampled], drawn: Ints | None = None) -> Self:
+        """Return the mean over S runs; all come from the same resamples.
+
+        `drawn`, (R, S), says how often each run counts in a resample, where runs are a sample as well; rows sum to S.
+        Without it each counts once, and the interval does not know that other runs would have ended elsewhere.
+        """
+        replicates = np.stack([run.replicates for run in runs], axis=1)
+        if drawn is not None:
+            replicates = np.where(drawn > 0, drawn * replicates, 0.0)
+        return cls(float(np.mean([run.value for run in runs])), replicates.mean(axis=1))
 
     def __sub__(self, other: Resampled) -> Resampled:
         """The paired difference: both come from the same resamples."""
@@ -59,14 +66,23 @@ class Resamples:
     groups: Ints
     """(G,) numbers of the groups, such as fires or times, ascending."""
     weights: Ints
-    """(R, G) how often each group is drawn; rows sum to G."""
+    """(R, G) how often each group is drawn."""
 
     @classmethod
-    def draw(cls, groups: Ints, resamples: int, seed: int) -> Self:
+    def draw(cls, groups: Ints, resamples: int, seed: int | Sequence[int]) -> Self:
         """Draw G groups with replacement, R times."""
         count = len(groups)
         random = np.random.default_rng(seed)
         return cls(groups, random.multinomial(count, np.full(count, 1 / count), size=resamples))
+
+    @classmethod
+    def draw_together(cls, groups: Ints, wholes: Ints, resamples: int, seed: int) -> Self:
+        """Draw as many wholes as there are, each with all groups that `wholes`, (G,), says to belong to it.
+
+        Rows sum to G on average only, since wholes are of different size.
+        """
+        which, of = np.unique(wholes, return_inverse=True)
+        return cls(groups, cls.draw(which, resamples, seed).weights[:, of])
 
     def of(self, groups: Ints) -> Ints:
         """Return the weights of some of the groups, (R, g)."""

@@ -180,42 +180,74 @@ def test_the_skill_benchmark_says_what_it_lacks(
     assert "the shared archive of 320 fires is absent; set MILLRACE_SHARED_DATA" in capsys.readouterr().err
 
 
-def scored(**fields: float) -> dict[str, Any]:
-    """Return the part of `scores.json` that the gains are read from."""
+def scored() -> dict[str, Any]:
+    """Return the part of `scores.json` that the gains are read from; no baseline is the best at everything."""
 
     def estimate(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
-    measures = {name: estimate(value) for name, value in fields.items()}
-    rollout = [estimate(0.9), estimate(0.6)]
-    model = {"test": measures, "rollout": {"iou": rollout}, "runs": [{"test": fields}]}
-    gain = {name: estimate(0.2) for name in fields} | {"rollout_iou": [estimate(0.3), estimate(0.05)]}
-    others = ("burnable dilation", "unet_s")
+    def model(growth: float, macro: float, iou: float, seeds: tuple[int | None, ...] = (None,)) -> dict[str, Any]:
+        fields = {"growth_f1": growth, "macro_f1_later": macro}
+        runs = [
+            {"seed": seed, "test": {name: value + (seed or 0) / 100 for name, value in fields.items()}}
+            for seed in seeds
+        ]
+        return {
+            "test": {name: estimate(value) for name, value in fields.items()},
+            "rollout": {"iou": [estimate(0.9), estimate(iou)]},
+            "runs": runs,
+        }
+
+    models = {
+        "emberformer": model(0.9, 0.9, 0.9, (0, 1)),
+        "CopyLast": model(0.0, 0.8, 0.2),
+        "burnable dilation": model(0.6, 0.7, 0.6),
+        "wind-aware dilation": model(0.7, 0.6, 0.5),
+        "unet_s": model(0.75, 0.8, 0.8, (0, 2)),
+    }
+    ours = models["emberformer"]
     return {
         "settings": {"rollout_steps": 2},
         "parts": {"test": {"fires": 3, "samples": 9}},
-        "models": dict.fromkeys(("emberformer", *others), model),
-        "differences": {"emberformer": dict.fromkeys(others, gain)},
-    }
+        "models": models,
+        "differences": {"emberformer": {
+            name: {
+                **{m: estimate(ours["test"][m]["value"] - other["test"][m]["value"]) for m in other["test"]},
+                "rollout_iou": [
+                    estimate(a["value"] - b["value"])
+                    for a, b in zip(ours["rollout"]["iou"], other["rollout"]["iou"], strict=True)
+                ],
+            }
+            for name, other in models.items() if name != "emberformer"
+        }},
+    }  # fmt: skip
 
 
-def test_skill_figures_are_the_paired_gains_and_the_last_roll_out_step(
+def test_skill_figures_are_paired_gains_over_the_best_baseline_of_each_measure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = fire_skill.Judged(scored(growth_f1=0.7, macro_f1_later=0.9), {"profile": "compare"})
+    found = fire_skill.Judged(scored(), {"profile": "compare"})
     gains = {}
     for benchmark in (fire_skill, fire_unet):
         monkeypatch.setattr(benchmark, "judge", lambda *asked: found)
         gains |= {f.name: f for f in benchmark.run(Bench(benchmark.__name__.rpartition(".")[2], tmp_path))}
     assert {name: (figure.value, figure.aim, figure.met) for name, figure in gains.items()} == {
-        "fire_growth_f1_gain": (0.2, ">= 0.25", False),
-        "fire_macro_f1_gain": (0.2, ">= 0.08", True),
-        "fire_gain_over_unet": (0.2, ">= 0.08", True),
-        "fire_rollout_iou_gain": (0.05, ">= 0.20", False),
+        "fire_growth_f1_gain": (pytest.approx(0.2), ">= 0.25", False),
+        "fire_macro_f1_gain": (pytest.approx(0.1), ">= 0.08", True),
+        "fire_gain_over_unet": (pytest.approx(0.15), ">= 0.08", True),
+        "fire_rollout_iou_gain": (pytest.approx(0.3), ">= 0.20", True),
     }
-    assert gains["fire_rollout_iou_gain"].peer_value == 0.6
-    assert gains["fire_growth_f1_gain"].detail["gain"] == {"value": 0.2, "low": 0.1, "high": pytest.approx(0.3)}
-    assert "+0.100 to +0.300" in gains["fire_growth_f1_gain"].notes[0]
+    assert {name: figure.peer_value for name, figure in gains.items()} == {
+        "fire_growth_f1_gain": 0.7, "fire_macro_f1_gain": 0.8, "fire_rollout_iou_gain": 0.6, "fire_gain_over_unet": 0.75
+    }  # fmt: skip
+    assert gains["fire_macro_f1_gain"].peer == (
+        "CopyLast, the best of CopyLast, burnable dilation, wind-aware dilation"
+    )
+    assert gains["fire_gain_over_unet"].notes[0] == (
+        "EmberFormer 0.900 (by seed 0.900, 0.910), UNetS 0.750 (by seed 0.750, 0.770); "
+        "the gain's interval is +0.050 to +0.250."
+    )
+    assert gains["fire_rollout_iou_gain"].notes[0].startswith("EmberFormer 0.900, burnable dilation 0.600; ")
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,34 @@ def test_a_mean_over_runs_is_taken_resample_by_resample() -> None:
     assert (found.value, found.replicates.tolist()) == (2.0, [1.0, 1.0, 6.0])
 
 
+def test_runs_that_are_drawn_count_as_often_as_they_are_drawn() -> None:
+    """A run that has no value in a resample spoils it only where it is drawn."""
+    runs = [Resampled(1.0, np.array([0.0, 1.0, np.nan])), Resampled(3.0, np.array([2.0, 1.0, 7.0]))]
+    found = Resampled.mean(runs, np.array([[2, 0], [1, 1], [0, 2]]))
+    assert (found.value, found.replicates.tolist()) == (2.0, [0.0, 1.0, 7.0])
+
+
+def test_an_interval_over_runs_is_as_wide_as_runs_differ() -> None:
+    """Eight runs around 5 with deviation 2, each of which knows its own score exactly."""
+    scores = np.random.default_rng(4).normal(5, 2, 8)
+    runs = [Resampled(score, np.full(10_000, score)) for score in scores]
+    drawn = Resamples.draw(np.arange(8), 10_000, seed=(0, 1)).weights
+    found, fixed = (Resampled.mean(runs, chosen).estimate() for chosen in (drawn, None))
+    assert (fixed.low, fixed.high) == pytest.approx((scores.mean(), scores.mean()))
+    error = scores.std() / np.sqrt(8)
+    assert (found.low, found.high) == pytest.approx(
+        (scores.mean() - 1.96 * error, scores.mean() + 1.96 * error), abs=0.1 * error
+    )
+
+
+def test_what_belongs_together_is_drawn_together() -> None:
+    drawn = Resamples.draw_together(np.array([3, 5, 8, 9]), np.array([7, 2, 7, 4]), 5_000, seed=0)
+    together, alone, last = drawn.weights[:, 0], drawn.weights[:, 1], drawn.weights[:, 3]
+    np.testing.assert_array_equal(together, drawn.weights[:, 2])
+    assert (together + alone + last == 3).all()
+    np.testing.assert_allclose(drawn.weights.mean(0), 1, atol=0.05)
+
+
 def test_a_difference_is_taken_resample_by_resample() -> None:
     """What moves both alike moves no difference: the interval of equal noise is a point."""
     noise = np.random.default_rng(3).normal(0, 100, 50)

@@ -7,7 +7,7 @@ radius grow with wind speed and shifts the burnt area downwind. Its parameters a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,8 +173,10 @@ def fit_dilations(
 
     def samples() -> Iterator[tuple[SpreadState, Mask]]:
         for batch in batches:
-            new = (batch.target & ~batch.burnt & batch.domain).cpu().numpy()
-            yield from zip(spread_states(batch, spec), new, strict=True)
+            counted = batch.counted.cpu().numpy()
+            new = (batch.target & ~batch.burnt).cpu().numpy() & counted
+            for state, grown, scored in zip(spread_states(batch, spec), new, counted, strict=True):
+                yield replace(state, burnable=state.burnable & scored), grown
 
     isotropic, aware = tune_dilations(samples(), radii, radius_per_wind, shift_per_wind)
     return DilationPredictor(isotropic, spec), DilationPredictor(aware, spec)

@@ -14,6 +14,7 @@ import numpy as np
 
 from configs.fire_evaluation import EvaluationConfig
 from storage.files import atomic_path, write_atomic
+from storage.token_cache import TokenCache
 from tasks.fire.bootstrap import resampled_measures, resampled_rollouts
 from tasks.fire.evaluation import Judged
 from tasks.fire.scores import (
@@ -67,17 +68,36 @@ class Model:
 
 
 def summarise(judged: Sequence[Judged], config: EvaluationConfig) -> list[Model]:
-    """Group runs by name, in their order, and resample the test fires, the same for all."""
+    """Group runs by name, in their order, and resample the test fires, the same for all, and each model's seeds."""
     if not len(judged[0].test):
         raise ValueError("the test part has no samples; give splits.test_share or splits.test more fires")
-    drawn = Resamples.draw(judged[0].test.fires, config.bootstrap_resamples, config.bootstrap_seed)
+    drawn = _drawn_fires(judged[0], config)
     names = list(dict.fromkeys(run.contender.name for run in judged))
     models = []
     for name in names:
         runs = [run for run in judged if run.contender.name == name]
-        scores = resampled_measures(drawn, [(run.test, run.threshold) for run in runs], config.calibration_bins)
-        models.append(Model(name, runs, scores, resampled_rollouts(drawn, [run.rollout for run in runs])))
+        own_seed = (config.bootstrap_seed, *name.encode())  # draws of two models have nothing to do with each other
+        seeds = Resamples.draw(np.arange(len(runs)), config.bootstrap_resamples, own_seed).weights
+        tested = [(run.test, run.threshold) for run in runs]
+        scores = resampled_measures(drawn, tested, config.calibration_bins, seeds)
+        models.append(Model(name, runs, scores, resampled_rollouts(drawn, [run.rollout for run in runs], seeds)))
     return models
+
+
+def _drawn_fires(judged: Judged, config: EvaluationConfig) -> Resamples:
+    fires, resamples, seed = judged.test.fires, config.bootstrap_resamples, config.bootstrap_seed
+    if config.bootstrap_block is None:
+        return Resamples.draw(fires, resamples, seed)
+    begins = np.array([_begins_at(judged.contender.samples("test").cache, fire) for fire in fires.tolist()])
+    _, blocks = np.unique(begins // config.bootstrap_block, axis=0, return_inverse=True)
+    return Resamples.draw_together(fires, blocks, resamples, seed)
+
+
+def _begins_at(cache: TokenCache, fire: int) -> tuple[int, int]:
+    """Return row and column of the landscape in the middle of a fire's first frame."""
+    arrival, crop = cache.arrival(fire), cache.crops[fire]
+    row, column = np.argwhere(arrival == arrival.min()).mean(axis=0)
+    return crop.y0 + int(row), crop.x0 + int(column)
 
 
 def groups(samples: SampleHistograms, config: EvaluationConfig) -> dict[str, dict[str, Mask]]:

@@ -23,6 +23,7 @@ from tasks.fire.dataset import FireDataset
 from tasks.fire.dilation import Dilation, DilationPredictor, fit_dilations
 from tasks.fire.evaluation import Contender, Judged, batches, fires_of_different_size, judge, load_batch
 from tasks.fire.evaluation_report import write_evaluation
+from tasks.fire.evaluation_tables import _drawn_fires, summarise
 from tasks.fire.figures_attention import KINDS, collect_attention, token_kinds
 from tasks.fire.scores import BINS, SampleHistograms
 
@@ -132,6 +133,35 @@ def test_scores_are_those_of_the_frozen_threshold_on_test(
     assert good["test"]["growth_f1"]["value"] == pytest.approx(np.mean([r["test"]["growth_f1"] for r in good["runs"]]))
     assert found["models"][COPY_LAST]["test"]["growth_f1"]["value"] == 0
     assert found["models"][COPY_LAST]["rollout"]["growth_iou"][0]["value"] == 0
+
+
+def test_intervals_know_that_another_seed_ends_elsewhere_and_that_fires_of_one_place_are_one(
+    judged: list[Judged],
+) -> None:
+    two = [run for run in judged if run.contender.name == "good"]
+    apart = [two[0], replace(two[1], threshold=0.9)]  # a seed that foresees nothing
+    (fixed,), (moved,) = (summarise(runs, CONFIG) for runs in ([two[0]], apart))
+    mine, theirs = (model.scores["growth_f1"].estimate() for model in (fixed, moved))
+    assert theirs.high - theirs.low > 2 * (mine.high - mine.low)
+    assert theirs.high == pytest.approx(mine.high, abs=0.05), "some resamples have the good seed twice"
+    everything = CONFIG.model_copy(update={"bootstrap_block": 10_000})
+    whole = summarise([two[0]], everything)[0].scores["growth_f1"].estimate()
+    assert whole.low == whole.high == pytest.approx(whole.value)
+    pixels = CONFIG.model_copy(update={"bootstrap_block": 1})
+    each = summarise([two[0]], pixels)[0].scores["growth_f1"].estimate()
+    assert each.high - each.low == pytest.approx(mine.high - mine.low, rel=0.5)
+
+
+def test_fires_are_drawn_with_those_that_begin_in_the_same_square(judged: list[Judged], samples: Samples) -> None:
+    drawn = _drawn_fires(judged[0], CONFIG.model_copy(update={"bootstrap_block": 64}))
+    cache, squares = samples("test").cache, {}
+    for column, fire in enumerate(drawn.groups.tolist()):
+        first = np.argwhere(cache.frames(fire)[0]).mean(0) + np.array([cache.crops[fire].y0, cache.crops[fire].x0])
+        squares.setdefault(tuple((first // 64).astype(int)), []).append(drawn.weights[:, column])
+    assert 1 < len(squares) < len(drawn.groups)
+    assert (sum(members[0] for members in squares.values()) == len(squares)).all()
+    for members in squares.values():
+        assert all(np.array_equal(members[0], other) for other in members)
 
 
 def test_the_threshold_is_chosen_on_validation_alone(judged: list[Judged], samples: Samples) -> None:
