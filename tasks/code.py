@@ -57,12 +57,16 @@ class Code:
         found: dict[str, Facts] = {}
         seen: set[str] = set()
         queue = list(modules)
-        while queue:
-            name = queue.pop()
-            if name not in seen and (facts := self._module(name)).digest:
-                found[name] = facts
-                queue.extend(n for n in facts.imports if _path(n) is not None)
-            seen.add(name)
+        with self._lock:
+            known = len(self._facts)
+            while queue:
+                name = queue.pop()
+                if name not in seen and (facts := self._module(name)).digest:
+                    found[name] = facts
+                    queue.extend(n for n in facts.imports if _path(n) is not None)
+                seen.add(name)
+            if len(self._facts) > known and self._memory is not None and os.access(self._memory.parent, os.W_OK):
+                write_atomic(self._memory, json.dumps(self._facts))
         return found
 
     def absent(self, builds: Iterable[str]) -> str:
@@ -74,12 +78,9 @@ class Code:
         assert path is not None, f"module {name} has no source"
         text = path.read_bytes()
         source = hashlib.sha256(text).hexdigest()
-        with self._lock:
-            if source not in self._facts:
-                self._facts[source] = _facts(text)
-                if self._memory is not None and os.access(self._memory.parent, os.W_OK):
-                    write_atomic(self._memory, json.dumps(self._facts))
-            return self._facts[source]
+        if source not in self._facts:
+            self._facts[source] = _facts(text)
+        return self._facts[source]
 
 
 def _facts(text: bytes) -> Facts:

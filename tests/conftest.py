@@ -21,6 +21,8 @@ from tests.spine.s3_server import BUCKET, s3_server
 
 REPOSITORY = Path(__file__).parent.parent
 warm.forget_power_cuts()
+warm.remember_code()
+warm.draw_without_ticks()
 hypothesis.settings.register_profile("millrace", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("millrace")
 
@@ -78,8 +80,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(4, cores() + 1)
 
 
+LONGEST = (
+    "tests/test_serve.py", "tests/fire/test_pipeline.py", "tests/objectives/test_code_in_keys.py",
+    "tests/training/test_launch.py", "tests/test_run_all.py", "tests/training/test_forks.py", "tests/test_faults.py",
+)  # fmt: skip
+"""Files that take minutes: the last to begin is the last to end, and the other processes would have nothing to do."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take a file of each folder after another: processes would wait for the data that those of one folder share.
+    """Take the longest files first, then a file of each folder after another: processes would wait for the data that
+    those of one folder share.
 
     Prefect's in-process harness comes last: the threads it leaves behind kill DataLoader workers that fork later.
     """
@@ -87,4 +97,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = files[item.path.parent]
         folder.setdefault(item.path, len(folder))
-    items.sort(key=lambda item: ("test_prefect" in item.nodeid, files[item.path.parent][item.path]))
+
+    def turn(item: pytest.Item) -> tuple[bool, int, int]:
+        name = item.nodeid.partition("::")[0]
+        place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        return "test_prefect" in item.nodeid, place, files[item.path.parent][item.path]
+
+    items.sort(key=turn)

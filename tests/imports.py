@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def modules() -> dict[str, Path]:
     }
 
 
+@cache
 def import_graph() -> dict[str, set[str]]:
     """Return what each module imports of product code, wherever the statement stands."""
     known = modules()

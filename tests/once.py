@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
             build(folder)
             built.touch()
     return folder
+
+
+def linked(root: Path, copy: Path, *without: str) -> None:
+    """Make a copy of a root of hard links, without the assets of some kinds: stages that it has are not run again."""
+    shutil.copytree(root, copy, copy_function=os.link, ignore=shutil.ignore_patterns(*without, ".locks", ".runs"))
 
 
 def only(root: Path | AssetStore, kind: str) -> Asset:

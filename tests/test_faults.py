@@ -58,7 +58,7 @@ def stopped_workers(process: warm.Process, root: Path, kind: str) -> list[psutil
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_waits_for_no_unit(number, tmp_path, process):
-    days = ("--set", "source.days=60")
+    days = ("--set", "source.days=20")
     command = ("run", "weather", *SMALL, *days, "--engine", "inline", "--workers", "2")
     run = warm.start("flows", *command, MILLRACE_ROOT=str(tmp_path))
     process.append(run)
@@ -76,7 +76,7 @@ def test_an_interrupted_run_waits_for_no_unit(number, tmp_path, process):
 
 def test_an_interrupted_run_of_prefect_is_cancelled_there_too(tmp_path, process):
     run = warm.start(
-        "flows", "run", "weather", *SMALL, "--set", "source.days=60", "--workers", "2", MILLRACE_ROOT=str(tmp_path)
+        "flows", "run", "weather", *SMALL, "--set", "source.days=20", "--workers", "2", MILLRACE_ROOT=str(tmp_path)
     )
     process.append(run)
     stopped_workers(run, tmp_path, "era5_windows")

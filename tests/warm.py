@@ -24,17 +24,25 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
+from tasks import code
+
 REPOSITORY = Path(__file__).parent.parent
 LIBRARIES = (
-    "aiohttp", "cv2", "matplotlib.backends.backend_agg", "netCDF4", "optuna", "pyarrow.parquet", "pydantic",
-    "rasterio", "rich.progress", "rouge_score.rouge_scorer", "sacrebleu", "scipy.ndimage", "simplejpeg", "torch",
-    "torch.distributed.checkpoint", "transformers.modeling_layers", "transformers.models.auto.modeling_auto", "typer",
-    "xarray", "zarr", "flows.runner", "flows.image_text", "flows.trm_vlm", "flows.weather", "flows.wildfire",
+    "aiohttp", "cv2", "matplotlib.backends.backend_agg", "matplotlib.figure", "netCDF4", "optuna", "pyarrow.parquet",
+    "pydantic", "rasterio", "rich.progress", "rouge_score.rouge_scorer", "sacrebleu", "scipy.ndimage", "simplejpeg",
+    "torch", "torch.distributed.checkpoint", "transformers.modeling_layers", "transformers.models.auto.modeling_auto",
+    "typer", "xarray", "zarr", "flows.commands.cli", "flows.runner", "flows.image_text", "flows.trm_vlm",
+    "flows.weather", "flows.wildfire", "tasks.training.live", "tasks.training.loop", "tasks.training.publish",
+    "tasks.training.tracking",
 )  # fmt: skip
 AVAILABLE = sys.platform == "linux"
+PARENT = os.getppid()  # as it was at first: an orphan has another one
 OWNER = "MILLRACE_TESTS_OWNER"  # process id of the test run whose server forks
 COLD_TRAININGS = "MILLRACE_TESTS_COLD_TRAININGS"
 KILL = "MILLRACE_TESTS_KILL"  # an order of `tests.kills.trap`
@@ -133,7 +141,7 @@ def owner() -> int:
     """Return the process id of the test run that this process belongs to."""
     if OWNER in os.environ:
         return int(os.environ[OWNER])
-    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    return PARENT if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 
 
 def name_of(owner: int) -> str:
@@ -145,9 +153,23 @@ def forget_power_cuts() -> None:
     os.fsync = lambda descriptor: None
 
 
+def remember_code() -> None:
+    """Let this process and its forks take a module's code apart once, and not for every new root."""
+    if not hasattr(code._facts, "cache_info"):
+        code._facts = cache(code._facts)
+
+
+def draw_without_ticks() -> None:
+    """Let this process and its forks draw without ticks and their numbers, which are half of a picture's time."""
+    for axis, side in (("xtick", "bottom"), ("ytick", "left")):
+        matplotlib.rcParams |= {f"{axis}.{side}": False, f"{axis}.label{side}": False}
+
+
 def serve(owner: int) -> None:
     """Fork for whoever connects, as long as a process lives."""
     forget_power_cuts()
+    remember_code()
+    draw_without_ticks()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         listener.bind(name_of(owner))
@@ -156,6 +178,9 @@ def serve(owner: int) -> None:
     listener.listen(100)
     for name in (*LIBRARIES, *filter(None, os.environ.get(PRELOAD, "").split(","))):
         importlib.import_module(name)
+    for package in code.PACKAGES:
+        for module in (REPOSITORY / package).rglob("*.py"):
+            code._facts(module.read_bytes())
     gc.freeze()
     listener.settimeout(1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

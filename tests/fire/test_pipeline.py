@@ -228,7 +228,7 @@ def kill_at_a_step(process: warm.Process, root: Path, step: int) -> None:
 
 
 def test_a_training_gives_the_same_bytes_however_it_is_disturbed(finished, profile, tmp_path):
-    roots = [copy_of(finished, tmp_path / name, "fire_evaluation_report", "fire_model") for name in "ab"]
+    roots = [copy_of(finished, tmp_path / name, "fire_model") for name in "ab"]
     with_checkpoints = "execution.checkpoint_steps=1"
     killed, beside = (start_training(profile, root, with_checkpoints) for root in roots)
     kill_at_a_step(killed, roots[0], 3)

@@ -27,7 +27,7 @@ from tasks.answering.samples import AnswerSample, Questions, collate
 from tasks.answering.writing import Writing, answers, answers_by_depth
 from tasks.progress import Silent
 from tests.command import millrace
-from tests.once import only
+from tests.once import linked, only
 from tests.trm_vlm.tiny import CONFIG
 
 
@@ -205,12 +205,13 @@ def test_decoders_and_encoders_are_judged_again(answered):
         assert result.returncode == 0, result.stderr
 
 
-def test_an_encoder_may_be_aligned_on_other_images_than_those_of_the_questions(tmp_path):
+def test_an_encoder_may_be_aligned_on_other_images_than_those_of_the_questions(answered, tmp_path):
+    linked(answered.root, tmp_path / "root", "image_encoder", "alignment_report", "answer*", "question_set")
     captions = {**{name: CONFIG[name] for name in ("image", "images_per_shard", "splits")},
                 "source": {**CONFIG["source"], "layout": "cc12m", "images": 40, "seed": 5}}  # fmt: skip
     config = TrmVlmConfig.model_validate({**CONFIG, "alignment_data": captions, "answering": None})
-    record = run(PIPELINE, config, tmp_path, Silent(), workers="inline")
-    store = AssetStore(tmp_path)
+    record = run(PIPELINE, config, tmp_path / "root", Silent(), workers="inline")
+    store = AssetStore(tmp_path / "root")
     encoder, report = only(store, "image_encoder"), only(store, "alignment_report")
     (questions, texts) = sorted(store.assets("image_text_index"), key=lambda asset: asset.manifest.created_at)
     for asset in (encoder, report):

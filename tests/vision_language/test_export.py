@@ -26,12 +26,13 @@ from tasks.vision_language.edge_check import compare_parts
 from tasks.vision_language.released import VlmRelease
 from tasks.vision_language.samples import first_of_validation
 from tests.command import millrace
-from tests.once import build_once, only
+from tests.once import build_once, linked, only
 from tests.vision_language.test_pipeline import of_stage
 from tests.vision_language.tiny import CONFIG, FEW_BITS, stage
 
 
-def build(root: Path) -> None:
+def build(vlm: AssetStore, root: Path) -> None:
+    linked(vlm.root, root, "microvlm_model", "microvlm_packed", "vlm_report")
     config = copy.deepcopy(CONFIG)
     config["vlm"]["design"]["model"]["recall"]["injection"] = "prefix"
     config["vlm"]["stages"] = {"stage1": stage(vision=True, rates=("vision",))}
@@ -40,9 +41,9 @@ def build(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def told_as_tokens(tmp_path_factory) -> AssetStore:
+def told_as_tokens(vlm, tmp_path_factory) -> AssetStore:
     """A packed model whose memory is told as tokens."""
-    return AssetStore(build_once(tmp_path_factory, "told_as_tokens", build))
+    return AssetStore(build_once(tmp_path_factory, "told_as_tokens", lambda root: build(vlm, root)))
 
 
 def has_llama() -> bool:
