@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks.code import Code
-from tests.conftest import REPOSITORY
+from tests.conftest import LONGEST, REPOSITORY
 from tests.imports import DRAWING, circles, drawing, import_graph, room_of, rooms
 
 ALLOWED = {
@@ -98,6 +98,10 @@ def test_every_room_lists_its_stages():
         listed = re.findall(r"^    (\w+(?:, \w+)*) +(\w+\.py)$", (room / "__init__.py").read_text(), re.M)
         told = {file: names.split(", ") for names, file in listed}
         assert told == {file: names for file, names in stages.items() if names}, f"stages of {room}"
+
+
+def test_files_whose_tests_begin_first_are_there():
+    assert [name for name in LONGEST if not (REPOSITORY / name).is_file()] == []
 
 
 def test_the_drawing_of_the_imports_is_up_to_date():

@@ -1,7 +1,8 @@
-"""What EmberFormer gains over a plain U-Net that was trained until it stood still.
+"""What EmberFormer gains over a plain U-Net that has eight times its steps.
 
 As `fire_skill`, with all models of the profile `compare`: UNetS, UNetS on tokens and two small baselines have three
-seeds each, and four to eight times the steps of EmberFormer.
+seeds each, and four to eight times the steps of EmberFormer. Any training stands still when its learning rate has come
+to zero: whether more steps would help, UNetS in six epochs (the profile `archive`) beside 24 tells.
 
 This takes a night, so it runs only when named. It resumes in the same folder, and takes over what `fire_skill` trained
 where MILLRACE_BENCH_SKILL_ROOT names one root for both.
