@@ -76,8 +76,8 @@ def summarise(judged: Sequence[Judged], config: EvaluationConfig) -> list[Model]
     models = []
     for name in names:
         runs = [run for run in judged if run.contender.name == name]
-        own_seed = (config.bootstrap_seed, *name.encode())  # draws of two models have nothing to do with each other
-        seeds = Resamples.draw(np.arange(len(runs)), config.bootstrap_resamples, own_seed).weights
+        draw = config.bootstrap_seed, len(runs)  # the same for what has as many runs: a twin in 8 bits stays paired
+        seeds = Resamples.draw(np.arange(len(runs)), config.bootstrap_resamples, draw).weights
         tested = [(run.test, run.threshold) for run in runs]
         scores = resampled_measures(drawn, tested, config.calibration_bins, seeds)
         models.append(Model(name, runs, scores, resampled_rollouts(drawn, [run.rollout for run in runs], seeds)))

@@ -137,6 +137,20 @@ def test_dilations_are_fitted_on_what_newly_burns_in_the_domain() -> None:
     assert isotropic.dilation.radius == 4
 
 
+@pytest.mark.parametrize("burns", [True, False])
+def test_dilations_are_fitted_where_scores_count(burns: bool) -> None:
+    """Where nothing counts either all burns or nothing does: neither speaks for another radius than 4."""
+    batch = random_batch(((5, 6), (4, 3)))
+    counted = batch.domain.clone()
+    counted[:, ::2] = False
+    truth = torch.from_numpy(
+        np.stack([Dilation(4.0).probability(state) >= 0.5 for state in spread_states(batch, SPEC)])
+    )
+    target = torch.where(counted, truth, torch.tensor(burns) & batch.burnable) | batch.burnt
+    fitted, _ = fit_dilations([replace(batch, target=target, counted=counted)], SPEC, range(1, 8), (0.0,), (0.0,))
+    assert fitted.dilation.radius == 4
+
+
 def archive_samples(fire_data: Path) -> Iterator[tuple[SpreadState, np.ndarray]]:
     import rasterio
     from PIL import Image

@@ -152,6 +152,17 @@ def test_intervals_know_that_another_seed_ends_elsewhere_and_that_fires_of_one_p
     assert each.high - each.low == pytest.approx(mine.high - mine.low, rel=0.5)
 
 
+def test_a_twin_of_every_seed_is_compared_seed_by_seed(judged: list[Judged]) -> None:
+    """However far seeds lie apart, a copy of each gains nothing, for certain."""
+    first, second = (run for run in judged if run.contender.name == "good")
+    runs = [first, replace(second, threshold=0.9)]
+    twins = [replace(run, contender=replace(run.contender, name="twin")) for run in runs]
+    mine, theirs = summarise([*runs, *twins], CONFIG)
+    gain = (mine.scores["growth_f1"] - theirs.scores["growth_f1"]).estimate()
+    assert (gain.low, gain.value, gain.high) == (0, 0, 0)
+    assert (mine.rollout["iou"][0] - theirs.rollout["iou"][0]).estimate().high == 0
+
+
 def test_fires_are_drawn_with_those_that_begin_in_the_same_square(judged: list[Judged], samples: Samples) -> None:
     drawn = _drawn_fires(judged[0], CONFIG.model_copy(update={"bootstrap_block": 64}))
     cache, squares = samples("test").cache, {}

@@ -110,6 +110,16 @@ def test_a_changed_helper_invalidates_and_a_comment_does_not(tmp_path, monkeypat
     assert fresh() != before
 
 
+def test_what_is_known_about_code_is_written_once_for_each_question_and_read_again(tmp_path, monkeypatch):
+    memory, written = tmp_path / "code.json", []
+    monkeypatch.setattr(code, "write_atomic", lambda path, text: written.append(path.write_text(text)))
+    found = code.Code(memory).digest("tasks.fire.training")
+    assert len(written) == 1
+    monkeypatch.setattr(code, "_facts", lambda text: pytest.fail("this was known already"))
+    assert code.Code(memory).digest("tasks.fire.training") == found
+    assert len(written) == 1
+
+
 def test_code_change_is_the_reason(store, monkeypatch):
     run(store)
     monkeypatch.setattr(code.Code, "digest", lambda self, *modules: "other")
