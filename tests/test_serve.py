@@ -63,13 +63,12 @@ class Served:
             cwd=REPOSITORY, env=self.environment, text=True, capture_output=True, timeout=500,
         )  # fmt: skip
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
+    def post(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
         """Ask the API."""
-        request = urllib.request.Request(
-            f"{self.address}/api/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        url, headers = f"{self.address}/api/{path}", {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)
         with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or "null")
 
 
 def free_port() -> int:
@@ -123,12 +122,25 @@ def test_a_bad_parameter_is_refused_before_the_run_with_field_and_bound(served):
     assert served.post("flow_runs/count", {}) == before
 
 
-def test_a_nightly_schedule_for_era5_exists_and_is_off_until_asked_for(served):
-    (full,) = [d for d in served.post("deployments/filter", {}) if {"weather", "full"} <= set(d["tags"])]
-    (schedule,) = full["schedules"]
-    assert schedule["schedule"]["cron"] == "30 3 * * *"
-    assert schedule["active"] is False
-    assert full["parameters"]["config"]["source"]["end"] == "latest"
+def test_a_nightly_schedule_for_era5_is_off_until_asked_for_and_stays_on_when_registered_again(served):
+    def nightly() -> dict[str, Any]:
+        (full,) = [d for d in served.post("deployments/filter", {}) if {"weather", "full"} <= set(d["tags"])]
+        assert full["parameters"]["config"]["source"]["end"] == "latest"
+        (schedule,) = full["schedules"]
+        assert schedule["schedule"]["cron"] == "30 3 * * *"
+        return dict(schedule)
+
+    def switch(active: bool) -> None:
+        schedule = nightly()
+        path = f"deployments/{schedule['deployment_id']}/schedules/{schedule['id']}"
+        served.post(path, {"active": active}, method="PATCH")
+
+    assert nightly()["active"] is False
+    switch(True)
+    registered = served.prefect("--no-prompt", "deploy", "--name", "weather/full")
+    assert registered.returncode == 0, registered.stdout + registered.stderr
+    assert nightly()["active"] is True
+    switch(False)
 
 
 def test_pages_ask_the_right_port(served):
