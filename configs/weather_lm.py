@@ -178,6 +178,9 @@ class NarratorRecipe(Config):
 
     language: str
     """Name of the language model in `languages`."""
+    vision: bool = True
+    """False: it is told where and when a window is and sees none of its fields. What one knows who was trained so is
+    the climate, and a narrator that looks has to know more."""
     adaptation: Adaptation = Adaptation()
     """What of the language model is trained besides; nothing by default."""
     prefixer: PrefixerConfig = PrefixerConfig()
@@ -230,6 +233,6 @@ class NarrationEvaluation(Config):
     seed: int = Field(0, ge=0)
     """Of sampling, of shuffling and of the bootstrap."""
     resamples: int = Field(2000, ge=100)
-    """Resamples of whole days for the 95 % intervals."""
+    """Resamples of whole spells of weather for the 95 % intervals."""
     pictures: int = Field(4, ge=1, le=16)
     """Texts that are shown with their maps."""

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+SPELL = np.timedelta64(10, "D")
+"""What a high or low seldom outlives."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,20 @@ class Resamples:
     def of(self, groups: Ints) -> Ints:
         """Return the weights of some of the groups, (R, g)."""
         return self.weights[:, np.searchsorted(self.groups, groups)]
+
+
+def spells(times: NDArray[np.datetime64], length: np.timedelta64 = SPELL) -> Ints:
+    """Return the number of the spell of weather that each time belongs to, (n,).
+
+    A spell lasts for `length` from its first time; the next one begins with the first time after it. Samples of one
+    spell see the same highs and lows, so they are drawn as a whole.
+    """
+    found, spell, end = np.zeros(len(times), np.int64), -1, None
+    for k in np.argsort(times, kind="stable"):
+        if end is None or times[k] >= end:
+            spell, end = spell + 1, times[k] + length
+        found[k] = spell
+    return found
 
 
 @dataclass(frozen=True, slots=True)

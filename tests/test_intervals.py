@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.intervals import Estimate, Resampled, Resamples, Sums, paired_bootstrap
+from tasks.intervals import Estimate, Resampled, Resamples, Sums, paired_bootstrap, spells
 
 
 def sums(values: np.ndarray, weights: np.ndarray | float = 1.0) -> Sums:
@@ -108,3 +108,11 @@ def test_an_interval_of_95_percent_covers_the_truth_about_95_times_of_100() -> N
 def test_sums_that_do_not_belong_together_are_refused(values: np.ndarray, weights: np.ndarray) -> None:
     with pytest.raises(ValueError, match="must be two lists of the same length"):
         Sums(values, weights)
+
+
+def test_a_spell_lasts_ten_days_from_its_first_time_in_any_order_of_times() -> None:
+    days = np.array([25, 0, 9, 10, 12, 19, 20, 0, 300])
+    times = np.datetime64("2024-01-01") + days * np.timedelta64(1, "D")
+    assert spells(times).tolist() == [2, 0, 0, 1, 1, 1, 2, 0, 3]
+    assert spells(times.astype("datetime64[s]")).tolist() == [2, 0, 0, 1, 1, 1, 2, 0, 3]
+    assert spells(times[:0]).tolist() == []

@@ -43,11 +43,12 @@ class Narrator(nn.Module):
     """P(text | window) = LM([adapter(encoder(window)) | text]).
 
     The encoder never trains and stays in evaluation mode; so does whatever of the language model is frozen.
+    Without `vision` the fields of every window are 0, and all that is known of it is its place and time.
     """
 
-    def __init__(self, encoder: SatSwinMAE, adapter: Prefixer, language: LanguageModel) -> None:
+    def __init__(self, encoder: SatSwinMAE, adapter: Prefixer, language: LanguageModel, vision: bool = True) -> None:
         super().__init__()
-        self.encoder, self.adapter, self.language = encoder, adapter, language
+        self.encoder, self.adapter, self.language, self.vision = encoder, adapter, language, vision
         self.encoder.requires_grad_(False)
         self.train()
 
@@ -61,9 +62,10 @@ class Narrator(nn.Module):
 
     def soft_prompts(self, batch: NarrationBatch) -> Tensor:
         """Return (B, M, dH)."""
+        data = batch.data if self.vision else torch.zeros_like(batch.data)
         with torch.no_grad():
             tokens = self.encoder.encode_tokens(
-                batch.data, time=batch.time, latitude=batch.latitude, longitude=batch.longitude
+                data, time=batch.time, latitude=batch.latitude, longitude=batch.longitude
             )
         return self.adapter(tokens)
 

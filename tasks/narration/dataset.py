@@ -1,8 +1,7 @@
-"""Pairs of windows and captions as samples, alone or with a window of another date as a control."""
+"""Pairs of windows and captions as samples, alone or with the weather of another date as a control."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,13 @@ from models.weather.narrator import NarrationBatch
 from storage.window_dataset import WindowDataset
 from tasks.captions.placed import load_placed
 from tasks.narration.documents import prompt_for
-from tasks.narration.pairs import Pair, Pairs, Windows, join
+from tasks.narration.pairs import Pairs, Windows, join
 from tasks.text.tokens import Tokens, padded
 
 FIELDS = ("data", "time", "latitude", "longitude")
+FORGOTTEN = np.timedelta64(5, "D")
+"""How long the weather of a day shows in the days after it, roughly."""
+SEASON, YEAR = np.timedelta64(45, "D"), np.timedelta64(365, "D")
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,15 @@ class NarrationPairs:
         texts = self.pairs[index].texts
         return self.told(index, texts[seed % len(texts)])
 
-    def told(self, index: int, text: str, window: int | None = None) -> NarrationSample:
-        """Return a pair's prompt and a text, with the pair's own window or another one."""
+    def told(self, index: int, text: str, weather: int | None = None) -> NarrationSample:
+        """Return a pair's prompt and a text, with the pair's window; its fields may be those of another window."""
         pair = self.pairs[index]
         prompt = prompt_for(self._prompt, pair.region, pair.date)
         ids, head = self._tokens.encode(prompt, text, self._longest)
-        return NarrationSample(self.windows[pair.window if window is None else window], ids, head, index)
+        window = self.windows[pair.window]
+        if weather is not None:
+            window["data"] = self.windows[weather]["data"]
+        return NarrationSample(window, ids, head, index)
 
     def head(self, index: int) -> int:
         """Return the number of tokens before a pair's caption."""
@@ -79,51 +84,56 @@ class NarrationPairs:
 
 
 class ControlledPairs:
-    """Some pairs of a split, evenly spaced, each with the window of another date beside its own."""
+    """Some pairs of a split, evenly spaced, each with the weather of another date beside its own."""
 
     def __init__(self, pairs: NarrationPairs, most: int, seed: int) -> None:
         self._pairs = pairs
         count = min(len(pairs), most)
         self.chosen = (np.arange(count) * len(pairs) // max(count, 1)).tolist()
-        self.others = partners(pairs.pairs, seed)
+        """Pairs."""
+        self.others = other_weather(pairs.windows, [pairs.pairs[k].window for k in self.chosen], seed)
+        """Windows, one for each of them."""
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def sample(self, index: int, seed: int) -> tuple[NarrationSample, NarrationSample]:
-        """Return a pair with its own window, and the same text with the other window."""
-        index = self.chosen[index]
-        pair = self._pairs.pairs[index]
-        text = pair.texts[0]
-        other = self._pairs.pairs[self.others[index]].window
-        return self._pairs.told(index, text), self._pairs.told(index, text, other)
+        """Return a pair with its own window, and the same place, time and text with the fields of the other one."""
+        pair, other = self.chosen[index], self.others[index]
+        text = self._pairs.pairs[pair].texts[0]
+        return self._pairs.told(pair, text), self._pairs.told(pair, text, other)
 
 
 def collate_controlled(samples: Sequence[tuple[NarrationSample, NarrationSample]]) -> tuple[NarrationBatch, ...]:
-    """Return the batch with the pairs' own windows, and the one with the others'."""
+    """Return the batch with the pairs' own windows, and the one with the others' weather."""
     own, other = zip(*samples, strict=True)
     return collate(own), collate(other)
 
 
-def partners(pairs: Sequence[Pair], seed: int) -> list[int]:
-    """Return for each pair one of another date, of the same region where there is any: what sets them apart is weather.
+def other_weather(windows: WindowDataset, chosen: Sequence[int], seed: int) -> list[int]:
+    """Return for each of some windows one of the same place and season on another date: they differ in weather alone.
+
+    The dates are five days apart or more, and within 45 days of each other in any year, where there are such.
 
     Raises:
-        ValueError: all pairs are of one date.
+        ValueError: all windows of a place are of one date.
     """
-    if len({pair.date for pair in pairs}) < 2:
-        raise ValueError(
-            "all windows with captions are of one date, so none can be judged against another date; add captions"
-        )
-    random = np.random.default_rng(seed)
-    by_region: dict[str | None, list[int]] = defaultdict(list)
-    for index, pair in enumerate(pairs):
-        by_region[pair.region].append(index)
-    found = []
-    for pair in pairs:
-        candidates = [k for k in by_region[pair.region] if pairs[k].date != pair.date]
-        candidates = candidates or [k for k, other in enumerate(pairs) if other.date != pair.date]
-        found.append(candidates[random.integers(len(candidates))])
+    store, prepared = windows.store, windows.training_set
+    origins = np.array([prepared.origin(windows.split, k) for k in range(len(windows))])
+    days = store.time[origins[:, 0] + prepared.grid.anchor_step].astype("datetime64[D]")
+    random, found = np.random.default_rng(seed), []
+    for window in chosen:
+        apart = np.abs(days - days[window])
+        usable = (origins[:, 1:] == origins[window, 1:]).all(1) & (apart > np.timedelta64(0, "D"))
+        if not usable.any():
+            raise ValueError(
+                f"all windows of {windows.split} that show one place are of {days[window]}, so nothing can be judged "
+                "against the weather of another date; add dates"
+            )
+        season = np.minimum(apart % YEAR, YEAR - apart % YEAR)
+        for wanted in (apart >= FORGOTTEN, season <= SEASON):
+            usable = usable & wanted if (usable & wanted).any() else usable
+        found.append(int(random.choice(np.flatnonzero(usable))))
     return found
 
 

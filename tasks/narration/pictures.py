@@ -63,7 +63,7 @@ def _drawable(line: str) -> str:
 
 
 def draw_likelihoods(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draw nats per caption token of each narrator, and how much more they are without the right window."""
+    """Draw nats per caption token of each narrator, and how much more the best control needs."""
     names = list(tables)
     figure, (left, right) = subplots(
         1, 2, figsize=(11, 1.4 + 0.45 * len(names)), layout="constrained", width_ratios=(2, 1)
@@ -76,12 +76,12 @@ def draw_likelihoods(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
     left.invert_yaxis()
     left.set_xlabel("nats per caption token")
     left.legend(fontsize=7)
-    gaps = [tables[name]["gap_to_shuffled"] for name in names]
+    gaps = [tables[name]["gap"] for name in names]
     values = np.array([gap["value"] for gap in gaps])
     reach = np.array([[gap["value"] - gap["low"], gap["high"] - gap["value"]] for gap in gaps]).T
     right.errorbar(values, places, xerr=np.maximum(reach, 0), fmt="o", color="#2e7d4f", capsize=3)
     right.axvline(0, color="#777777", linewidth=0.8)
     right.set_yticks(places, [""] * len(names))
     right.invert_yaxis()
-    right.set_xlabel("shuffled minus true, 95 %")
+    right.set_xlabel("best control minus true, 95 %")
     return figure

@@ -60,7 +60,7 @@ def assemble(parts: Parts, recipe: NarratorRecipe, tokens: Tokens) -> tuple[Narr
 def _joined(mae: MaeRelease, language: LanguageModel, recipe: NarratorRecipe, scale: float) -> Narrator:
     encoder = mae.network
     adapter = Prefixer(recipe.prefixer, encoder.token_width, encoder.token_grid, language.width, scale)
-    return Narrator(encoder, adapter, language)
+    return Narrator(encoder, adapter, language, recipe.vision)
 
 
 def check_length(recipe: NarratorRecipe, positions: int) -> None:

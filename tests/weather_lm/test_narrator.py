@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from torch import Tensor
 from configs.weather_lm import JoinConfig, LanguageRecipe, NarratorRecipe
 from models.weather.narrator import NarrationBatch, Narrator
 from tasks.captions.placed import load_placed, write_placed
-from tasks.narration.dataset import collate, partners
+from tasks.narration.dataset import collate
 from tasks.narration.objective import NarratorObjective
-from tasks.narration.pairs import Pair
 from tasks.narration.released import NarratorRelease
 from tests.once import only
 from tests.weather_lm.tiny import CONFIG, folders
@@ -105,6 +103,17 @@ def test_the_encoder_neither_trains_nor_changes_its_mode(built, batch):
     assert reached == {"adapter"}
 
 
+def test_without_vision_only_place_and_time_are_seen(built, batch):
+    sighted, blind = (objective_of(built, vision=vision).build() for vision in (True, False))
+    assert isinstance(sighted, Narrator)
+    assert isinstance(blind, Narrator)
+    other = replace(batch, data=batch.data + 1)
+    later = replace(batch, time=batch.time + 100 * 86400)
+    assert torch.equal(blind.soft_prompts(batch), blind.soft_prompts(other))
+    assert not torch.allclose(blind.soft_prompts(batch), blind.soft_prompts(later))
+    assert not torch.allclose(sighted.soft_prompts(batch), sighted.soft_prompts(other))
+
+
 def test_a_language_model_that_lets_no_gradient_through_is_refused(built, monkeypatch):
     monkeypatch.setattr(Narrator, "caption_nll", torch.no_grad()(Narrator.caption_nll))
     with pytest.raises(ValueError, match="no gradient of a caption's loss reaches the adapter"):
@@ -145,12 +154,3 @@ def test_windows_without_captions_end_in_what_there_is(built, tmp_path):
     write_placed(tmp_path, [replace(c, date=c.date.replace(year=1999)) for c in captions])
     with pytest.raises(ValueError, match=r"No windows of train have a caption .*no window's anchor step lies on"):
         objective_of(built, captions=tmp_path)
-
-
-def test_controls_are_of_another_date_and_the_same_region():
-    pairs = [Pair(k, date(2024, 1, 1 + k % 3), ("north", "south")[k % 2], None, ("rain",)) for k in range(12)]
-    for pair, other in zip(pairs, partners(pairs, seed=0), strict=True):
-        assert pairs[other].date != pair.date
-        assert pairs[other].region == pair.region
-    with pytest.raises(ValueError, match="are of one date"):
-        partners(pairs[:1], seed=0)

@@ -15,7 +15,7 @@ from storage.window_store import WindowStore
 from tasks.captions.placed import PlacedCaption
 from tasks.captions.region_table import Box
 from tasks.era5.training_set import build_training_set
-from tasks.narration.dataset import NarrationPairs, partners
+from tasks.narration.dataset import NarrationPairs
 from tasks.narration.documents import load_documents, make_documents, write_documents
 from tasks.narration.language_objective import Documents
 from tasks.narration.pairs import BOTH, NO_PLACE, NO_VIEW, NO_WINDOW, Pair, Pairs, Windows, days_text, join
@@ -212,19 +212,6 @@ def test_what_comes_before_a_caption_and_captions_that_are_cut_are_counted(store
 
     assert [with_room(longest).cut() for longest in (lengths[0] - 1, *lengths)] == [3, 2, 1, 0]
     assert [with_room(9).head(k) for k in (0, 1)] == [1 + len(tokens.ids("West:")), 1 + len(tokens.ids("A:"))]
-
-
-def test_a_partner_is_of_another_date_and_of_the_same_region_where_there_is_one():
-    pairs = [Pair(k, date(2024, 1, day), region, WEST, ("rain",)) for k, (day, region) in enumerate(
-        [(1, "West"), (1, "West"), (2, "West"), (3, "West"), (1, "Alps"), (2, "Alps"), (1, "Crete")]
-    )]  # fmt: skip
-    drawn = [partners(pairs, seed) for seed in range(40)]
-    assert [set(column) for column in zip(*drawn, strict=True)] == [
-        {2, 3}, {2, 3}, {0, 1, 3}, {0, 1, 2}, {5}, {4}, {2, 3, 5}
-    ]  # fmt: skip
-    assert partners(pairs, 7) == partners(pairs, 7)
-    with pytest.raises(ValueError, match="all windows with captions are of one date"):
-        partners(pairs[:2], 0)
 
 
 def test_documents_hold_out_whole_days_and_keep_their_wordings(tmp_path):

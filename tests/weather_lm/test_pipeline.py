@@ -34,13 +34,16 @@ RECIPE = {"ternary": [], "int4": ["language.*"]}
 def test_the_report_compares_every_narrator_with_its_controls(built):
     _, report = built
     scores = json.loads((report.folder / "scores.json").read_text())
-    assert scores.keys() == {"adapter-0", "mean-0", "four_bits-0"}
+    assert scores.keys() == {"adapter-0", "climate-0", "four_bits-0"}
     for table in scores.values():
         assert table["nats_per_token"].keys() == {"true", "shuffled", "blind"}
         assert table["gap_to_shuffled"]["low"] <= table["gap_to_shuffled"]["value"] <= table["gap_to_shuffled"]["high"]
         assert all(np.isfinite(value) for value in table["nats_per_token"].values())
-    pictures = {"likelihoods.png", "adapter-0.png", "mean-0.png", "four_bits-0.png"}
-    curves = {"curves_adapter-0.png", "curves_mean-0.png", "curves_language_small.png"}
+    assert [table["gap_to_climate"] is None for table in scores.values()] == [False, True, False]
+    assert [table["gain_over_first"] is None for table in scores.values()] == [True, False, False]
+    assert scores["climate-0"]["gap"] == {"control": "shuffled", "value": 0, "low": 0, "high": 0}
+    pictures = {"likelihoods.png", "adapter-0.png", "climate-0.png", "four_bits-0.png"}
+    curves = {"curves_adapter-0.png", "curves_climate-0.png", "curves_language_small.png"}
     assert pictures | curves <= {p.name for p in report.folder.iterdir()}
 
 
@@ -74,9 +77,9 @@ def test_a_packed_narrator_is_one_small_file_that_says_nearly_the_same(built, tm
     ("changes", "message"),
     [
         ({"packed": {"adapter": {"narrator": "adapter", "recipe": {"ternary": []}}}}, "recipe"),
-        ({"packed": {"mean": {"narrator": "adapter", "recipe": RECIPE}}}, "must have a name of its own"),
+        ({"packed": {"climate": {"narrator": "adapter", "recipe": RECIPE}}}, "must have a name of its own"),
         ({"packed": {"few/bits": {"narrator": "adapter", "recipe": RECIPE}}}, "letters, digits, - and _ only"),
-        ({"packed": {"few": {"narrator": "nobody", "recipe": RECIPE}}}, "name one of the models: adapter, mean"),
+        ({"packed": {"few": {"narrator": "nobody", "recipe": RECIPE}}}, "name one of the models: adapter, climate"),
         ({"packed": {"few": {"narrator": "adapter", "recipe": {"int4": ["language.*"]}}}}, "say in recipe.ternary"),
         ({"narrators": {"adapter": {**CONFIG["narrators"]["adapter"], "adaptation": {"four_bit": True}}}},
          "packed.four_bits: .* cannot be packed"),

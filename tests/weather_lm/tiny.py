@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
             "training": {**TRAINING, "learning_rates": {"adapter": 1e-3}},
         }
     },
-    "ablations": {"mean": {"of": "adapter", "set": {"prefixer.pooling": "mean"}}},
+    "ablations": {"climate": {"of": "adapter", "set": {"prefixer.pooling": "mean", "vision": False}}},
     "packed": {"four_bits": {"narrator": "adapter", "recipe": {
         "ternary": [], "int4": ["language.hf.model.layers.*"], "int8": ["encoder.*"], "embedding": "int4"}}},
     "evaluation": {"samples": 8, "texts": 4, "max_new_tokens": 8, "resamples": 100, "pictures": 2},
