@@ -271,7 +271,8 @@ class SplitConfig(Config):
     cycles: int = Field(1, ge=1)
     """How often train, validation and test follow each other; more than 1 mixes seasons."""
     gap: int | None = Field(None, ge=1)
-    """Steps left out between blocks; the window length when absent, and never less."""
+    """Steps left out between blocks; the window length when absent, and never less. Weather lasts for days: with less
+    than about five, the windows at both sides of it are alike."""
     train: tuple[Period, ...] = ()
     """Explicit training periods; with these the shares are not used."""
     validation: tuple[Period, ...] = ()
