@@ -45,7 +45,7 @@ class Asked:
     key: str
     """What people call the item."""
     group: int
-    """Items that are alike, e.g. windows of one day, have one group: intervals resample groups."""
+    """Items that are alike, e.g. windows of one spell of weather, have one group: intervals resample groups."""
 
 
 def features_file(number: int) -> str:

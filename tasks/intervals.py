@@ -127,7 +127,7 @@ class Sums:
 def paired_bootstrap(a: Sums, b: Sums, samples: int = 2000, seed: int = 0) -> Estimate:
     """Return the ratio of sums of `a` less that of `b`, with the 95 % interval; the same seed gives the same numbers.
 
-    Holds 8 bytes for each sample of each resample.
+    A single sample has no interval. Holds 8 bytes for each sample of each resample.
 
     Raises:
         ValueError: `a` and `b` are not of the same samples.
@@ -135,7 +135,8 @@ def paired_bootstrap(a: Sums, b: Sums, samples: int = 2000, seed: int = 0) -> Es
     if len(a.sums) != len(b.sums):
         raise ValueError(f"{len(a.sums)} samples cannot be paired with {len(b.sums)}; score both on the same ones")
     drawn = Resamples.draw(np.arange(len(a.sums)), samples, seed).weights
-    return (_resampled(a, drawn) - _resampled(b, drawn)).estimate()
+    found = (_resampled(a, drawn) - _resampled(b, drawn)).estimate()
+    return found if len(a.sums) > 1 else Estimate(found.value, np.nan, np.nan)
 
 
 def _resampled(ratio: Sums, drawn: Ints) -> Resampled:

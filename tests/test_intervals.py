@@ -116,3 +116,8 @@ def test_a_spell_lasts_ten_days_from_its_first_time_in_any_order_of_times() -> N
     assert spells(times).tolist() == [2, 0, 0, 1, 1, 1, 2, 0, 3]
     assert spells(times.astype("datetime64[s]")).tolist() == [2, 0, 0, 1, 1, 1, 2, 0, 3]
     assert spells(times[:0]).tolist() == []
+
+
+def test_a_single_sample_has_a_value_and_no_interval() -> None:
+    found = paired_bootstrap(sums(np.array([3.0])), sums(np.array([1.0])))
+    assert found.json() == {"value": 2.0, "low": None, "high": None}

@@ -77,9 +77,9 @@ def draw_likelihoods(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
     left.set_xlabel("nats per caption token")
     left.legend(fontsize=7)
     gaps = [tables[name]["gap"] for name in names]
-    values = np.array([gap["value"] for gap in gaps])
-    reach = np.array([[gap["value"] - gap["low"], gap["high"] - gap["value"]] for gap in gaps]).T
-    right.errorbar(values, places, xerr=np.maximum(reach, 0), fmt="o", color="#2e7d4f", capsize=3)
+    low, values, high = np.array([[gap[end] for end in ("low", "value", "high")] for gap in gaps], np.float64).T
+    reach = np.maximum([values - low, high - values], 0)
+    right.errorbar(values, places, xerr=reach, fmt="o", color="#2e7d4f", capsize=3)
     right.axvline(0, color="#777777", linewidth=0.8)
     right.set_yticks(places, [""] * len(names))
     right.invert_yaxis()

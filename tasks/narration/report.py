@@ -110,5 +110,5 @@ def _csv(tables: Mapping[str, Any]) -> str:
         values = [nats["true"], nats["shuffled"], nats["blind"], gap["value"], gap["low"], gap["high"]]
         values += [true[metric] for metric in ("BLEU", "chrF", "ROUGE-L", "CIDEr-D", "value_accuracy")]
         values += [table["shuffled"]["value_accuracy"], true["event_f1"]]
-        writer.writerow([name, *(f"{value:.4g}" for value in values), gap["control"]])
+        writer.writerow([name, *("" if value is None else f"{value:.4g}" for value in values), gap["control"]])
     return text.getvalue()

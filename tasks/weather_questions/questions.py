@@ -20,6 +20,7 @@ from storage.files import atomic_path, write_atomic
 from storage.hashing import digest
 from storage.question_set import Asked, features_file, write_features, write_questions
 from storage.window_dataset import WindowDataset
+from tasks.intervals import spells
 from tasks.showing import seen_of, show_units
 from tasks.stage import Job, StageResult, stage
 from tasks.units import UnitOutput
@@ -116,21 +117,27 @@ def _asked(
     recipe: WeatherQuestionRecipe,
 ) -> list[Asked]:
     """Return the questions about all windows; those of a window hang on nothing but its facts, its place and seed."""
+    shown = [(unit.payload, k, place) for unit in units for k, place in enumerate(unit.payload.places)]
+    anchors = [_anchor(windows[of.split], place) for of, _, place in shown]
+    groups = _spells([of.split for of, _, _ in shown], [moment for moment, _ in anchors])
     found: list[Asked] = []
-    item = 0
-    for unit in units:
-        shown: Shown = unit.payload
-        for place, values in zip(shown.places, facts[shown.file], strict=True):
-            seed = [recipe.seed, SPLITS.index(shown.split), place]
-            of_window = dict(zip(climates, values, strict=True))
-            moment, corner = _anchor(windows[shown.split], place)
-            day = int(moment.astype("datetime64[D]").astype(int))
-            found += [
-                Asked(shown.split, item, one.question, one.answer, False, place, f"{moment} {corner}", day)
-                for one in questions_of(of_window, climates, recipe.per_window, seed)
-            ]
-            item += 1
+    for item, ((of, k, place), (moment, corner), spell) in enumerate(zip(shown, anchors, groups, strict=True)):
+        seed = [recipe.seed, SPLITS.index(of.split), place]
+        of_window = dict(zip(climates, facts[of.file][k], strict=True))
+        found += [
+            Asked(of.split, item, one.question, one.answer, False, place, f"{moment} {corner}", spell)
+            for one in questions_of(of_window, climates, recipe.per_window, seed)
+        ]
     return found
+
+
+def _spells(splits: Sequence[str], moments: Sequence[np.datetime64]) -> list[int]:
+    """Return the spell of weather of each window, within its split."""
+    found = np.zeros(len(splits), np.int64)
+    for split in SPLITS:
+        of_split = np.array(splits) == split
+        found[of_split] = spells(np.array(moments)[of_split])
+    return found.tolist()
 
 
 def _anchor(windows: WindowDataset, place: int) -> tuple[np.datetime64, str]:

@@ -273,12 +273,20 @@ def test_what_decoders_see_is_what_the_vision_model_sees(asked):
     torch.testing.assert_close(questions.features(one.item).float(), mean, atol=2e-3, rtol=2e-3)
 
 
-def test_windows_of_one_day_are_resampled_together(asked):
-    found = QuestionSet(only(asked, "question_set").folder).asked("test")
-    days = {one.key[:10]: one.group for one in found}
-    assert len(days) > 1
-    assert {one.group for one in found} == {int(np.datetime64(day).astype(int)) for day in days}
-    assert all(one.group == days[one.key[:10]] for one in found)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_windows_of_one_spell_of_weather_are_resampled_together(asked, split):
+    found = QuestionSet(only(asked, "question_set").folder).asked(split)
+    days = np.array([one.key[:10] for one in found], "datetime64[D]")
+    groups = np.array([one.group for one in found])
+    assert len(set(days)) > 1
+    first = days.min()
+    for group in range(groups.max() + 1):
+        of_group = days[groups == group]
+        assert of_group.min() == first
+        assert of_group.max() < first + 10
+        later = days[groups > group]
+        assert not later.size or later.min() >= first + 10
+        first = later.min() if later.size else first
 
 
 def test_answers_of_the_run_are_those_of_the_store_and_what_is_usual_is_of_training_windows_alone(asked):

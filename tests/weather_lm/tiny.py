@@ -21,7 +21,7 @@ CONFIG: dict[str, Any] = {
     "store": {"chunk_time": 4, "chunk_space": 8, "shard_time": 24},
     "windows": {"time": 4, "height": 8, "width": 8, "stride_time": 4, "stride_height": 4, "stride_width": 4,
                 "cover_edges": True},
-    "splits": {"validation_share": 0.2, "test_share": 0.2},
+    "splits": {"validation_share": 0.2, "test_share": 0.2, "cycles": 2},
     "captions": {"join": {"min_day_share": 1.0}},
     "mae": {
         "model": {"patch": [2, 2, 2], "window": [2, 2, 2], "width": 12, "depths": [1, 1], "heads": [2, 2],
