@@ -13,6 +13,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from pydantic import ValidationError
 
 from benchmarks import __main__ as command
@@ -24,11 +25,20 @@ from benchmarks.machine import describe_machine
 from benchmarks.process import Program, run_program, run_weighed
 from benchmarks.raw_files import VARIABLES, RawData, make_raw_files, raw_path
 from benchmarks.report import page
-from benchmarks.suite import benchmark_names, fire_cache, fire_read, fire_skill, fire_unet, load_benchmark
+from benchmarks.suite import (
+    benchmark_names,
+    fire_cache,
+    fire_read,
+    fire_skill,
+    fire_unet,
+    ingest_speed,
+    load_benchmark,
+)
 from benchmarks.suite.plan_time import __doc__ as plan_text
 from configs.fire_sample import SampleFires
 from tasks.fire.archive import INDICES
 from tasks.fire.images import read_mask
+from tests.era5.stores import noise, write_store
 
 RECORDED = {
     "name", "benchmark", "what", "value", "unit", "aim", "met", "peer", "peer_value", "peer_unit", "notes", "command",
@@ -279,6 +289,27 @@ def test_the_cache_and_its_peer_pool_alike_and_a_difference_is_refused(fire_arch
     np.save(spoilt, np.load(spoilt) + 0.1)
     with pytest.raises(RuntimeError, match="sequence_002 has other tokens"):
         fire_cache._require_equal(pooled, cache.folder)
+
+
+def test_ingested_stores_that_differ_in_one_bit_at_any_step_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One variable on one level, one on two; 21 steps are no whole number of chunks."""
+    data = noise((21, 3, 16, 18))
+    data[4, 1, 3, 3] = np.nan
+    write_store(tmp_path / "assets" / "era5_windows" / "key", data)
+    monkeypatch.setattr(ingest_speed, "VARIABLES", ("u10", "t"))
+    peers = {
+        name: zarr.create_array(tmp_path / ingest_speed.PEER_STORE / name, data=values, chunks=(4, *values.shape[1:]))
+        for name, values in (("u10", data[:, 0]), ("t", data[:, 1:]))
+    }
+    ingest_speed._require_equal(tmp_path)
+    for step in (0, 7, 20):
+        peers["t"][step, 1, 5, 6] = np.nextafter(data[step, 2, 5, 6], np.float32(np.inf))
+        with pytest.raises(RuntimeError, match="the two stores hold different values"):
+            ingest_speed._require_equal(tmp_path)
+        peers["t"][step] = data[step, 1:]
+    ingest_speed._require_equal(tmp_path)
 
 
 def test_the_cache_and_raw_files_give_the_same_samples(fire_archive: Path, tmp_path: Path) -> None:
