@@ -80,7 +80,7 @@ class MaeRecipe(Config):
     validation_windows: int = Field(256, ge=1)
     """Most validation windows that an evaluation looks at, evenly spaced, each under its own fixed mask."""
     report_windows: int = Field(96, ge=1)
-    """Most test windows that the report compares with the baselines."""
+    """Most windows of the test and of the validation period that the report compares with the baselines."""
     training: TrainingConfig
     """Optimisation; the one parameter group is `all`."""
 

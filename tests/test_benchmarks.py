@@ -13,6 +13,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from pydantic import ValidationError
 
 from benchmarks import __main__ as command
@@ -24,11 +25,21 @@ from benchmarks.machine import describe_machine
 from benchmarks.process import Program, run_program, run_weighed
 from benchmarks.raw_files import VARIABLES, RawData, make_raw_files, raw_path
 from benchmarks.report import page
-from benchmarks.suite import benchmark_names, fire_cache, fire_read, fire_skill, fire_unet, load_benchmark
+from benchmarks.suite import (
+    benchmark_names,
+    fire_cache,
+    fire_read,
+    fire_skill,
+    fire_unet,
+    ingest_speed,
+    load_benchmark,
+    narratives,
+)
 from benchmarks.suite.plan_time import __doc__ as plan_text
 from configs.fire_sample import SampleFires
 from tasks.fire.archive import INDICES
 from tasks.fire.images import read_mask
+from tests.era5.stores import noise, write_store
 
 RECORDED = {
     "name", "benchmark", "what", "value", "unit", "aim", "met", "peer", "peer_value", "peer_unit", "notes", "command",
@@ -279,6 +290,56 @@ def test_the_cache_and_its_peer_pool_alike_and_a_difference_is_refused(fire_arch
     np.save(spoilt, np.load(spoilt) + 0.1)
     with pytest.raises(RuntimeError, match="sequence_002 has other tokens"):
         fire_cache._require_equal(pooled, cache.folder)
+
+
+def test_ingested_stores_that_differ_in_one_bit_at_any_step_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One variable on one level, one on two; 21 steps are no whole number of chunks."""
+    data = noise((21, 3, 16, 18))
+    data[4, 1, 3, 3] = np.nan
+    write_store(tmp_path / "assets" / "era5_windows" / "key", data)
+    monkeypatch.setattr(ingest_speed, "VARIABLES", ("u10", "t"))
+    peers = {
+        name: zarr.create_array(tmp_path / ingest_speed.PEER_STORE / name, data=values, chunks=(4, *values.shape[1:]))
+        for name, values in (("u10", data[:, 0]), ("t", data[:, 1:]))
+    }
+    ingest_speed._require_equal(tmp_path)
+    for step in (0, 7, 20):
+        peers["t"][step, 1, 5, 6] = np.nextafter(data[step, 2, 5, 6], np.float32(np.inf))
+        with pytest.raises(RuntimeError, match="the two stores hold different values"):
+            ingest_speed._require_equal(tmp_path)
+        peers["t"][step] = data[step, 1:]
+    ingest_speed._require_equal(tmp_path)
+
+
+def test_figures_of_reconstruction_are_ratios_to_interpolation_and_to_the_best_baselines(tmp_path: Path) -> None:
+    def estimate(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    by_channel = {"SatSwinMAE": {"u10": 1.0, "ssrd": 0.5}, "interpolation of departures": {"u10": 2.0, "ssrd": 4.0}}
+    errors = {
+        "windows": 96,
+        "blocks": 12,
+        "by_channel": by_channel,
+        "by_ratio": {"SatSwinMAE": {"0.75": 0.75}, "interpolation of departures": {"0.75": 3.0}},
+        "vs_interpolation": estimate(0.25),
+        "vs_best": {
+            "baseline": {"u10": "interpolation of departures", "ssrd": "climatology"},
+            "by_channel": {"u10": estimate(0.5), "ssrd": {"value": 2.0, "low": None, "high": None}},
+            "mean": estimate(1.25),
+            "geometric_mean": estimate(1.0),
+        },
+    }
+    first, second = narratives._reconstruction(Bench("narratives", tmp_path), errors, "0.75")
+    assert (first.name, first.value, first.peer_value, first.met) == ("mae_vs_interpolation", 0.25, 3, True)
+    assert first.notes[0] == "The ratio is 0.25 (0.15 to 0.35), over 96 windows of 12 test blocks."
+    assert (second.name, second.value, second.aim, second.met) == ("mae_vs_best_baseline", 1, "< 1", False)
+    assert second.notes == (
+        "The geometric mean is 1.00 (0.90 to 1.10), the mean 1.25 (1.15 to 1.35), over 96 windows of 12 test blocks.",
+        "By channel, with the best baseline: u10 0.50 (0.40 to 0.60) interpolation of departures, "
+        "ssrd 2.00 (unknown to unknown) climatology.",
+    )
 
 
 def test_the_cache_and_raw_files_give_the_same_samples(fire_archive: Path, tmp_path: Path) -> None:

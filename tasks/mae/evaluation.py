@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,30 @@ from torch import Tensor
 from models.weather.sat_swin_mae import pixel_mask
 from storage.window_dataset import WindowDataset
 from tasks.intervals import Estimate, Resampled, Resamples
-from tasks.mae.baselines import Climatology, interpolation, persistence
-from tasks.mae.objective import BATCH, CONTEXT, MaskedWindows, collate
+from tasks.mae.baselines import Climatology, best_paces, interpolation, persistence
+from tasks.mae.objective import BATCH, CONTEXT, Batch, HiddenValues, MaskedWindows, collate
 from tasks.mae.released import MaeRelease
 
-MODEL, INTERPOLATION, PERSISTENCE, CLIMATE = "SatSwinMAE", "linear interpolation", "persistence", "climatology"
-GUESSERS = (MODEL, INTERPOLATION, PERSISTENCE, CLIMATE)
+MODEL, INTERPOLATION, PERSISTENCE, CLIMATE = "SatSwinMAE", "interpolation of departures", "persistence", "climatology"
+BASELINES = (INTERPOLATION, PERSISTENCE, CLIMATE)
+GUESSERS = (MODEL, *BASELINES)
 RATIOS = (0.25, 0.5, 0.75, 0.9)
+FEW_BLOCKS = 5
+"""With fewer blocks of time intervals say little."""
+PACE_WINDOWS = 16
+"""Most training windows that the paces of the interpolation are chosen on."""
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Errors over those of each channel's peer, with intervals; NaN for a channel whose peer makes no error."""
+
+    peers: tuple[str, ...]
+    """Of each channel."""
+    by_channel: tuple[Estimate, ...]
+    mean: Estimate
+    geometric_mean: Estimate
+    """A channel that is easily told has no more part in it than any other."""
 
 
 @dataclass(frozen=True)
@@ -28,56 +46,148 @@ class MaskedErrors:
     """Errors on some windows whose cells are hidden in part; the same windows and masks for everybody who guesses."""
 
     sums: dict[str, NDArray[np.float64]]
-    """Who guesses -> (2, windows, C): sums of squared errors of hidden valid values, and their number."""
-    steps: NDArray[np.int64]
-    """(windows,) first step of each window."""
+    """Who guesses -> (2, windows, C): weighted sums of squared errors of hidden valid values, and of their weights."""
+    blocks: NDArray[np.int64]
+    """(windows,) which block of the split each window lies in; what blocks hold is independent."""
 
     def mean(self, name: str) -> float:
         """Return the mean over channels of the mean squared error."""
-        return float(np.nanmean(_by_channel(self.sums[name])))
+        return float(_mean(_by_channel(self.sums[name].sum(1))))
 
     def by_channel(self, name: str, channels: tuple[str, ...]) -> dict[str, float]:
         """Return the mean squared error of each channel."""
-        return dict(zip(channels, _by_channel(self.sums[name]).tolist(), strict=True))
+        return dict(zip(channels, _by_channel(self.sums[name].sum(1)).tolist(), strict=True))
 
     def ratio(self, name: str, other: str, resamples: int = 2000, seed: int = 0) -> Estimate:
-        """Return one's mean error over another's, with the interval from resampling whole times of windows."""
-        times, at = np.unique(self.steps, return_inverse=True)
-        drawn = Resamples.draw(times, resamples, seed).weights[:, at].astype(np.float64)
-        means = [
-            np.nanmean(_by_channel(np.einsum("rw,kwc->krc", drawn, self.sums[n])[:, :, None]), -1)
-            for n in (name, other)
-        ]
-        return Resampled(self.mean(name) / self.mean(other), means[0] / means[1]).estimate()
+        """Return one's mean error over another's, with the interval from resampling whole blocks."""
+        drawn = self._drawn(resamples, seed)
+        ours, theirs = (_mean(self._resampled(n, drawn)) for n in (name, other))
+        return _estimate(ours / theirs)
+
+    def over_best(self, name: str, others: Sequence[str], resamples: int = 2000, seed: int = 0) -> Ratios:
+        """Return one's error of each channel over that of the best of others, which stays so in all resamples."""
+        drawn = self._drawn(resamples, seed)
+        errors = np.stack([self._resampled(n, drawn) for n in others])
+        best = np.where(np.isnan(errors[:, 0]), np.inf, errors[:, 0]).argmin(0)
+        theirs = np.take_along_axis(errors, best[None, None], 0)[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.where(theirs > 0, self._resampled(name, drawn) / theirs, np.nan)
+            geometric = np.exp(_mean(np.log(ratios)))
+        return Ratios(
+            tuple(others[k] for k in best),
+            tuple(map(_estimate, ratios.T)),
+            _estimate(_mean(ratios)),
+            _estimate(geometric),
+        )
+
+    def summary(self, channels: tuple[str, ...]) -> dict[str, Any]:
+        """Return errors by channel and those of the model over its baselines', as JSON."""
+        best, blocks = self.over_best(MODEL, BASELINES), len(np.unique(self.blocks))
+        told: dict[str, Any] = {
+            "windows": len(self.blocks),
+            "blocks": blocks,
+            "by_channel": {name: self.by_channel(name, channels) for name in GUESSERS},
+            "vs_interpolation": self.ratio(MODEL, INTERPOLATION).json(),
+            "vs_best": {
+                "baseline": dict(zip(channels, best.peers, strict=True)),
+                "by_channel": {name: ratio.json() for name, ratio in zip(channels, best.by_channel, strict=True)},
+                "mean": best.mean.json(),
+                "geometric_mean": best.geometric_mean.json(),
+            },
+        }
+        if blocks == 1:
+            told["caution"] = "there are no intervals: all windows lie in one block of time"
+        elif blocks < FEW_BLOCKS:
+            told["caution"] = f"intervals rest on {blocks} blocks of time only"
+        return told
+
+    def _drawn(self, resamples: int, seed: int) -> NDArray[np.float64]:
+        """Return how often each window counts, (1 + R, windows): once, then as often as its block is drawn.
+
+        With one block the latter is NaN: it does not tell how much blocks differ.
+        """
+        windows = np.arange(len(self.blocks))
+        drawn = Resamples.draw_together(windows, self.blocks, resamples, seed).weights.astype(np.float64)
+        if len(np.unique(self.blocks)) == 1:
+            drawn[:] = np.nan
+        return np.concatenate([np.ones((1, len(windows))), drawn])
+
+    def _resampled(self, name: str, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean squared error of each channel, (1 + R, C)."""
+        return _by_channel(np.einsum("rw,kwc->krc", drawn, self.sums[name]))
+
+
+def hidden_values(release: MaeRelease) -> HiddenValues:
+    """Return which values count, and how much: those that did in the model's training."""
+    network, by_latitude = release.network, release.recipe.latitude_weighting
+    return HiddenValues(release.channels, network.units, network.config.cell, network.window, by_latitude)
 
 
 def masked_errors(
-    release: MaeRelease, windows: WindowDataset, climate: Climatology, most: int, ratio: float
+    release: MaeRelease,
+    windows: WindowDataset,
+    climate: Climatology,
+    paces: NDArray[np.float64],
+    most: int,
+    ratio: float,
 ) -> MaskedErrors:
     """Return the errors of the model and of its baselines on up to `most` windows, evenly spaced.
 
     The windows are the same for every ratio, and the masks are fixed: the same for every model with cells of this size.
+    `paces`, (C,), are those of `interpolation`.
     """
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in GUESSERS}
-    source = MaskedWindows(windows, release.network.units, ratio, most)
-    for k, (data, valid, hidden, prediction) in enumerate(_reconstructions(release, source)):
-        visible = valid & ~hidden
-        usual = climate.window(windows.split, source.chosen[k])
-        guesses = (prediction, interpolation(data, visible, usual), persistence(data, visible, usual), usual)
-        counted = valid & hidden
-        for name, guess in zip(GUESSERS, guesses, strict=True):
-            squares = np.where(counted, guess - data, 0.0).astype(np.float64) ** 2
-            found[name].append(np.stack([squares.sum((1, 2, 3)), counted.sum((1, 2, 3)).astype(np.float64)]))
-    steps = [windows.training_set.origin(windows.split, index)[0] for index in source.chosen]
-    return MaskedErrors({name: np.stack(parts, 1) for name, parts in found.items()}, np.array(steps))
+    hidden = hidden_values(release)
+    source = MaskedWindows(windows, hidden.units, ratio, most)
+    for batch, chosen in _batches(source):
+        shown = zip(*_shown(hidden, batch), _rebuild(release, batch)[0].numpy(), chosen, strict=True)
+        for data, visible, weights, prediction, index in shown:
+            usual = climate.window(windows.split, index)
+            guesses = (
+                prediction, interpolation(data, visible, usual, paces), persistence(data, visible, usual), usual
+            )  # fmt: skip
+            for name, guess in zip(GUESSERS, guesses, strict=True):
+                found[name].append(_sums(guess, data, weights))
+    ends = np.cumsum([block.usable for block in windows.training_set.blocks(windows.split)])
+    blocks = np.searchsorted(ends, source.chosen, side="right")
+    return MaskedErrors({name: np.stack(parts, 1) for name, parts in found.items()}, blocks)
 
 
-def _reconstructions(release: MaeRelease, source: MaskedWindows) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Yield data, validity, what was hidden and the prediction of each window, from batches."""
+def fit_paces(release: MaeRelease, windows: WindowDataset, climate: Climatology, ratio: float) -> NDArray[np.float64]:
+    """Return the paces of `interpolation`, (C,), that tell hidden values of training windows best."""
+    hidden = hidden_values(release)
+    source = MaskedWindows(windows, hidden.units, ratio, PACE_WINDOWS)
+    samples = [
+        (*sample, climate.window(windows.split, index))
+        for batch, chosen in _batches(source)
+        for *sample, index in zip(*_shown(hidden, batch), chosen, strict=True)
+    ]
+
+    def errors(pace: float) -> NDArray[np.float64]:
+        paces = np.full(len(release.channels), pace)
+        guesses = (interpolation(data, visible, usual, paces) for data, visible, _, usual in samples)
+        return np.sum([_sums(guess, data, w)[0] for guess, (data, _, w, _) in zip(guesses, samples, strict=True)], 0)
+
+    return best_paces(errors)
+
+
+def _batches(source: MaskedWindows) -> Iterator[tuple[Batch, list[int]]]:
+    """Yield windows under the masks of their own numbers, and their places in the split."""
     for first in range(0, len(source), BATCH):
-        batch = collate([source.sample(k, k) for k in range(first, min(first + BATCH, len(source)))])
-        prediction, hidden = _rebuild(release, batch)
-        yield from zip(*(x.numpy() for x in (batch["data"], batch["valid"], hidden, prediction)), strict=True)
+        chosen = source.chosen[first : first + BATCH]
+        yield collate([source.sample(k, k) for k in range(first, first + len(chosen))]), chosen
+
+
+def _shown(hidden: HiddenValues, batch: Batch) -> tuple[Any, Any, Any]:
+    """Return data, what is visible, and the weights of what is hidden, (B, C, T, H, W) each."""
+    visible = batch["valid"] & ~hidden.mask(batch)
+    return batch["data"].numpy(), visible.numpy(), hidden.weights(batch).numpy()
+
+
+def _sums(guess: Any, data: Any, weights: Any) -> NDArray[np.float64]:
+    """Return the weighted sum of squared errors and that of weights of each channel, (2, C), from (C, T, H, W)."""
+    squares = np.where(weights > 0, guess - data, 0.0).astype(np.float64) ** 2 * weights
+    return np.stack([squares.sum((1, 2, 3)), weights.sum((1, 2, 3), dtype=np.float64)])
 
 
 @torch.no_grad()
@@ -98,7 +208,20 @@ def reconstruct(
 
 
 def _by_channel(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean squared error of each channel (..., C) from (2, ..., windows, C)."""
+    """Return mean squared errors (...) from sums of squares and of weights, (2, ...); NaN where nothing counts."""
     with np.errstate(invalid="ignore"):
-        errors: NDArray[np.float64] = sums[0].sum(-2) / sums[1].sum(-2)
+        errors: NDArray[np.float64] = sums[0] / sums[1]
     return errors
+
+
+def _mean(by_channel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over the channels that are not NaN, (...), from (..., C)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no channel has any value: NaN is the answer
+        mean: NDArray[np.float64] = np.nanmean(by_channel, -1)
+    return mean
+
+
+def _estimate(values: NDArray[np.float64]) -> Estimate:
+    """Return the first of (1 + R,) values with the interval that the others span."""
+    return Resampled(float(values[0]), values[1:]).estimate()

@@ -18,8 +18,9 @@ def mae_quantising(job: Job, *, model: Asset, store: Asset, training_set: Asset,
     """
     import torch
 
-    from models.weather.sat_swin_mae import SatSwinMAE, pixel_mask
+    from models.weather.sat_swin_mae import SatSwinMAE, squared_errors, sum_by_channel
     from storage.window_dataset import WindowDataset
+    from tasks.mae.evaluation import hidden_values
     from tasks.mae.objective import CONTEXT, MaskedWindows, collate
     from tasks.mae.onnx import OnnxSatSwinMAE, ReconstructionGraph
     from tasks.mae.released import MaeRelease
@@ -34,10 +35,16 @@ def mae_quantising(job: Job, *, model: Asset, store: Asset, training_set: Asset,
         raise ValueError("the validation period has no usable windows to compare on; raise splits.validation_share")
     source = MaskedWindows(windows, network.units, release.recipe.mask_ratio, recipe.windows)
     batches = [collate([source.sample(k, k)]) for k in range(len(source))]
+    hidden = hidden_values(release)
+    data, weights = torch.cat([b["data"] for b in batches]), torch.cat([hidden.weights(b) for b in batches])
 
     def rebuilt(by: SatSwinMAE | OnnxSatSwinMAE) -> torch.Tensor:
         with torch.no_grad():
             return torch.cat([by(b["data"], b["mask"], **{name: b[name] for name in CONTEXT}) for b in batches])
+
+    def error(prediction: torch.Tensor) -> float:
+        """Return the mean over channels, as evaluations of the training do."""
+        return float((squared_errors(prediction, data, weights) / sum_by_channel(weights)).nanmean())
 
     fed = {name: batches[0][name] for name in ("data", "mask", *CONTEXT)}
     plain, small = job.workspace.scratch / "float.onnx", job.folder / ONNX
@@ -48,15 +55,13 @@ def mae_quantising(job: Job, *, model: Asset, store: Asset, training_set: Asset,
         raise ChildProcessError(f"reconstructions of the ONNX file are off by {apart:.2g}, more than {TOLERANCE:g}")
     quantise_matrices(plain, small)
     write_computed_release(job.folder, model.folder, network, OnnxSatSwinMAE, lambda name: False)
-    data, valid, mask = (torch.cat([b[name] for b in batches]) for name in ("data", "valid", "mask"))
-    counted = valid & pixel_mask(mask, network.units, network.config.cell, network.window)
     found = rebuilt(MaeRelease.from_release(job.folder).network)
     costs, costs_exact = cost(small, fed), cost(plain, fed)
     return StageResult(
         counts={"bytes": small.stat().st_size, "bytes_exact": (model.folder / WEIGHTS).stat().st_size},
         metrics={
-            "error": float((found - data)[counted].square().mean()),
-            "error_exact": float((exact - data)[counted].square().mean()),
+            "error": error(found),
+            "error_exact": error(exact),
             "apart": apart,
             "milliseconds": costs["milliseconds"],
             "milliseconds_exact": costs_exact["milliseconds"],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from storage.assets import Asset
 from storage.files import write_atomic
@@ -14,47 +18,82 @@ TRAINED = "weather_mae"
 @stage("weather_mae_report")
 def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, windows: int) -> StageResult:
     """Draw reconstructions, and errors by channel and by share of hidden cells beside those of the baselines; and the
-    curves of the pretraining.
+    curves of the pretraining. The validation period is judged too, for whoever tunes by the baselines.
     """
     from storage.window_dataset import WindowDataset  # plans do without matplotlib and torch
     from tasks.figures import save_figure
     from tasks.mae.baselines import Climatology
-    from tasks.mae.evaluation import GUESSERS, INTERPOLATION, MODEL, RATIOS, masked_errors, reconstruct
+    from tasks.mae.evaluation import GUESSERS, RATIOS, fit_paces, masked_errors, reconstruct
     from tasks.mae.pictures import draw_errors, draw_reconstructions
     from tasks.mae.released import MaeRelease
     from tasks.training.curves import draw_curves
     from tasks.training.history import read_history
 
-    release = MaeRelease.from_release(model.folder)
-    dataset = WindowDataset(store.folder, training_set.folder, "test")
-    release.check(dataset)
-    if not len(dataset):
-        raise ValueError("the test period has no usable windows to judge on; raise splits.test_share")
-    ratios, climate = sorted({*RATIOS, release.recipe.mask_ratio}), Climatology(dataset)
+    def part(split: str) -> WindowDataset:
+        return WindowDataset(store.folder, training_set.folder, split)
 
-    found = {}
+    release, train, test = MaeRelease.from_release(model.folder), part("train"), part("test")
+    release.check(test)
+    if not len(test):
+        raise ValueError("the test period has no usable windows to judge on; raise splits.test_share")
+    trained_at, climate = release.recipe.mask_ratio, Climatology(train)
+    ratios = sorted({*RATIOS, trained_at})
+
+    paces, found = {}, {}
     for at, ratio in enumerate(ratios):
-        found[ratio] = masked_errors(release, dataset, climate, windows, ratio)
+        paces[ratio] = fit_paces(release, train, climate, ratio)
+        found[ratio] = masked_errors(release, test, climate, paces[ratio], windows, ratio)
         job.progress(at + 1, len(ratios))
-    at_training = found[release.recipe.mask_ratio]
-    by_channel = {name: at_training.by_channel(name, release.channels) for name in GUESSERS}
     by_ratio = {name: {f"{r:g}": found[r].mean(name) for r in ratios} for name in GUESSERS}
-    gain = at_training.ratio(MODEL, INTERPOLATION)
-    errors = {"by_channel": by_channel, "by_ratio": by_ratio, "vs_interpolation": gain.json()}
+    errors = found[trained_at].summary(release.channels) | {
+        "by_ratio": by_ratio,
+        "paces": dict(zip(release.channels, paces[trained_at].tolist(), strict=True)),
+    }
+    if "validation" in train.training_set.splits and len(validation := part("validation")):
+        judged = masked_errors(release, validation, climate, paces[trained_at], windows, trained_at)
+        errors["validation"] = judged.summary(release.channels)
     write_atomic(job.folder / "errors.json", json.dumps(errors, indent=1))
-    save_figure(draw_errors(by_channel, by_ratio), job.folder / "errors.png")
-    shown = reconstruct(release, dataset, release.recipe.mask_ratio)
-    save_figure(draw_reconstructions(dataset, *shown), job.folder / "reconstructions.png")
+    write_atomic(job.folder / "errors.csv", _csv(errors))
+    save_figure(draw_errors(errors["by_channel"], by_ratio), job.folder / "errors.png")
+    save_figure(draw_reconstructions(test, *reconstruct(release, test, trained_at)), job.folder / "reconstructions.png")
     trained = model.kind == TRAINED
     if trained:
         save_figure(draw_curves(read_history(model.folder)), job.folder / "curves.png")
     return StageResult(
-        counts={"windows": len(at_training.steps), "mask_ratio": release.recipe.mask_ratio},
+        counts={
+            "windows": errors["windows"],
+            "blocks": errors["blocks"],
+            "mask_ratio": trained_at,
+            **{name: text for name, text in errors.items() if name == "caution"},
+        },
         metrics={
-            **{f"error_{name}": at_training.mean(name) for name in GUESSERS},
-            "vs_interpolation": gain.value,
-            "vs_interpolation_low": gain.low,
-            "vs_interpolation_high": gain.high,
+            **{f"error_{name}": found[trained_at].mean(name) for name in GUESSERS},
+            **_ends("vs_interpolation", errors["vs_interpolation"]),
+            **_ends("vs_best", errors["vs_best"]["geometric_mean"]),
         },
         pictures=["reconstructions.png", "errors.png", *(["curves.png"] if trained else [])],
     )
+
+
+def _ends(name: str, ratio: Mapping[str, float | None]) -> dict[str, float]:
+    """Return a ratio and the ends of its interval, where it has one, as metrics."""
+    names = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
+    return {names[end]: value for end, value in ratio.items() if value is not None}
+
+
+def _csv(errors: Mapping[str, Any]) -> str:
+    """Return the errors of every channel, and the ratio to its best baseline; means of ratios at the end."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names, best = list(errors["by_channel"]), errors["vs_best"]
+    writer.writerow(["channel", *names, "best baseline", "ratio to it", "low", "high"])
+    for channel, ratio in best["by_channel"].items():
+        found = (f"{errors['by_channel'][name][channel]:.4g}" for name in names)
+        writer.writerow([channel, *found, best["baseline"][channel], *_cells(ratio)])
+    for mean in ("mean", "geometric_mean"):
+        writer.writerow([mean.replace("_", " "), *[""] * (len(names) + 1), *_cells(best[mean])])
+    return text.getvalue()
+
+
+def _cells(ratio: Mapping[str, float | None]) -> list[str]:
+    return ["" if value is None else f"{value:.4g}" for value in ratio.values()]

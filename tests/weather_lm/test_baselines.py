@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.interpolate import LinearNDInterpolator
 
-from tasks.mae.baselines import _shifts, interpolation, persistence
+from tasks.mae import baselines
+from tasks.mae.baselines import _shifts, best_paces, persistence
 
 
 def hide(shape: tuple[int, ...], *boxes: tuple[slice, ...]) -> np.ndarray:
@@ -14,6 +15,10 @@ def hide(shape: tuple[int, ...], *boxes: tuple[slice, ...]) -> np.ndarray:
     for box in boxes:
         visible[box] = False
     return visible
+
+
+def interpolation(data: np.ndarray, visible: np.ndarray, climate: np.ndarray, *paces: float) -> np.ndarray:
+    return baselines.interpolation(data, visible, climate, np.array(paces or [1.0] * len(data)))
 
 
 def test_interpolation_restores_a_field_that_is_linear_in_time_and_space():
@@ -24,18 +29,47 @@ def test_interpolation_restores_a_field_that_is_linear_in_time_and_space():
     np.testing.assert_allclose(found, data, atol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_interpolation_from_the_rims_of_what_is_hidden_is_that_from_everything(seed, monkeypatch):
-    """Shifts of a tenth of a cell leave one triangulation only, so that both have to find it."""
-    monkeypatch.setattr("tasks.mae.baselines.SHIFT", 0.1)
+def isolated(shape: tuple[int, int, int]) -> np.ndarray:
+    """Hide every third cell in every direction, so that all neighbours of a hidden one are visible."""
+    visible = np.ones(shape, bool)
+    visible[1:-1:3, 1:-1:3, 1:-1:3] = False
+    return visible
+
+
+def test_what_visible_values_depart_from_the_climate_by_is_interpolated():
+    """Departures that are linear in space and noise in time: where a step is far, they are told from their own time,
+    and where it is near, from the steps before and after.
+    """
+    random = np.random.default_rng(0)
+    shape = (2, 9, 8, 8)
+    y, x = np.meshgrid(np.arange(8.0), np.arange(8.0), indexing="ij")
+    a, b, c = random.standard_normal((3, 2, 9, 1, 1))
+    departures = (a + b * y + c * x).astype(np.float32)
+    climate = random.standard_normal(shape).astype(np.float32)
+    data, visible = climate + departures, np.repeat(isolated(shape[1:])[None], 2, 0)
+    found = interpolation(np.where(visible, data, 99), visible, climate, 4, 1 / 4)
+    expected = data.copy()
+    for t, row, column in np.argwhere(~visible[1]):
+        before, after = (departures[1, s, row, column] for s in (t - 1, t + 1))
+        expected[1, t, row, column] = climate[1, t, row, column] + (before + after) / 2
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(expected - data)[1][~visible[1]].max() > 1
+
+
+@pytest.mark.parametrize("pace", [1, 4, 1 / 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_interpolation_from_the_rims_of_what_is_hidden_is_that_from_everything(seed, pace, monkeypatch):
+    """Shifts of a hundredth of a cell leave one triangulation only, so that both have to find it."""
+    monkeypatch.setattr("tasks.mae.baselines.SHIFT", 0.01)
     _shifts.cache_clear()
     random = np.random.default_rng(seed)
     data = random.standard_normal((1, 5, 9, 8)).astype(np.float32)
     visible = np.repeat(np.repeat(random.random((1, 5, 3, 4)) < 0.6, 3, 2), 2, 3)
     visible &= random.random(data.shape) < 0.97
-    found = interpolation(data, visible, np.zeros_like(data))[~visible]
-    cells, hidden = np.argwhere(visible[0]), np.argwhere(~visible[0])
-    whole = LinearNDInterpolator(cells + _shifts(data.shape[1:])[visible[0]], data[visible])(hidden)
+    found = interpolation(data, visible, np.zeros_like(data), pace)[~visible]
+    cells, hidden, size = np.argwhere(visible[0]), np.argwhere(~visible[0]), np.array([pace, 1, 1])
+    points = (cells + _shifts(data.shape[1:])[visible[0]]) * size
+    whole = LinearNDInterpolator(points, data[visible])(hidden * size)
     _shifts.cache_clear()
     on_a_face = ((hidden == 0) | (hidden == np.array(data.shape[1:]) - 1)).any(1)  # there the shifts alone decide
     inside = np.isfinite(whole) & ~on_a_face
@@ -43,7 +77,7 @@ def test_interpolation_from_the_rims_of_what_is_hidden_is_that_from_everything(s
     np.testing.assert_allclose(found[inside], whole[inside], atol=1e-5)
     outside = ~np.isfinite(whole) & ~on_a_face
     for cell, value in zip(hidden[outside], found[outside], strict=True):
-        distances = np.linalg.norm(cells - cell, axis=-1)
+        distances = np.linalg.norm((cells - cell) * size, axis=-1)
         assert value in data[visible][np.isclose(distances, distances.min())], "the value of a nearest visible cell"
 
 
@@ -111,3 +145,19 @@ def test_five_values_in_a_volume_are_enough_and_four_are_not():
 def test_where_all_is_seen_nothing_is_guessed():
     data = np.arange(27, dtype=np.float32).reshape(1, 3, 3, 3)
     np.testing.assert_array_equal(interpolation(data, np.ones(data.shape, bool), np.zeros_like(data)), data)
+
+
+def test_each_channel_gets_the_pace_with_its_smallest_error_and_edges_are_widened():
+    asked = []
+
+    def errors(pace: float) -> np.ndarray:
+        asked.append(pace)
+        power = np.log2(pace)
+        return np.array([abs(power - 1), abs(power - 5), abs(power + 2), 7.0, 0.0])
+
+    assert best_paces(errors).tolist() == [2, 32, 1 / 4, 1, 1]
+    assert sorted(asked) == [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32, 64]
+
+
+def test_the_search_for_a_pace_ends_where_one_direction_is_all_that_counts():
+    assert best_paces(lambda pace: np.array([-pace, pace, 1.0])).tolist() == [64, 1 / 64, 1]

@@ -18,13 +18,13 @@ from tests.era5.stores import noise, write_store
 ROWS, COLUMNS = 12, 24
 
 
-def prepared(folder: Path, data: np.ndarray) -> None:
-    """Two blocks of training with validation between them, and windows across the seam."""
+def prepared(folder: Path, data: np.ndarray, cycles: int = 2, hours: int = 1) -> None:
+    """Blocks of training with validation between them, and windows across the seam."""
     windows = WindowConfig(
         time=4, height=8, width=10, stride_time=3, stride_height=4, stride_width=7, wrap_longitude=True, max_nan_share=1
     )
-    splits = SplitConfig(validation_share=0.4, test_share=0, cycles=2)
-    build_training_set(write_store(folder / "store", data), windows, splits).save(folder / "set")
+    splits = SplitConfig(validation_share=0.4, test_share=0, cycles=cycles)
+    build_training_set(write_store(folder / "store", data, hours=hours), windows, splits).save(folder / "set")
 
 
 def windows_of(folder: Path, split: str) -> WindowDataset:
@@ -87,12 +87,72 @@ def test_a_long_training_period_is_sampled_evenly_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = noise((96, 1, ROWS, COLUMNS))
-    prepared(tmp_path, data)
+    prepared(tmp_path, data, hours=12)
     windows = windows_of(tmp_path, "validation")
-    length = sum(block.stop - block.first for block in windows.training_set.splits["train"])
-    monkeypatch.setattr(baselines, "CLIMATE_STEPS", (length - 1) // 7 + 1)
-    assert (length - 1) % 7 == 0, "so that every seventh step is an even share"
-    assert_climate(windows, "validation", plain_climate(data, windows, slice(None, None, 7)))
+    steps = [step for block in windows.training_set.splits["train"] for step in range(block.first, block.stop)]
+    monkeypatch.setattr(baselines, "CLIMATE_DAYS", 6)
+    (statistics,) = windows.training_set.statistics
+    expected = []
+    for hour in (0, 1):
+        of_hour = [step for step in steps if step % 2 == hour]
+        chosen = [of_hour[int(k * (len(of_hour) - 1) / 5)] for k in range(6)]
+        expected.append((data[chosen].astype(np.float64).mean(0) - statistics.mean) / statistics.std)
+    assert_climate(windows, "validation", np.stack(expected * 12))
+
+
+def plain_year(data: np.ndarray, windows: WindowDataset) -> np.ndarray:
+    """Return (steps, C, H, W) at 12 h: normalised least squares of each cell and time of day, its mean in the gaps."""
+    steps = np.array([s for block in windows.training_set.splits["train"] for s in range(block.first, block.stop)])
+    mean, std = (
+        np.array([getattr(s, name) for s in windows.training_set.statistics])[:, None, None] for name in ("mean", "std")
+    )
+    fields = (data.astype(np.float64) - mean) / std
+    climate = np.empty_like(fields)
+    for half in (0, 1):
+        known = steps[steps % 2 == half]
+        at = np.arange(half, len(data), 2)
+        waves = {
+            key: np.stack([f(2 * np.pi * k * days / 365.2425) for k in (1, 2) for f in (np.sin, np.cos)], 1)
+            for key, days in (("known", known / 2), ("at", at / 2))
+        }
+        for c, y, x in np.ndindex(data.shape[1:]):
+            values = fields[known, c, y, x]
+            values = np.where(np.isnan(values), np.nanmean(values), values)
+            fit = np.linalg.lstsq(np.column_stack([np.ones(len(known)), waves["known"]]), values, rcond=None)[0]
+            climate[at, c, y, x] = fit[0] + waves["at"] @ fit[1:]
+    return climate
+
+
+def test_training_blocks_all_over_the_year_give_the_climate_its_seasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "CLIMATE_DAYS", 1000)
+    data = noise((800, 2, ROWS, COLUMNS))
+    days = np.arange(800, dtype=np.float32)[:, None, None, None] / 2
+    data += 30 * np.sin(days / 365.2425 * 2 * np.pi + 1) * (1 + np.arange(800)[:, None, None, None] % 2)
+    data[::3, 1, 2:5, 3:9] = np.nan
+    prepared(tmp_path, data, cycles=8, hours=12)
+    windows = windows_of(tmp_path, "validation")
+    expected, climate = plain_year(data, windows), Climatology(windows)
+    for split in ("validation", "train"):
+        for index in range(0, windows.training_set.length(split), 7):
+            t, y, x = windows.training_set.origin(split, index)
+            planes = expected[t : t + 4, :, y : y + 8][..., np.arange(x, x + 10) % COLUMNS]
+            np.testing.assert_allclose(climate.window(split, index), planes.swapaxes(0, 1), atol=2e-5)
+
+
+@pytest.mark.parametrize(("cycles", "seasonal"), [(3, False), (4, True)], ids=["gaps of 55 days", "gaps of 44 days"])
+def test_no_seasons_are_fitted_across_more_than_an_eighth_of_the_year(
+    tmp_path: Path, cycles: int, seasonal: bool
+) -> None:
+    data = noise((800, 1, ROWS, COLUMNS)) + np.arange(800, dtype=np.float32)[:, None, None, None] / 10
+    prepared(tmp_path, data, cycles=cycles, hours=12)
+    windows = windows_of(tmp_path, "validation")
+    climate, per_time = Climatology(windows), windows.training_set.grid.per_time
+    now, later = (climate.window("validation", index) for index in (0, 2 * per_time))
+    origins = [windows.training_set.origin("validation", index) for index in (0, 2 * per_time)]
+    assert origins[1] == (origins[0][0] + 6, *origins[0][1:]), "the same place three days later"
+    assert (now != later).any() == seasonal
 
 
 def test_the_hour_of_the_day_is_that_of_utc(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -17,6 +18,8 @@ from flows.weather import PIPELINE
 from models.weather.sat_swin_mae import SatSwinMAE
 from storage.assets import AssetStore
 from storage.window_dataset import WindowDataset
+from tasks.mae.baselines import Climatology
+from tasks.mae.evaluation import BASELINES, GUESSERS, MODEL, fit_paces, masked_errors
 from tasks.mae.objective import CONTEXT, MaeObjective, MaskedWindows, collate
 from tasks.mae.onnx import ReconstructionGraph
 from tasks.mae.released import MaeRelease
@@ -102,21 +105,59 @@ def test_training_masks_come_from_the_seed_alone(windows):
     assert not all(torch.equal(source.sample(0, 5)["mask"], source.sample(0, seed)["mask"]) for seed in range(6, 12))
 
 
-def test_the_report_judges_the_model_beside_its_baselines(built):
+def test_the_report_judges_the_model_beside_its_baselines(built, release):
     folder = only(built[0], "weather_mae_report").folder
     errors = json.loads((folder / "errors.json").read_text())
-    who = {"SatSwinMAE", "linear interpolation", "persistence", "climatology"}
-    assert errors["by_channel"].keys() == errors["by_ratio"].keys() == who
+    assert errors["by_channel"].keys() == errors["by_ratio"].keys() == set(GUESSERS)
     assert all(len(by_ratio) == 4 for by_ratio in errors["by_ratio"].values())
+    assert errors["caution"] == "there are no intervals: all windows lie in one block of time"
+    for judged in (errors, errors["validation"]):
+        found, best = judged["by_channel"], judged["vs_best"]
+        ratios = [found[MODEL][c] / min(found[name][c] for name in BASELINES) for c in release.channels]
+        assert [ratio["value"] for ratio in best["by_channel"].values()] == pytest.approx(ratios)
+        assert best["geometric_mean"]["value"] == pytest.approx(np.prod(ratios) ** (1 / len(ratios)))
+        assert all(found[name][c] == min(found[n][c] for n in BASELINES) for c, name in best["baseline"].items())
+    table = [*csv.reader((folder / "errors.csv").open())]
+    assert [row[0] for row in table] == ["channel", *release.channels, "mean", "geometric mean"]
+    assert table[1][1:5] == [f"{errors['by_channel'][name][release.channels[0]]:.4g}" for name in GUESSERS]
+    assert table[-1][5:] == ["", f"{errors['vs_best']['geometric_mean']['value']:.4g}", "", ""]
     assert {"errors.png", "reconstructions.png", "curves.png"} <= {path.name for path in folder.iterdir()}
 
 
-def test_a_model_in_8_bits_rebuilds_nearly_the_same_and_is_judged_by_name(built, tmp_path):
+def test_validation_windows_are_judged_in_the_report_by_the_same_paces(built, release, windows):
+    errors = json.loads((only(built[0], "weather_mae_report").folder / "errors.json").read_text())
+    ratio, paces = release.recipe.mask_ratio, np.array([*errors["paces"].values()])
+    train = folders(built[0]).windows("train")
+    np.testing.assert_array_equal(paces, fit_paces(release, train, Climatology(train), ratio))
+    found = masked_errors(release, windows, Climatology(train), paces, 4, ratio)
+    for name in GUESSERS:
+        assert errors["validation"]["by_channel"][name] == pytest.approx(found.by_channel(name, release.channels))
+
+
+def plain_error(release: MaeRelease, windows: WindowDataset, most: int) -> float:
+    """Return the mean over channels of the mean squared error of hidden valid values."""
+    network, errors = release.network, [[] for _ in release.channels]
+    source = MaskedWindows(windows, network.units, release.recipe.mask_ratio, most)
+    for k in range(len(source)):
+        batch = collate([source.sample(k, k)])
+        with torch.no_grad():
+            rebuilt = network(batch["data"], batch["mask"], **{name: batch[name] for name in CONTEXT})[0].numpy()
+        hidden = batch["mask"][0].reshape(network.units).numpy()
+        for axis, size in enumerate(network.config.cell):
+            hidden = hidden.repeat(size, axis)
+        gaps = rebuilt - batch["data"][0].numpy()
+        for values, gap, valid in zip(errors, gaps, batch["valid"][0].numpy(), strict=True):
+            values += (gap[hidden & valid].astype(float) ** 2).tolist()
+    return float(np.mean([np.mean(values) for values in errors]))
+
+
+def test_a_model_in_8_bits_rebuilds_nearly_the_same_and_is_judged_by_name(built, release, windows, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(built[0].root, root, ignore=shutil.ignore_patterns(".locks"))
     run(PIPELINE, INT8, root, Silent(), workers="inline")
     small = only(root, "weather_mae_int8")
     metrics = small.manifest.metrics
+    assert metrics["error_exact"] == pytest.approx(plain_error(release, windows, 32), rel=1e-4)
     assert metrics["apart"] < 1e-3
     assert metrics["error"] == pytest.approx(metrics["error_exact"], rel=0.05)
     assert metrics["peak_mb"] < 250, "a process that does not import torch"
