@@ -58,6 +58,18 @@ def test_the_report_compares_every_decoder_with_every_control(answered):
     assert scores["decoders"]["trm"]["gflops"] > scores["decoders"]["blind"]["gflops"] > 0
     rows = list(csv.DictReader((folder / "scores.csv").open()))
     assert [row["decoder"] for row in rows] == ["plain", "trm", "blind", "few_bits"]
+    kinds = list(csv.DictReader((folder / "by_kind.csv").open()))
+    for name, table in scores["decoders"].items():
+        own = [row for row in kinds if row["decoder"] == name]
+        assert sum(int(row["questions"]) for row in own) == 12
+        assert {row["peer"] for row in own} <= {"majority", "blind"} - {name}
+        for row in own:
+            exact = table["seeds"][next(iter(table["seeds"]))]["scores"][row["kind"]]["exact"]
+            others = [scores["majority"][row["kind"]]["exact"]]
+            if name != "blind":
+                others.append(scores["decoders"]["blind"]["seeds"]["blind-0"]["scores"][row["kind"]]["exact"])
+            assert float(row["gain"]) == pytest.approx(exact - max(others), abs=1e-5)
+            assert float(row["low"]) <= float(row["gain"]) <= float(row["high"])
     assert {"answers.png", "depths.png", "costs.png", "by_kind.png"} <= {path.name for path in folder.iterdir()}
 
 
