@@ -120,7 +120,7 @@ def _training(bench: Bench, name: str, rate: float, seed: int) -> dict[str, Any]
 
 
 def _answer(bench: Bench, files: Mapping[Part, str], name: str, rate: float, seed: int) -> dict[str, Any]:
-    """Return what the program says, which is kept, of validation puzzles where rates are tried, else of test puzzles."""
+    """Return what the program says, which is kept; where rates are tried, it is of validation puzzles."""
     folder = bench.work / f"{name.replace(', ', '-').replace(' ', '-')}-{rate:g}-{seed}"
     kept = folder / "answer.json"
     if not kept.exists():
