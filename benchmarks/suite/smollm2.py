@@ -72,7 +72,7 @@ def run(bench: Bench) -> list[Figure]:
     asset = pull_checkpoint(Console(), open_store(bench.work / "assets"), name=NAME)
     text, tokens = held_out_text(), Tokens.load(asset.folder)
     windows = _windows(text, tokens, 2 if bench.quick else WINDOWS)
-    known = {"checkpoint": asset.manifest.fingerprint, "weights": _weights(), "text": text.provenance(),
+    known = {"checkpoint": asset.manifest.fingerprint, "weights": weights_words(), "text": text.provenance(),
              "tokens": windows.numel()}  # fmt: skip
     measured: dict[str, dict[str, float]] = {}
 
@@ -99,7 +99,7 @@ def run(bench: Bench) -> list[Figure]:
     return [*(_figure(bench, form, measured, known) for form in FORMS), _ratio(bench, measured, known)]
 
 
-def _weights() -> str:
+def weights_words() -> str:
     """Return in which form the checkpoint comes."""
     source, known = find_source(NAME, hub=None, revision=None, folder=None), PUBLISHED[NAME]
     return known.package.content if known.package and isinstance(source, Path) else f"{known.checkpoint.hub} of the hub"
