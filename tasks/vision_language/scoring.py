@@ -41,7 +41,7 @@ def score_batch(model: MicroVLM, batch: VlmBatch) -> BatchScores:
             "nll": model.nats(batch.told, seen.prefix, everything),
             "nll_shuffled": model.nats(batch.told, seen.prefix.roll(-1, 0), everything),
             "nll_blind": model.nats(batch.told, seen.prefix, ~everything),
-            "tokens": batch.told.learned.sum(-1),
+            "tokens": batch.told.learned.sum(1),
             **_recall(model, batch, seen.pooled.unflatten(0, (episodes, steps)), seen.prefix),
         },
         model.alignment.images(seen.pooled),
@@ -72,11 +72,11 @@ def _recall(model: MicroVLM, batch: VlmBatch, pooled: Tensor, prefix: Tensor) ->
     return {
         **nats,
         "recall_without": model.nats(batch.recalled, last, batch.shown, own.content[0], shut),
-        "scope_right": opened[:, 0] + (~opened[:, 1:]).double().mean(-1),  # a gate that never moves has half
+        "scope_right": opened[:, 0] + (~opened[:, 1:]).double().mean(1),  # a gate that never moves has half
         "scopes": torch.full_like(rows, 2),
         "cue_right": model.recall.step_of(own.query[0]) == batch.asked % model.recall.steps,
         "questions": torch.ones_like(rows),
-        "recalled_tokens": batch.recalled.learned.sum(-1),
+        "recalled_tokens": batch.recalled.learned.sum(1),
     }
 
 
@@ -86,7 +86,7 @@ def _misplaced(batch: VlmBatch, pooled: Tensor) -> Tensor:
     """
     rows = torch.arange(batch.episodes, device=pooled.device)
     asked = batch.asked - batch.first
-    other = (asked + 1) % batch.written.sum(-1).clamp_min(2)
+    other = (asked + 1) % batch.written.sum(1).clamp_min(2)
     places = torch.arange(pooled.shape[1], device=pooled.device).repeat(batch.episodes, 1)
     places[rows, asked], places[rows, other] = other, asked
     return pooled[rows[:, None], places]

@@ -16,9 +16,9 @@ from tasks.vision_language.scoring import BatchScores, score_batch
 from tests.vision_language.tiny import MODEL
 
 STEPS, LENGTH, VOCABULARY = 4, 6, 50
-WRITTEN = [1, 2, 4, 3]
-ASKED = [0, 1, 3, 0]
-EXCHANGED = [[1, 0, 2, 3], [1, 0, 2, 3], [3, 1, 2, 0], [1, 0, 2, 3]]
+WRITTEN = [1, 2, 4, 3, 3]
+ASKED = [0, 1, 3, 0, 1]
+EXCHANGED = [[1, 0, 2, 3], [1, 0, 2, 3], [3, 1, 2, 0], [1, 0, 2, 3], [0, 2, 1, 3]]
 """Images of each episode when the one that is asked about and the next one that was written have changed places."""
 EPISODES = len(WRITTEN)
 IMAGES = STEPS * EPISODES
@@ -32,13 +32,13 @@ def texts(count: int, learned: int) -> Texts:
 
 @pytest.fixture(scope="module")
 def scored() -> tuple[MicroVLM, VlmBatch]:
-    """A model with random weights, and four episodes whose questions are asked while no image is shown."""
+    """A model with random weights, and five episodes whose questions are asked while no image is shown."""
     torch.manual_seed(0)
     config = MicroVlmModelConfig.model_validate(MODEL)
     model = build(config, build_language_model(config.language, VOCABULARY)).eval()
     for parameter in model.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-    first = torch.tensor([0, 2, 1, 3])
+    first = torch.tensor([0, 2, 1, 3, 0])
     return model, VlmBatch(
         images=torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8),
         told=texts(IMAGES, 3),
@@ -115,7 +115,7 @@ def test_scores_say_what_they_are_to_be_divided_by(scored):
 
 
 @pytest.mark.parametrize(("gates", "right"), [
-    ([1, -1, -1], 2), ([1, 1, -1], 1.5), ([1, 1, 1], 1), ([-1, -1, -1], 1), ([-1, 1, -1], 0.5), ([-1, 1, 1], 0),
+    ("+--", 2), ("++-", 1.5), ("+++", 1), ("---", 1), ("-+-", 0.5), ("-++", 0),
 ])  # fmt: skip
 def test_a_gate_that_never_moves_is_right_for_half(scored, monkeypatch, gates, right):
     """Gates of the question, of one about an image that is not in the memory, and of one about what is shown."""
@@ -124,7 +124,7 @@ def test_a_gate_that_never_moves_is_right_for_half(scored, monkeypatch, gates, r
 
     def gated(recall, queries, state):
         found = read(recall, queries, state)
-        return replace(found, scope=torch.tensor([[1.0] * STEPS + gates] * EPISODES))
+        return replace(found, scope=torch.tensor([[1.0] * STEPS + [float(f"{sign}0.5") for sign in gates]] * EPISODES))
 
     monkeypatch.setattr(type(model.recall), "read", gated)
     assert score(model, batch).sums["scope_right"].tolist() == [right] * EPISODES
@@ -134,9 +134,9 @@ def test_a_cue_is_right_where_it_is_nearest_to_the_step_that_is_asked(scored, mo
     model, batch = scored
     at_one = model.recall.when[1]
     monkeypatch.setattr(type(model.recall), "cues", lambda recall, features, now: at_one.expand(len(now), -1))
-    asked = torch.tensor([1, 0, 8 + 1, 2])
+    asked = torch.tensor([1, 0, 8 + 1, 2, 8])
     later = replace(batch, asked=asked, first=asked)
-    assert score(model, later).sums["cue_right"].tolist() == [True, False, True, False]
+    assert score(model, later).sums["cue_right"].tolist() == [True, False, True, False, False]
 
 
 def test_images_and_texts_are_unit_vectors_of_their_rows(scored):
@@ -150,7 +150,17 @@ def test_images_and_texts_are_unit_vectors_of_their_rows(scored):
     torch.testing.assert_close(reversed_.texts, scores.texts)
 
 
-def test_an_episode_alone_has_no_control(scored):
+def test_two_episodes_are_enough_for_controls_and_one_is_not(scored):
     model, batch = scored
+    two = replace(
+        batch,
+        images=batch.images[: 2 * STEPS],
+        questions=Texts(*(part[: 3 * 2] for part in vars(batch.questions).values())),
+        **{name: Texts(*(part[: 2 * STEPS] for part in vars(getattr(batch, name)).values()))
+           for name in ("told", "prompts", "captions")},
+        recalled=Texts(*(part[:2] for part in vars(batch.recalled).values())),
+        **{name: getattr(batch, name)[:2] for name in ("first", "written", "asked", "shown")},
+    )  # fmt: skip
+    assert score(model, two).sums["recall_other"].shape == (2,)
     with pytest.raises(AssertionError, match="no other one for a control"):
         score(model, replace(batch, written=batch.written[:1]))
