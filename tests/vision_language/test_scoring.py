@@ -93,6 +93,16 @@ def test_without_a_memory_it_does_not_matter_what_was_seen(scored):
     assert differ(of(scored, "recall_without"), of(scored, "recall"))
 
 
+def test_a_memory_is_asked_the_question_and_none_of_those_without_an_answer(scored):
+    model, batch = scored
+    own = of(scored, "recall")
+    for rows, changes in ((slice(0, EPISODES), True), (slice(EPISODES, None), False)):
+        tokens = batch.questions.tokens.clone()
+        tokens[rows] = (tokens[rows] + 7) % VOCABULARY
+        other = score(model, replace(batch, questions=replace(batch.questions, tokens=tokens))).sums["recall"]
+        assert differ(other, own) if changes else torch.equal(other, own)
+
+
 def test_a_question_is_scored_before_the_image_that_is_shown(scored):
     """The last one that was written stands before it, whatever the memory holds."""
     model, batch = scored
