@@ -101,10 +101,8 @@ def _gaps(table: Scores, controls: Mapping[str, tuple[str, str]]) -> str:
 
 def _by_model(scores: Scores, controls: Mapping[str, tuple[str, str]]) -> str:
     """Tell every model's smallest gap."""
-    least = {
-        name: (table[gap], controls[gap][0]) for name, table in scores.items() for gap in [_least(table, controls)]
-    }
-    return "; ".join(f"{name} {_estimate(found)} to {control}" for name, (found, control) in least.items())
+    least = {name: _least(table, controls) for name, table in scores.items()}
+    return "; ".join(f"{name} {_estimate(scores[name][gap])} to {controls[gap][0]}" for name, gap in least.items())
 
 
 def _estimate(found: Mapping[str, float]) -> str:
