@@ -33,8 +33,8 @@ class PuzzleConfig(Config):
 
     train: str
     """File of `Sudokus`."""
-    test: str
-    """File of `Sudokus`."""
+    judged: str
+    """File of `Sudokus` that are solved after training."""
     net: TrmConfig
     """Sizes; of the plain transformer, too."""
     plain_layers: int | None = None
@@ -127,8 +127,8 @@ class PuzzleObjective(Objective):
         return PlainNet(config.net, config.plain_layers)
 
     def source(self, part: str) -> SudokuSource:
-        """Return the puzzles of a part, `train` or `test`."""
-        path = self.config.train if part == "train" else self.config.test
+        """Return the puzzles that are trained on, of the part `train`, or those that are judged."""
+        path = self.config.train if part == "train" else self.config.judged
         return SudokuSource(Sudokus.load(Path(path)), renames=part == "train")
 
     @staticmethod
@@ -177,13 +177,13 @@ class PuzzleObjective(Objective):
         return 1 + math.floor((self.config.net.supervision_steps - 1) * min(1.0, max(0.0, ramp)))
 
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
-        """Return the share of test puzzles that are solved."""
-        right = torch.cat([right_or_known(model(rows["tokens"]), rows).all(1) for rows in self.tested(share)])
+        """Return the share of judged puzzles that are solved."""
+        right = torch.cat([right_or_known(model(rows["tokens"]), rows).all(1) for rows in self.judged(share)])
         return {"solved": float(right.float().mean())}
 
-    def tested(self, share: Share) -> Iterator[Rows]:
-        """Yield the test puzzles as batches."""
-        source = self.source("test")
+    def judged(self, share: Share) -> Iterator[Rows]:
+        """Yield the puzzles that are judged as batches."""
+        source = self.source("judged")
         for first in range(0, len(source), EVALUATED):
             samples = [source.sample(index, 0) for index in range(first, min(first + EVALUATED, len(source)))]
             yield {name: tensor.to(share.device) for name, tensor in self.collate(samples).items()}

@@ -29,7 +29,7 @@ _REPEAT = """## Repeating them
     .venv/bin/python -m benchmarks fire_skill   # trains EmberFormer on the shared archive: most of an hour
     .venv/bin/python -m benchmarks fire_unet    # and what it is compared with: a night
     .venv/bin/python -m benchmarks narratives   # trains the weather models on a generated year: an hour or more
-    .venv/bin/python -m benchmarks puzzles      # trains nets on Sudokus: half an hour
+    .venv/bin/python -m benchmarks puzzles      # trains nets on Sudokus: an hour and a quarter
     make mutants                                # puts faults into the code and runs tests: hours; `mutants` reads them
     make kills                                  # kills every stage at its file operations: hours; `kills` reads them
     make fuzz                                   # gives readers odd files for FUZZ_SECONDS; `fuzz` reads what it found

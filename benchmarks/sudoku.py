@@ -2,8 +2,8 @@
 
 Clues are taken away in random order, each unless a second solution would arise, down to a number of clues.
 
-A solution is for training or for testing by a digest of its canonical form, in which the digits are renamed so that
-the first row is 1 ... 6. So no test puzzle, however its digits are renamed, has a solution that a training saw.
+A solution is for training, validation or testing by a digest of its canonical form, in which the digits are renamed so
+that the first row is 1 ... 6. So no puzzle, however its digits are renamed, has a solution that is of another part.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from storage.files import write_atomic
 
-Part = Literal["train", "test"]
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
 SIDE = 6
 CELLS = SIDE**2
-TESTED = 8
-"""One of so many canonical solutions is for testing."""
+HELD_OUT: tuple[Part, ...] = ("validation", "test")
+SHARE = 8
+"""One of so many canonical solutions is for each part that is held out."""
 ALL = 2**SIDE - 1
 """Bits of all digits."""
 
@@ -54,7 +56,7 @@ class Sudokus:
     @classmethod
     def draw(cls, part: Part, count: int, clues: int, seed: int) -> Self:
         """Draw puzzles; equal arguments give equal ones."""
-        random = np.random.default_rng([seed, ("train", "test").index(part)])
+        random = np.random.default_rng([seed, PARTS.index(part)])
         solutions = [_solution_of(part, random) for _ in range(count)]
         return cls(np.array([take_away(solution, clues, random) for solution in solutions]), np.array(solutions))
 
@@ -77,7 +79,8 @@ def canonical(solution: Grid) -> bytes:
 
 def part_of(solution: Grid) -> Part:
     """Return which part a solution is for, the same however its digits are named."""
-    return "train" if zlib.crc32(canonical(solution)) % TESTED else "test"
+    place = zlib.crc32(canonical(solution)) % SHARE
+    return HELD_OUT[place] if place < len(HELD_OUT) else "train"
 
 
 def take_away(solution: Grid, clues: int, random: np.random.Generator) -> Grid:

@@ -12,6 +12,7 @@ from typing import Any
 import netCDF4
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import zarr
 from pydantic import ValidationError
@@ -27,6 +28,7 @@ from benchmarks.raw_files import VARIABLES, RawData, make_raw_files, raw_path
 from benchmarks.report import page
 from benchmarks.suite import (
     benchmark_names,
+    edge,
     fire_cache,
     fire_read,
     fire_skill,
@@ -35,6 +37,7 @@ from benchmarks.suite import (
     load_benchmark,
     narratives,
 )
+from benchmarks.suite.memory_recall import nearest_key
 from benchmarks.suite.plan_time import __doc__ as plan_text
 from configs.fire_sample import SampleFires
 from tasks.fire.archive import INDICES
@@ -259,6 +262,43 @@ def test_skill_figures_are_paired_gains_over_the_best_baseline_of_each_measure(
         "the gain's interval is +0.050 to +0.250."
     )
     assert gains["fire_rollout_iou_gain"].notes[0].startswith("EmberFormer 0.900, burnable dilation 0.600; ")
+
+
+def test_reading_and_decoding_are_compared_round_by_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ternary decodes twice as fast and reads half as fast in the middle round of three."""
+    rates = {edge.RECIPE: iter([(10, 30), (20, 40), (90, 10)]), "q4-32k": iter([(40, 30), (40, 20), (90, 1)])}
+
+    class Told:
+        def __init__(self, name: str, task: dict[str, Any], python: Path | None = None) -> None:
+            self._name, self._task = name, task
+
+        def __enter__(self) -> Told:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def answer(self) -> dict[str, Any]:
+            if self._name == "edge_model":
+                return {"files": dict.fromkeys(edge.BUNDLE, 1_000_000)}
+            if self._name == "edge_caption":
+                return {"foreign": [], "peak_bytes": 1, "first_seconds": 1.0}
+            read, decoded = next(rates[Path(self._task["path"]).parent.name])
+            return {"read_per_second": read, "tokens_per_second": decoded, "peak_bytes": 1}
+
+    monkeypatch.setattr(edge, "Program", Told)
+    monkeypatch.setattr(edge, "edge_python", lambda: Path("python"))
+    monkeypatch.setattr(edge, "ROUNDS", 3)
+    figures = {found.name: found for found in edge.run(Bench("edge", tmp_path))}
+    reading, decoding = figures["edge_vs_q4_read_speed"], figures["edge_vs_q4_speed"]
+    assert (reading.value, reading.peer_value, reading.aim) == (0.5, 40, None)
+    assert (decoding.value, decoding.peer_value, decoding.met) == (2, 20, True)
+
+
+def test_a_lookup_finds_the_keys_that_are_nearest_by_cosine() -> None:
+    kept = torch.tensor([[1.0, 0.0], [0.0, 9.0], [-1.0, 0.0], [0.0, -1.0]])
+    asked = torch.tensor([[0.6, 0.5], [0.9, 0.8], [-2.0, 1.0], [0.1, -0.2]])
+    assert nearest_key(asked, kept) == 3 / 4
 
 
 @pytest.fixture(scope="module")

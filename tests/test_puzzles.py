@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.bench import Bench
+from benchmarks.programs import puzzle_trainer
 from benchmarks.puzzle_objective import PlainNet, PuzzleObjective, RecursiveNet, mean_of_unknown
-from benchmarks.sudoku import Sudokus
+from benchmarks.sudoku import PARTS, Sudokus
+from benchmarks.suite import puzzles as benchmark
 from configs.training import Execution, TrainingConfig
 from tasks.training.loop import Trainer
 from tasks.training.share import Share
@@ -21,7 +24,7 @@ COUNT, CLUES = 60, 12
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, Sudokus]:
-    return {part: Sudokus.draw(part, COUNT, CLUES, seed=0) for part in ("train", "test")}
+    return {part: Sudokus.draw(part, COUNT, CLUES, seed=0) for part in PARTS}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def files(drawn: dict[str, Sudokus], tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("puzzles")
     for part, puzzles in drawn.items():
         puzzles.save(folder / part)
-    return {part: str(folder / part) for part in drawn}
+    return {"train": str(folder / "train"), "judged": str(folder / "test")}
 
 
 def solutions_of(clues: np.ndarray) -> list[tuple[int, ...]]:
@@ -58,34 +61,36 @@ def solutions_of(clues: np.ndarray) -> list[tuple[int, ...]]:
 ROWS = np.array(list(permutations(range(1, 7))))
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("part", PARTS)
 def test_each_puzzle_has_its_solution_and_no_other(drawn, part):
     for clues, solution in zip(drawn[part].clues[:4], drawn[part].solutions, strict=False):
         assert (clues > 0).sum() == CLUES
         assert solutions_of(clues) == [tuple(solution)]
 
 
-def test_no_test_puzzle_with_its_digits_renamed_in_any_way_was_trained(drawn):
-    trained = {tuple(solution) for solution in drawn["train"].solutions}
+def test_no_puzzle_with_its_digits_renamed_in_any_way_is_of_another_part(drawn):
     renamings = np.concatenate([np.zeros((720, 1), int), ROWS], 1)
-    renamed = {tuple(row) for solution in drawn["test"].solutions for row in renamings[:, solution]}
-    assert len(renamed) > 720 * COUNT / 2
-    assert not trained & renamed
-    same_part = {tuple(row) for row in renamings[:, drawn["train"].solutions[0]]}
-    assert trained & same_part
+    renamed = {
+        part: {tuple(row) for solution in puzzles.solutions for row in renamings[:, solution]}
+        for part, puzzles in drawn.items()
+    }
+    for part, others in permutations(PARTS, 2):
+        assert len(renamed[part]) > 720 * COUNT / 2
+        assert not {tuple(solution) for solution in drawn[others].solutions} & renamed[part]
+        assert {tuple(solution) for solution in drawn[part].solutions} <= renamed[part]
 
 
 def test_equal_arguments_draw_equal_puzzles_and_a_file_keeps_them(drawn, files):
     again = Sudokus.draw("test", COUNT, CLUES, seed=0)
     assert np.array_equal(again.clues, drawn["test"].clues)
-    loaded = Sudokus.load(Path(files["test"]))
+    loaded = Sudokus.load(Path(files["judged"]))
     assert np.array_equal(loaded.clues, drawn["test"].clues)
     assert np.array_equal(loaded.solutions, drawn["test"].solutions)
 
 
 def test_training_renames_digits_and_testing_does_not(files, drawn):
     objective = PuzzleObjective(task(files))
-    train, test = objective.source("train"), objective.source("test")
+    train, test = objective.source("train"), objective.source("judged")
     a, b = train.sample(3, 1), train.sample(3, 2)
     assert not torch.equal(a["answer"], b["answer"])
     assert torch.equal(a["tokens"] == 0, b["tokens"] == 0)
@@ -146,3 +151,73 @@ def test_killed_amid_carried_supervision_it_ends_with_the_same_bits(files, tmp_p
     states = [one.model.state_dict() | one._own_state() | dict(one.average.tensors()) for one in (calm, resumed)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_what_a_net_solves_and_which_cells_it_knows_are_counted_by_depth(files, drawn, tmp_path):
+    untrained = trainer(files, tmp_path)
+    solved, cells = puzzle_trainer.solved_by_depth(untrained, [1, 3])
+    clues, answer = (torch.from_numpy(grid) for grid in (drawn["test"].clues, drawn["test"].solutions))
+    with torch.no_grad():
+        steps = list(untrained.model.by_depth(clues, 3))
+    for depth in (1, 3):
+        right = steps[depth - 1].argmax(-1) == answer
+        assert solved[depth] == (right | (clues > 0)).all(1).tolist()
+        assert cells[depth] == pytest.approx(float(right[clues == 0].double().mean()))
+
+
+def test_the_best_rate_solves_most_and_of_those_that_solve_as_many_knows_most_cells():
+    def answer(solved: list[bool], cells: float, depth: int = 1) -> dict[str, Any]:
+        return {"solved": {str(depth): solved}, "cells": {str(depth): cells}}
+
+    tried = {0.1: answer([False, False], 0.4), 0.2: answer([False, False], 0.5), 0.3: answer([False, False], 0.3)}
+    assert benchmark.best_rate(tried) == 0.2
+    tried[0.3] = answer([False, True], 0.3)
+    assert benchmark.best_rate(tried) == 0.3
+    tried[0.4] = answer([True, True], 0.2, benchmark.TRAINED_DEPTH)
+    assert benchmark.best_rate(tried) == 0.4
+
+
+def test_the_interval_of_a_share_draws_puzzles_and_seeds():
+    lucky = np.repeat([[1.0], [1.0], [0.0], [0.0]], 100, axis=1)
+    found = benchmark.share_solved(lucky).estimate()
+    assert (found.value, found.low, found.high) == (0.5, 0, 1), "all four draws are of one kind once in eight times"
+    random = np.random.default_rng(0)
+    equal = np.repeat(random.permutation(np.arange(400) < 100)[None], 4, axis=0).astype(float)
+    found = benchmark.share_solved(equal).estimate()
+    assert found.value == 0.25
+    assert found.high - found.low == pytest.approx(2 * 1.96 * (0.25 * 0.75 / 400) ** 0.5, rel=0.1), "puzzles alone"
+    more = np.maximum(equal, random.permutation(np.arange(400) < 40))
+    paired = (benchmark.share_solved(more) - benchmark.share_solved(equal)).estimate()
+    assert paired.high - paired.low < 0.6 * (found.high - found.low), "puzzles are drawn alike for both"
+
+
+def test_rates_are_chosen_on_validation_puzzles_and_other_seeds_solve_test_puzzles(tmp_path, monkeypatch):
+    """TRM is best with the lowest rate, a plain net with the highest; both solve more of validation puzzles."""
+    tasks: list[dict[str, Any]] = []
+
+    def program(name: str, **task: Any) -> dict[str, Any]:
+        tasks.append(task)
+        count, recursive = (
+            len(Sudokus.load(Path(task["config"]["judged"])).clues),
+            task["config"]["plain_layers"] is None,
+        )
+        rate, seed = task["training"]["learning_rates"]["all"], task["training"]["seed"]
+        solved = (4 if rate == (1e-3 if recursive else 4e-3) else 1) if seed == 100 else 3 if recursive else seed % 2
+        depths = task["depths"] if recursive else [1]
+        told = {str(depth): [k < solved for k in range(count)] for depth in depths}
+        return {"parameters": 7, "cpu_seconds": 1.0, "solved": told, "cells": dict.fromkeys(told, 0.5)}
+
+    monkeypatch.setattr(benchmark, "run_program", program)
+    gain, by_depth = benchmark.run(Bench("puzzles", tmp_path, quick=True))
+    chosen, kept = ([t for t in tasks if (t["training"]["seed"] == 100) == choosing] for choosing in (True, False))
+    assert len(chosen) == 3 * 3
+    assert {Path(t["config"]["judged"]).name for t in chosen} == {"validation-puzzles.bin"}
+    assert {Path(t["config"]["judged"]).name for t in kept} == {"test-puzzles.bin"}
+    assert [t["training"]["seed"] for t in kept] == [0, 1, 2, 3, 4] * 3
+    for t in kept:
+        assert t["training"]["learning_rates"]["all"] == (1e-3 if t["config"]["plain_layers"] is None else 4e-3)
+    assert gain.value == pytest.approx(3 / 5 - 0.4 / 5)
+    assert gain.peer_value == pytest.approx(0.4 / 5)
+    assert gain.detail["rates"]["TRM"]["taken"] == 1e-3
+    assert "TRM 0.001: 0.800, 0.002: 0.200, 0.004: 0.200, taken 0.001" in gain.notes[-1]
+    assert by_depth.value == 0

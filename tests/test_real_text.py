@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import real_text
 from benchmarks.real_text import held_out_text, is_prose, training_texts
-from benchmarks.suite.smollm2 import FORMS, Budget, distil, nats_per_token, sampled
+from benchmarks.suite import smollm2
+from benchmarks.suite.smollm2 import FORMS, Budget, distil, nats_per_token, sampled, weights_words
 from configs.language import LlamaLanguageConfig, LlamaSizes
+from configs.pretrained import HubCheckpoint
 from models.language.build import build_language_model
 from models.ternary import TernaryLinear
 from tasks.quantise.distillation import logits_distillation
@@ -75,6 +78,18 @@ def test_perplexity_is_that_of_the_library(lm):
     windows = torch.randint(50, (6, 16), generator=torch.Generator().manual_seed(1))
     assert nats_per_token(lm, windows) == pytest.approx(lm.hf(windows, labels=windows).loss.item(), rel=1e-5)
     assert math.exp(nats_per_token(lm, windows)) == pytest.approx(50, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (Path("package"), "SmolLM2-135M-Instruct as GGUF Q4_1"),
+        (HubCheckpoint(hub="some/one"), "HuggingFaceTB/SmolLM2-135M-Instruct of the hub"),
+    ],
+)
+def test_a_figure_says_whether_its_weights_had_few_bits_before(monkeypatch, source, words):
+    monkeypatch.setattr(smollm2, "find_source", lambda *asked, **more: source)
+    assert weights_words() == words
 
 
 def test_ternary_layers_have_three_values_and_the_table_keeps_its_own(lm):

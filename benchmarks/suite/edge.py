@@ -6,7 +6,7 @@ dimensions with ternary linear layers (llama.cpp, TQ1_0, padded from 896 to 1024
 has a vocabulary of 32,768 tokens and ternary embeddings with a scale for each token; others stand beside it.
 
 A description of 64 tokens is made in a fresh process each time: it looks at the image, stores it in the memory, asks
-the memory, and writes. Its peak is what Linux says of the process (VmHWM). For the speed of decoding, a prompt of 64
+the memory, and writes. Its peak is what Linux says of the process (VmHWM). For speed, a prompt of 64
 tokens is read and 64 are decoded, in turns with Q4_0 of the same decoder (embeddings in Q8_0, which is what
 llama.cpp's own quantiser gives them at 896 units), with llama.cpp's defaults: repacked weights.
 """
@@ -40,6 +40,7 @@ PEERS: dict[str, dict[str, Any]] = {
 }
 BUNDLE = ("model.gguf", "vision.onnx", "memory.safetensors", "question.onnx", "answer.onnx")
 TOKENS = 64
+ROUNDS = 5
 
 
 def run(bench: Bench) -> list[Figure]:
@@ -47,7 +48,7 @@ def run(bench: Bench) -> list[Figure]:
     python = edge_python()
     written = {name: _write(bench, name, recipe, whole=name == RECIPE) for name, recipe in RECIPES.items()}
     peers = {name: _write(bench, f"q4-{name}", recipe, whole=False) for name, recipe in PEERS.items()}
-    rounds = 1 if bench.quick else 5
+    rounds = 1 if bench.quick else ROUNDS
     bench.say(f"{rounds} captions, and {rounds} rounds against Q4_0")
     captions = [_caption(bench, python) for _ in range(rounds)]
     races = interleave(
@@ -68,6 +69,7 @@ def run(bench: Bench) -> list[Figure]:
         _peak(bench, detail, captions),
         _speed(bench, detail, races["ternary"]),
         _speed_ratio(bench, detail, races),
+        _read_ratio(bench, detail, races),
         _size_ratio(bench, detail, written[RECIPE], peers),
     ]
 
@@ -162,6 +164,20 @@ def _speed_ratio(bench: Bench, detail: dict[str, Any], races: dict[str, list[dic
         peer_value=rounded(statistics.median(rates["q4"])),
         peer_unit="tokens/s",
         notes=(f"Peak memory of decoding alone: {peak['ternary']:.0f} MB, Q4_0 {peak['q4']:.0f} MB.",),
+        detail=detail,
+    )
+
+
+def _read_ratio(bench: Bench, detail: dict[str, Any], races: dict[str, list[dict[str, float]]]) -> Figure:
+    rates = {name: [answer["read_per_second"] for answer in answers] for name, answers in races.items()}
+    return bench.figure(
+        "edge_vs_q4_read_speed",
+        what="Reading of a prompt, ternary against Q4_0 of the same decoder in llama.cpp",
+        value=rounded(median_ratio(rates["ternary"], rates["q4"])),
+        unit="x",
+        peer="llama.cpp Q4_0",
+        peer_value=rounded(statistics.median(rates["q4"])),
+        peer_unit="tokens/s",
         detail=detail,
     )
 

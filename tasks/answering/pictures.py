@@ -32,7 +32,9 @@ def _mean(table: Mapping[str, Any], kind: str, score: str = "exact") -> float:
 
 
 def draw_by_kind(scores: Mapping[str, Any]) -> Figure:
-    """Draw the share of right answers of every decoder, and of the majority's answer, by kind of question."""
+    """Draw the share of right answers of every decoder, and of the majority's answer, by kind of question with the
+    number of questions.
+    """
     tables, majority = scores["decoders"], scores["majority"]
     kinds = sorted(majority, key=lambda kind: (kind != "all", kind))
     figure, axis = subplots(figsize=(max(7, 1.3 * len(kinds)), 4), layout="constrained")
@@ -41,7 +43,8 @@ def draw_by_kind(scores: Mapping[str, Any]) -> Figure:
     bars |= {name: [_mean(table, kind) for kind in kinds] for name, table in tables.items()}
     for at, (name, values) in enumerate(bars.items()):
         axis.bar(np.arange(len(kinds)) + width * at, values, width, label=name)
-    axis.set_xticks(np.arange(len(kinds)) + width * len(tables) / 2, [kind.replace("_", "/") for kind in kinds])
+    labels = [f"{kind.replace('_', '/')}\n{majority[kind]['questions']}" for kind in kinds]
+    axis.set_xticks(np.arange(len(kinds)) + width * len(tables) / 2, labels)
     axis.set(ylabel="exact match", ylim=(0, 1))
     axis.legend(fontsize=8)
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,13 @@ from storage.files import write_atomic
 from tasks.stage import Job, StageResult, stage
 
 TRAINED = "answerer"
+UNSEEING = ("blind", "majority")
+"""What answers without looking, in the tables of gains."""
 COLUMNS = (
     "decoder", "seeds", "parameters", "gflops", "exact", "f1", "numeric", "shuffled", "gain_over_blind", "low", "high",
     "gain_over_majority",
 )  # fmt: skip
+KIND_COLUMNS = ("decoder", "kind", "questions", "exact", "peer", "peer_exact", "gain", "low", "high")
 
 
 @stage("answer_report")
@@ -71,7 +74,8 @@ def answer_report(
     scores = {"majority": judged.scores_of(majority), "decoders": tables}
     _compare(tables, runs, majority, evaluation)
     write_atomic(job.folder / "scores.json", json.dumps(scores, indent=1))
-    write_atomic(job.folder / "scores.csv", _csv(tables))
+    write_atomic(job.folder / "scores.csv", _csv(COLUMNS, _rows(tables)))
+    write_atomic(job.folder / "by_kind.csv", _csv(KIND_COLUMNS, _rows_by_kind(tables)))
     first_seeds = {name: of_seeds[0] for name, of_seeds in runs.items()}
     pictures = _draw_asked(job, first_seeds, _pictures_of(shards, index, store, training_set), evaluation)
     pictures += _draw(job, tables, scores, models)
@@ -97,10 +101,10 @@ def _cost(release: Any, source: Any) -> dict[str, float]:
 
 
 def _compare(tables: dict[str, Any], runs: Mapping[str, Sequence[Any]], majority: Any, how: AnswerEvaluation) -> None:
-    """Set every decoder, the mean over its seeds, against the majority and all others; the first that is blind is
-    named so.
+    """Set every decoder, the mean over its seeds, against the majority and all others, and by kind of question against
+    the better of those that do not look; the first that is blind is named so.
     """
-    from tasks.answering.evaluation import gain, mean_exact
+    from tasks.answering.evaluation import gain, gains_by_kind, mean_exact
 
     exact = {name: mean_exact(answered) for name, answered in runs.items()}
     blind = next((name for name, table in tables.items() if not table["vision"]), None)
@@ -108,6 +112,8 @@ def _compare(tables: dict[str, Any], runs: Mapping[str, Sequence[Any]], majority
         others = {"majority": majority.exact()}
         others |= {"blind" if other == blind else other: values for other, values in exact.items() if other != name}
         table["gains"] = {other: gain(exact[name], values, majority.asked, how) for other, values in others.items()}
+        unseeing = {other: others[other] for other in UNSEEING if other in others}
+        table["by_kind"] = gains_by_kind(exact[name], unseeing, majority.asked, how)
 
 
 def _metrics(tables: Mapping[str, Any], majority: float | None) -> dict[str, float]:
@@ -139,19 +145,35 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _csv(tables: Mapping[str, Any]) -> str:
+Row = list[str | float | None]
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow("" if value is None else value if isinstance(value, str) else f"{value:.6g}" for value in row)
+    return text.getvalue()
+
+
+def _rows(tables: Mapping[str, Any]) -> Iterator[Row]:
     for name, table in tables.items():
         means = [_mean(_all_seeds(table, score)) for score in ("exact", "f1", "numeric")]
         of_others = [seed["shuffled"]["exact"] for seed in table["seeds"].values()]
-        blind, majority = (table["gains"].get(other) or {} for other in ("blind", "majority"))
-        row: list[float | None] = [len(table["seeds"]), table["parameters"], table["gflops"], *means]
+        blind, majority = (table["gains"].get(other) or {} for other in UNSEEING)
+        row: Row = [name, len(table["seeds"]), table["parameters"], table["gflops"], *means]
         row += [_mean([value for value in of_others if value is not None])]
         row += [blind.get("value"), blind.get("low"), blind.get("high"), majority.get("value")]
-        writer.writerow([name, *("" if value is None else f"{value:.6g}" for value in row)])
-    return text.getvalue()
+        yield row
+
+
+def _rows_by_kind(tables: Mapping[str, Any]) -> Iterator[Row]:
+    for name, table in tables.items():
+        for kind, found in table["by_kind"].items():
+            gain = found["gain"]
+            row: Row = [name, kind, found["questions"], found["exact"], found["peer"], found["peer_exact"]]
+            yield [*row, gain["value"], gain["low"], gain["high"]]
 
 
 def _pictures_of(

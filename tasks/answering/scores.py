@@ -16,19 +16,17 @@ ARTICLES = re.compile(r"\b(a|an|the)\b")
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 MINUS = re.compile(r"\bminus (?=\d)")
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?|[-+]?\.\d+")
-KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
+KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (  # a question is of the first kind that it fits
     ("count", re.compile(r"^how many\b|\bnumber of\b|\bcount\b")),
     ("number", re.compile(r"\bin (degrees celsius|metres per second|hectopascals)\b")),
     ("colour", re.compile(r"\bcolou?r\b")),
     ("position", re.compile(r"^where\b|\bposition\b|\blocated\b")),
-    (
-        "relation",
-        re.compile(
-            r"\b(left|right|above|below|higher|lower|between|next to|warmer|windier|wetter|rise or fall|fall or rise)\b"
-        ),
-    ),
-    ("reading", re.compile(r"\b(digit|written|word|text|say|letter|number|brand)\b")),
     ("shape", re.compile(r"\bshape\b")),
+    ("trend", re.compile(r"\brise or fall\b|\bfall or rise\b")),
+    ("relation", re.compile(r"\b(left|right|above|below|higher|lower|between|next to|warmer|windier|wetter)\b")),
+    ("pattern", re.compile(r"\bpattern\b|\bplain, striped\b")),
+    ("size", re.compile(r"\b(what|which) size\b|\bhow (big|large|small)\b|\bsmall or large\b")),
+    ("reading", re.compile(r"\b(digit|written|word|text|say|letter|number|brand)\b")),
 )
 OTHER = "other"
 

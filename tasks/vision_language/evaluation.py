@@ -54,6 +54,7 @@ def evaluate_vlm(
         "vision_gap": ("nll_shuffled", "nll", "tokens"),
         "vision_gap_to_blind": ("nll_blind", "nll", "tokens"),
         "recall_gap": ("recall_other", "recall", "recalled_tokens"),
+        "recall_gap_to_misplaced": ("recall_misplaced", "recall", "recalled_tokens"),
         "recall_gap_to_none": ("recall_without", "recall", "recalled_tokens"),
     }
     for name, (control, own, weight) in paired.items():
@@ -102,7 +103,7 @@ def _nats(sums: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     weights = {"nll": "tokens", "recall": "recalled_tokens"}
     return {
         name: float(sums[name].sum() / sums[weights[name.split("_")[0]]].sum())
-        for name in ("nll", "nll_shuffled", "nll_blind", "recall", "recall_other", "recall_without")
+        for name in ("nll", "nll_shuffled", "nll_blind", "recall", "recall_other", "recall_misplaced", "recall_without")
     }
 
 

@@ -282,9 +282,10 @@ def _means(total: Mapping[str, float]) -> dict[str, float]:
     """Return means of what was added up, and gaps between them."""
     tokens, recalled = total["tokens"], total["recalled_tokens"]
     found = {name: total[name] / tokens for name in ("nll", "nll_shuffled", "nll_blind")}
-    found |= {name: total[name] / recalled for name in ("recall", "recall_without", "recall_other")}
+    found |= {name: total[name] / recalled for name in ("recall", "recall_without", "recall_other", "recall_misplaced")}
     found["vision_gap"] = found["nll_shuffled"] - found["nll"]
     found["recall_gap"] = found["recall_other"] - found["recall"]
+    found["recall_gap_to_misplaced"] = found["recall_misplaced"] - found["recall"]
     found["recall_gap_to_none"] = found["recall_without"] - found["recall"]
     found["cue_right"] = total["cue_right"] / total["questions"]
     found["scope_right"] = total["scope_right"] / total["scopes"]

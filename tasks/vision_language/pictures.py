@@ -77,14 +77,22 @@ def draw_text_attention(weights: Tensor, words: Sequence[str]) -> Figure:
 
 
 def draw_scores(tables: Mapping[str, Any]) -> Figure:
-    """Draw nats per token of every model with the true image, another one and none; and recalled with and without."""
+    """Draw nats per token of every model with the true image, another one and none; and recalled with every memory."""
     figure, axes = subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    kinds = (("nll", "nll_shuffled", "nll_blind"), ("recall", "recall_other", "recall_without"))
-    labels = (("its image", "another image", "no image"), ("its memory", "another memory", "no memory"))
-    for axis, metrics, named in zip(axes, kinds, labels, strict=True):
-        for at, (metric, label) in enumerate(zip(metrics, named, strict=True)):
-            places = np.arange(len(tables)) + 0.26 * (at - 1)
-            axis.bar(places, [table["nats"][metric] for table in tables.values()], 0.24, label=label)
+    named = (
+        {"nll": "its image", "nll_shuffled": "another image", "nll_blind": "no image"},
+        {
+            "recall": "its memory",
+            "recall_other": "another memory",
+            "recall_misplaced": "the image in another's place",
+            "recall_without": "no memory",
+        },
+    )
+    for axis, labels in zip(axes, named, strict=True):
+        width = 0.8 / len(labels)
+        for at, (metric, label) in enumerate(labels.items()):
+            places = np.arange(len(tables)) + width * (at - (len(labels) - 1) / 2)
+            axis.bar(places, [table["nats"][metric] for table in tables.values()], 0.9 * width, label=label)
         axis.set_xticks(range(len(tables)), list(tables))
         axis.set_ylabel("nats per token")
         axis.legend(fontsize=8)

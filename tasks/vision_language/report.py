@@ -17,8 +17,8 @@ from tasks.stage import Job, StageResult, stage
 TRAINED = "microvlm_model"
 COLUMNS = (
     "model", "nats", "nats, other image", "nats, no image", "gap", "gap low", "gap high",
-    "recalled", "recalled, other memory", "recalled, no memory", "R@1 text", "R@1 image", "chance", "BLEU", "CIDEr-D",
-    "counts right", "counts right, shuffled",
+    "recalled", "recalled, other memory", "recalled, places exchanged", "recalled, no memory", "R@1 text", "R@1 image",
+    "chance", "BLEU", "CIDEr-D", "counts right", "counts right, shuffled",
 )  # fmt: skip
 
 
@@ -116,6 +116,7 @@ def _csv(tables: Mapping[str, Any]) -> str:
         values += [
             nats["recall"],
             nats["recall_other"],
+            nats["recall_misplaced"],
             nats["recall_without"],
             found["text_at_1"],
             found["image_at_1"],

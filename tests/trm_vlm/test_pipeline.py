@@ -9,6 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from benchmarks.bench import Bench
+from benchmarks.suite import answers as benchmark
 from configs.trm_vlm import TrmVlmConfig
 from flows.commands import local
 from flows.runner import plan, run
@@ -58,7 +60,38 @@ def test_the_report_compares_every_decoder_with_every_control(answered):
     assert scores["decoders"]["trm"]["gflops"] > scores["decoders"]["blind"]["gflops"] > 0
     rows = list(csv.DictReader((folder / "scores.csv").open()))
     assert [row["decoder"] for row in rows] == ["plain", "trm", "blind", "few_bits"]
+    kinds = list(csv.DictReader((folder / "by_kind.csv").open()))
+    for name, table in scores["decoders"].items():
+        own = [row for row in kinds if row["decoder"] == name]
+        assert sum(int(row["questions"]) for row in own) == 12
+        assert {row["peer"] for row in own} <= {"majority", "blind"} - {name}
+        for row in own:
+            exact = table["seeds"][next(iter(table["seeds"]))]["scores"][row["kind"]]["exact"]
+            others = [scores["majority"][row["kind"]]["exact"]]
+            if name != "blind":
+                others.append(scores["decoders"]["blind"]["seeds"]["blind-0"]["scores"][row["kind"]]["exact"])
+            assert float(row["gain"]) == pytest.approx(exact - max(others), abs=1e-5)
+            assert float(row["low"]) <= float(row["gain"]) <= float(row["high"])
     assert {"answers.png", "depths.png", "costs.png", "by_kind.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_the_benchmark_reads_the_report_of_the_pipeline(answered, tmp_path, monkeypatch):
+    folder = only(answered, "answer_report").folder
+    scores = json.loads((folder / "scores.json").read_text())
+    tables = scores["decoders"]
+    tables["plain_longer"] = tables["plain"]
+    tables["trm"]["gains"]["plain_longer"] = tables["trm"]["gains"]["plain"]
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    folders = {"answer_report": tmp_path, "alignment_report": only(answered, "alignment_report").folder}
+    monkeypatch.setattr(benchmark, "run_pipeline", lambda *asked: (None, folders))
+    figures = {figure.name: figure for figure in benchmark.run(Bench("answers", tmp_path))}
+    for name in ("trm", "plain"):
+        figure = figures[f"{name}_em_gain_over_blind"]
+        assert figure.value == pytest.approx(tables[name]["gains"]["blind"]["low"], rel=0.01)
+        for kind, found in tables[name]["by_kind"].items():
+            said = f"{kind.replace('_', '/')} {found['exact']:.2f} of {found['questions']}, "
+            assert said in figure.notes[1]
+            assert f") over {found['peer']}" in figure.notes[1].partition(said)[2].partition(";")[0]
 
 
 def test_every_width_is_judged_by_itself(answered):

@@ -8,9 +8,12 @@ import torch
 
 from configs.answering import AnswerEvaluation
 from storage.question_set import Asked
-from tasks.answering.evaluation import Answered, Majority, gain, scores_of
+from tasks.answering.evaluation import Answered, Majority, gain, gains_by_kind, scores_of
 from tasks.answering.scores import exact_match, kind_of, normalised, numeric_match, token_f1
 from tasks.retrieval import mean_average_precision, recall_at
+from tasks.samples import scene_questions
+from tasks.samples.scene_model import make_scene
+from tasks.weather_questions.words import WORDS
 
 
 def asked(answer: str, question: str = "What is it?", item: int = 0, templated: bool = False) -> Asked:
@@ -55,12 +58,50 @@ def test_numbers_are_compared_as_numbers():
     ("What is the number of circles?", "2", "count"), ("Which colour does the star have?", "red", "colour"),
     ("Where in the image is the ring?", "top left", "position"), ("Which shape is red?", "star", "shape"),
     ("Which is higher up, the star or the ring?", "star", "relation"), ("What number can be read?", "7", "reading"),
-    ("Does the wind at the centre rise or fall?", "rise", "relation"), ("Is the north windier?", "no", "yes_no"),
+    ("Does the wind at the centre rise or fall?", "rise", "trend"), ("Is the north windier?", "no", "yes_no"),
     ("What is the highest temperature, in degrees Celsius?", "5", "number"),
     ("Why?", "because", "other"),
 ])  # fmt: skip
 def test_questions_have_a_kind(question, answer, kind):
     assert kind_of(question, answer) == kind
+
+
+OF_SCENES = {
+    "_how_many": ["count"], "_is_there": ["yes_no"], "_colour": ["colour"], "_shape": ["shape"],
+    "_look": ["position", "pattern", "size"], "_relation": ["yes_no", "relation"],
+    "_digit": ["reading", "colour", "yes_no"],
+}  # fmt: skip
+"""What each function of the generator asks for."""
+OF_WEATHER = {"most": "position", "least": "position", "which": "relation", "trend": "trend", "count": "count"}
+
+
+def test_every_question_about_scenes_is_of_the_kind_that_was_asked():
+    assert OF_SCENES.keys() == {ask.__name__ for ask in scene_questions.KINDS}
+    texts: set[str] = set()
+    for index in range(400):
+        scene, random = make_scene(0, index), np.random.default_rng(index)
+        for ask in scene_questions.KINDS:
+            if questions := ask(scene, random):
+                assert [kind_of(one.question, one.answer) for one in questions] == OF_SCENES[ask.__name__], questions
+                texts |= {one.question for one in questions}
+    assert sum(text.startswith("Which shape is in the ") for text in texts) == 9, "every place was asked about"
+    forms = (
+        "How many", "What is the number of", "Is there", "Can you see", "Does the image show", "What colour are",
+        "What colour is", "Which colour does", "Where", "Which is further", "Which is higher", "Which digit",
+        "What number", "Is the number",
+    )  # fmt: skip
+    assert all(any(text.startswith(form) for text in texts) for form in forms)
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_every_form_of_a_question_about_weather_is_of_its_kind(words):
+    told = {"a": "north", "b": "south", "level": "minus 3", "nearest": "5"}
+    forms = {name: (kind, getattr(words, name)) for name, kind in OF_WEATHER.items()}
+    forms |= {name: ("number", asked) for name, asked in words.numbers.items()}
+    for kind, asked in forms.values():
+        assert [kind_of(form.format(**told), "north") for form in asked] == [kind] * len(asked)
+    for form in (*words.whether, *words.usual):
+        assert kind_of(form.format(**told), "yes") == "yes_no"
 
 
 def test_the_majority_answers_by_kind_and_from_training_alone():
@@ -93,6 +134,32 @@ def test_the_interval_of_a_gain_draws_images_as_wholes():
     assert single["value"] == of_image.mean()
     assert single["high"] - single["low"] == pytest.approx(2 * 1.96 * deviation, rel=0.1)
     assert gain(better, worse, [asked("x", item=k, templated=True) for k in range(40)], how) is None
+
+
+def test_a_gain_at_a_kind_is_over_the_best_at_it_and_says_of_how_many_questions():
+    """Three questions of each of three images: two counts, where the majority is better, and a colour."""
+    rows = [
+        asked(answer, question, item=image)
+        for image in range(3)
+        for question, answer in (("How many?", "2"), ("How many?", "3"), ("Which colour?", "red"))
+    ]
+    rows.append(asked("a caption", "How many?", item=3, templated=True))
+    own = np.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 1.0])
+    blind = np.array([0, 0, 1, 0, 0, 0, 0, 1, 0, 1.0])
+    majority = np.array([1, 0, 0, 1, 0, 0, 1, 0, 0, 1.0])
+    found = gains_by_kind(own, {"blind": blind, "majority": majority}, rows, AnswerEvaluation(resamples=500))
+    assert list(found) == ["colour", "count"]
+    told = {
+        kind: [table[name] for name in ("questions", "exact", "peer", "peer_exact")] for kind, table in found.items()
+    }
+    assert told == {
+        "colour": [3, pytest.approx(2 / 3), "blind", pytest.approx(1 / 3)],
+        "count": [6, pytest.approx(5 / 6), "majority", 0.5],
+    }
+    assert found["count"]["gain"]["value"] == pytest.approx(2 / 6)
+    assert found["count"]["gain"]["low"] == 0, "the second image alone, drawn three times"
+    assert found["count"]["gain"]["high"] == 0.5, "any but the second: one of two questions each"
+    assert gains_by_kind(own[9:], {"blind": blind[9:]}, rows[9:], AnswerEvaluation()) == {}
 
 
 def test_retrieval_counts_every_text_that_is_right_and_ties_against():

@@ -128,7 +128,7 @@ def test_answers_are_those_of_the_fields_for_every_kind_and_quantity():
             assert one.answer == reader.answer(one.question), one
             quantity = next(name for name, words in QUANTITY.items() if re.search(words, one.question))
             asked[quantity, kind_of(one.question, one.answer)] += 1
-    kinds = {"position", "relation", "yes_no", "count", "number"}
+    kinds = {"position", "relation", "yes_no", "trend", "count", "number"}
     assert {kind for _, kind in asked} == kinds
     assert {kind for name, kind in asked if name == "temperature"} == kinds
     assert {kind for name, kind in asked if name == "rain"} == {"position", "relation", "yes_no"}
