@@ -361,6 +361,7 @@ def test_figures_of_reconstruction_are_ratios_to_interpolation_and_to_the_best_b
     errors = {
         "windows": 96,
         "blocks": 12,
+        "error": {"SatSwinMAE": 0.75, "interpolation of departures": 3.0},
         "by_channel": by_channel,
         "by_ratio": {"SatSwinMAE": {"0.75": 0.75}, "interpolation of departures": {"0.75": 3.0}},
         "vs_interpolation": estimate(0.25),
@@ -371,7 +372,7 @@ def test_figures_of_reconstruction_are_ratios_to_interpolation_and_to_the_best_b
             "geometric_mean": estimate(1.0),
         },
     }
-    first, second = narratives._reconstruction(Bench("narratives", tmp_path), errors, "0.75")
+    first, second = narratives._reconstruction(Bench("narratives", tmp_path), errors)
     assert (first.name, first.value, first.peer_value, first.met) == ("mae_vs_interpolation", 0.25, 3, True)
     assert first.notes[0] == "The ratio is 0.25 (0.15 to 0.35), over 96 windows of 12 test blocks."
     assert (second.name, second.value, second.aim, second.met) == ("mae_vs_best_baseline", 1, "< 1", False)

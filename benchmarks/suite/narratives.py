@@ -47,9 +47,8 @@ def run(bench: Bench) -> list[Figure]:
     errors = json.loads((folders["mae_report"] / "errors.json").read_bytes())
     scores = json.loads((folders["narration_report"] / "scores.json").read_bytes())
     subject = f"{next(iter(config.narrators))}-{config.seeds[0]}"
-    assert config.mae is not None
     return [
-        *_reconstruction(bench, errors, f"{config.mae.mask_ratio:g}"),
+        *_reconstruction(bench, errors),
         *_gap(bench, subject, scores),
         *_values(bench, subject, scores),
     ]
@@ -71,9 +70,9 @@ def _config(quick: bool) -> WeatherConfig:
     return load_config(WeatherConfig, path, small)
 
 
-def _reconstruction(bench: Bench, errors: dict[str, Any], ratio: str) -> list[Figure]:
+def _reconstruction(bench: Bench, errors: dict[str, Any]) -> list[Figure]:
     """Return the figures of the error over that of interpolation, and over that of each channel's best baseline."""
-    found = {name: by_ratio[ratio] for name, by_ratio in errors["by_ratio"].items()}
+    found = errors["error"]
     by_ratio = ", ".join(
         f"{float(share):.0%} {error / errors['by_ratio'][INTERPOLATION][share]:.2f}"
         for share, error in errors["by_ratio"][MODEL].items()
@@ -101,7 +100,7 @@ def _reconstruction(bench: Bench, errors: dict[str, Any], ratio: str) -> list[Fi
                 f"The ratio is {_interval(over)}, {where}.",
                 f"{', '.join(f'{name} {error:.3f}' for name, error in found.items())}.",
                 f"By channel: {by_channel}.",
-                f"By share of hidden cells, in the same windows: {by_ratio}.",
+                f"By share of hidden cells, in a sixth of the windows: {by_ratio}.",
             ),
             detail=detail,
         ),
