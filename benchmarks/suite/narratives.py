@@ -100,7 +100,7 @@ def _reconstruction(bench: Bench, errors: dict[str, Any]) -> list[Figure]:
                 f"The ratio is {_interval(over)}, {where}.",
                 f"{', '.join(f'{name} {error:.3f}' for name, error in found.items())}.",
                 f"By channel: {by_channel}.",
-                f"By share of hidden cells, in a sixth of the windows: {by_ratio}.",
+                f"By share of hidden cells, in a quarter of the windows: {by_ratio}.",
             ),
             detail=detail,
         ),

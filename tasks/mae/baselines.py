@@ -29,8 +29,8 @@ NEIGHBOURS = np.ones((3, 3, 3), bool)
 SHIFT = 1e-6
 POWERS = range(-1, 4)
 """Of two, cells to a time step: the paces that are tried first."""
-WIDEST = 6
-"""Power of two at which a step is farther than a window is wide; at its opposite all steps are next to each other."""
+WIDEST = 4
+"""Power of two beyond which, and beyond its opposite, a pace hardly changes what is guessed."""
 
 
 class Climatology:

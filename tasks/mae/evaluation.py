@@ -25,8 +25,8 @@ GUESSERS = (MODEL, *BASELINES)
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 FEW_BLOCKS = 5
 """With fewer blocks of time intervals say little."""
-FEW_WINDOWS = 16
-"""Most windows for what is no result: paces of interpolation, the validation period, other shares of hidden cells."""
+PACE_WINDOWS = 4
+"""Training windows that the paces of the interpolation are chosen on; each has thousands of hidden cells."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def masked_errors(
 def fit_paces(release: MaeRelease, windows: WindowDataset, climate: Climatology, ratio: float) -> NDArray[np.float64]:
     """Return the paces of `interpolation`, (C,), that tell hidden values of training windows best."""
     hidden = hidden_values(release)
-    source = MaskedWindows(windows, hidden.units, ratio, FEW_WINDOWS)
+    source = MaskedWindows(windows, hidden.units, ratio, PACE_WINDOWS)
     samples = [
         (*sample, climate.window(windows.split, index))
         for batch, chosen in _batches(source)

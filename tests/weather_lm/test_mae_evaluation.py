@@ -126,7 +126,7 @@ def test_paces_are_those_with_the_smallest_error_on_training_windows(tmp_path: P
     found = fit_paces(released(), train, climate, 0.5)
     assert found[0] < 1 < found[1]
 
-    source = MaskedWindows(train, UNITS, 0.5, 16)
+    source = MaskedWindows(train, UNITS, 0.5, 4)
     errors = {pace: np.zeros(2) for pace in (1, *found, *found / 2, *found * 2)}
     for k, chosen in enumerate(source.chosen):
         data = train[chosen]["data"].numpy()
