@@ -44,7 +44,8 @@ class Likelihoods:
 
 def _by_spell(sums: Floats, weights: Floats, dates: Sequence[date]) -> Sums:
     at = spells(np.array(dates, "datetime64[D]"))
-    return Sums(np.bincount(at, sums), np.bincount(at, weights))
+    of_spells = [np.bincount(at, values).astype(np.float64) for values in (sums, weights)]
+    return Sums(*of_spells)
 
 
 @torch.no_grad()
@@ -202,12 +203,15 @@ def compare(judged: Mapping[str, Judged], config: NarrationEvaluation) -> dict[s
     the gaps to a control, for a wrong window may mislead more than none.
     """
     first = next(iter(judged))
-    climates = {one.recipe.language: name for name, one in reversed(judged.items()) if not one.recipe.vision}
+    climates: dict[str, Judged] = {}
+    for one in judged.values():
+        if not one.recipe.vision:
+            climates.setdefault(one.recipe.language, one)
     tables = {}
     for name, one in judged.items():
         table = dict(one.table)
         table["gain_over_first"] = None if name == first else _gap(one, judged[first], config)
-        climate = judged.get(climates.get(one.recipe.language, ""), one)
+        climate = climates.get(one.recipe.language, one)
         table["gap_to_climate"] = None if climate is one else _gap(one, climate, config)
         more = None if climate is one else one.values.gain_over(climate.values.counts, config)
         table["value_accuracy_gain_over_climate"] = more
