@@ -60,6 +60,12 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
+def interval(estimate: Mapping[str, float | None], form: str = ".3f") -> str:
+    """Tell the ends of an interval; a single sample has none."""
+    low, high = estimate["low"], estimate["high"]
+    return "no interval" if low is None or high is None else f"{low:{form}} to {high:{form}}"
+
+
 def rounded(value: float, digits: int = 3) -> float:
     """Keep significant digits; `rounded(0.012345) => 0.0123`."""
     return float(f"{value:.{digits}g}")

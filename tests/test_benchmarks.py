@@ -379,7 +379,7 @@ def test_figures_of_reconstruction_are_ratios_to_interpolation_and_to_the_best_b
     assert second.notes == (
         "The geometric mean is 1.00 (0.90 to 1.10), the mean 1.25 (1.15 to 1.35), over 96 windows of 12 test blocks.",
         "By channel, with the best baseline: u10 0.50 (0.40 to 0.60) interpolation of departures, "
-        "ssrd 2.00 (unknown to unknown) climatology.",
+        "ssrd 2.00 (no interval) climatology.",
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench import Bench, rounded
+from benchmarks.bench import Bench, interval, rounded
 from benchmarks.figure import Figure
 from benchmarks.pipelines import asset_root, run_pipeline
 from configs.load import load_config, profile_path
@@ -117,7 +117,7 @@ def _by_kind(table: dict[str, Any]) -> str:
     """Tell the gains at each kind of question."""
     return "; ".join(
         f"{kind.replace('_', '/')} {found['exact']:.2f} of {found['questions']}, {found['gain']['value']:+.2f} "
-        f"({found['gain']['low']:+.2f} to {found['gain']['high']:+.2f}) over {found['peer']}"
+        f"({interval(found['gain'], '+.2f')}) over {found['peer']}"
         for kind, found in table["by_kind"].items()
     )
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.bench import Bench, rounded
+from benchmarks.bench import Bench, interval, rounded
 from benchmarks.figure import Figure
 from benchmarks.pipelines import asset_root, run_pipeline
 from configs.load import load_config, profile_path
@@ -122,9 +122,8 @@ def _reconstruction(bench: Bench, errors: dict[str, Any]) -> list[Figure]:
     ]
 
 
-def _interval(estimate: dict[str, float | None]) -> str:
-    value, low, high = (f"{end:.2f}" if end is not None else "unknown" for end in estimate.values())
-    return f"{value} ({low} to {high})"
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.2f} ({interval(estimate, '.2f')})"
 
 
 def _gap(bench: Bench, subject: str, scores: dict[str, Any]) -> list[Figure]:
@@ -132,7 +131,7 @@ def _gap(bench: Bench, subject: str, scores: dict[str, Any]) -> list[Figure]:
     nats, gap = table["nats_per_token"], table["gap"]
     others = ", ".join(f"{name} {found['gap']['value']:.3f}" for name, found in scores.items())
     beside = ", ".join(
-        f"{name} {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+        f"{name} {gain['value']:+.3f} ({interval(gain, '+.3f')})"
         for name, found in scores.items() if (gain := found["gain_over_first"])
     )  # fmt: skip
     peer = nats["true"] + gap["value"]
@@ -147,7 +146,7 @@ def _gap(bench: Bench, subject: str, scores: dict[str, Any]) -> list[Figure]:
         peer_value=rounded(peer),
         peer_unit="nats per token",
         notes=(
-            f"The gap is {gap['value']:.3f}, from {gap['low']:.3f} to {gap['high']:.3f}: {nats['true']:.3f} with the "
+            f"The gap is {gap['value']:.3f} ({interval(gap)}): {nats['true']:.3f} with the "
             f"true window, {nats['shuffled']:.3f} with the fields of another date, {nats['blind']:.3f} without soft "
             f"prompts; {table['captions']} captions of {table['days']} days in {table['spells']} spells.",
             f"By narrator: {others}.",
@@ -178,9 +177,7 @@ def _values(bench: Bench, subject: str, scores: dict[str, Any]) -> list[Figure]:
         peer_unit="share right",
         notes=(
             f"{true['value_accuracy']:.1%} of {true['values_checked']} numbers are right ({by_kind}); over "
-            + ", over ".join(
-                f"{PEERS[c]} {g['value']:+.3f}, {g['low']:+.3f} to {g['high']:+.3f}" for c, g in known.items()
-            )
+            + ", over ".join(f"{PEERS[c]} {g['value']:+.3f} ({interval(g, '+.3f')})" for c, g in known.items())
             + f". The texts state {true['values_stated']} numbers, captions {table['values_in_captions']}.",
             f"BLEU {true['BLEU']:.1f} against {other['BLEU']:.1f} with the fields of another date, CIDEr-D "
             f"{true['CIDEr-D']:.2f} against {other['CIDEr-D']:.2f}, event F1 {true['event_f1']:.2f} against "

@@ -23,6 +23,7 @@ TEXTS = {"kind": "sample", "weather": {"start": "2023-01-26", "days": 12, "step_
 """Of a language model that is trained on other generated weather."""
 WEATHER_OF_TWO_MONTHS = WEATHER | {
     "source": WEATHER["source"] | {"start": "2024-01-24", "days": 16, "resolution": 3.75},
+    "splits": WEATHER["splits"] | {"cycles": 1},
     "languages": WEATHER["languages"]
     | {"other": {"model": LLAMA, "text": WEATHER["languages"]["small"]["text"] | {"text": TEXTS}}},
     "ablations": {"other": {"of": "adapter", "set": {"language": "other"}}},
