@@ -17,8 +17,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-CLIMATE_DAYS = 128
-"""Most training steps of each time of day that the climate is fitted to, evenly spaced."""
+CLIMATE_STEPS = 1024
+"""Most training steps that the climate is fitted to, evenly spaced and as many for each time of day."""
 SECONDS_PER_DAY = 86_400
 SECONDS_PER_YEAR = 365.2425 * SECONDS_PER_DAY
 HARMONICS = 2
@@ -50,8 +50,9 @@ class Climatology:
         shape = (len(self._store.channels), *self._store.geometry.plane)
         self._fits = np.zeros((len(self._slots), 1 + 2 * HARMONICS, *shape), np.float32)
         total, count = np.zeros(self._fits.shape[1:]), np.zeros(shape, np.int64)
+        most = max(1, CLIMATE_STEPS // len(self._slots))
         for slot, fit in zip(self._slots, self._fits, strict=True):
-            fitted, of_slot = self._fit(steps[seconds == slot])
+            fitted, of_slot = self._fit(_evenly(steps[seconds == slot], most))
             fit[: len(fitted)] = fitted
             total += fit * of_slot
             count += of_slot
@@ -59,7 +60,6 @@ class Climatology:
 
     def _fit(self, steps: Ints) -> tuple[Doubles, Ints]:
         """Return the coefficients, (1 or all, C, H, W), and the number of values, (C, H, W), of a time of day."""
-        steps = steps[np.unique(np.linspace(0, len(steps) - 1, min(len(steps), CLIMATE_DAYS)).astype(int))]
         seconds = self._seconds(steps)
         waves = _waves(seconds) if _longest_gap(seconds) <= LONGEST_GAP else np.ones((len(steps), 1))
         mean, scale = (values[:, None, None] for values in self._prepared.normalisation())
@@ -93,6 +93,11 @@ class Climatology:
             fit = self._fits[self._slots[slot]] if slot in self._slots else self._overall
             planes.append(np.tensordot(waves, fit[:, :, y : y + height][..., columns], 1))
         return np.stack(planes, 1).astype(np.float32)
+
+
+def _evenly(steps: Ints, most: int) -> Ints:
+    """Return up to so many of the steps, evenly spaced."""
+    return steps[np.linspace(0, len(steps) - 1, min(len(steps), most)).astype(int)]
 
 
 def _waves(seconds: Ints) -> Doubles:

@@ -90,7 +90,7 @@ def test_a_long_training_period_is_sampled_evenly_from_end_to_end(
     prepared(tmp_path, data, hours=12)
     windows = windows_of(tmp_path, "validation")
     steps = [step for block in windows.training_set.splits["train"] for step in range(block.first, block.stop)]
-    monkeypatch.setattr(baselines, "CLIMATE_DAYS", 6)
+    monkeypatch.setattr(baselines, "CLIMATE_STEPS", 12)
     (statistics,) = windows.training_set.statistics
     expected = []
     for hour in (0, 1):
@@ -126,7 +126,7 @@ def plain_year(data: np.ndarray, windows: WindowDataset) -> np.ndarray:
 def test_training_blocks_all_over_the_year_give_the_climate_its_seasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baselines, "CLIMATE_DAYS", 1000)
+    monkeypatch.setattr(baselines, "CLIMATE_STEPS", 2000)
     data = noise((800, 2, ROWS, COLUMNS))
     days = np.arange(800, dtype=np.float32)[:, None, None, None] / 2
     data += 30 * np.sin(days / 365.2425 * 2 * np.pi + 1) * (1 + np.arange(800)[:, None, None, None] % 2)
