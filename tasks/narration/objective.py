@@ -140,7 +140,7 @@ class NarratorObjective(Objective):
         return f"the loss is {mean:.2f} after {CHECKED_AFTER} steps, ln V is {uniform:.2f}: {FLAT_ADVICE}"
 
     def evaluate(self, model: nn.Module, share: Share) -> dict[str, float]:
-        """Return nats per caption token with the true window, with one of another date, and without any."""
+        """Return nats per caption token with the true window, the weather of another date, and no soft prompts."""
         assert isinstance(model, Narrator)
         source = ControlledPairs(self._samples("validation"), self.recipe.validation_samples, seed=0)
         sums = torch.zeros(4, dtype=torch.float64)
