@@ -124,7 +124,8 @@ def test_evaluation_is_deterministic_and_drop_path_rises_linearly() -> None:
     rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0])
     model.train()
-    assert not torch.equal(model.encode_tokens(data, **context), model.encode_tokens(data, **context))
+    first = model.encode_tokens(data, **context)
+    assert any(not torch.equal(first, model.encode_tokens(data, **context)) for _ in range(20)), "no path is dropped"
 
 
 def test_samples_do_not_touch_each_other() -> None:
