@@ -66,6 +66,11 @@ def interval(estimate: Mapping[str, float | None], form: str = ".3f") -> str:
     return "no interval" if low is None or high is None else f"{low:{form}} to {high:{form}}"
 
 
+def with_interval(estimate: Mapping[str, float | None], form: str = ".3f") -> str:
+    """Tell a value with the interval around it."""
+    return f"{estimate['value']:{form}} ({interval(estimate, form)})"
+
+
 def rounded(value: float, digits: int = 3) -> float:
     """Keep significant digits; `rounded(0.012345) => 0.0123`."""
     return float(f"{value:.{digits}g}")

@@ -360,7 +360,7 @@ def test_figures_of_reconstruction_are_ratios_to_interpolation_and_to_the_best_b
     by_channel = {"SatSwinMAE": {"u10": 1.0, "ssrd": 0.5}, "interpolation of departures": {"u10": 2.0, "ssrd": 4.0}}
     errors = {
         "windows": 96,
-        "blocks": 12,
+        "spells": 12,
         "error": {"SatSwinMAE": 0.75, "interpolation of departures": 3.0},
         "by_channel": by_channel,
         "by_ratio": {"SatSwinMAE": {"0.75": 0.75}, "interpolation of departures": {"0.75": 3.0}},
@@ -374,10 +374,11 @@ def test_figures_of_reconstruction_are_ratios_to_interpolation_and_to_the_best_b
     }
     first, second = narratives._reconstruction(Bench("narratives", tmp_path), errors)
     assert (first.name, first.value, first.peer_value, first.met) == ("mae_vs_interpolation", 0.25, 3, True)
-    assert first.notes[0] == "The ratio is 0.25 (0.15 to 0.35), over 96 windows of 12 test blocks."
+    assert first.notes[0] == "The ratio is 0.25 (0.15 to 0.35), over 96 windows in 12 spells of weather."
     assert (second.name, second.value, second.aim, second.met) == ("mae_vs_best_baseline", 1, "< 1", False)
     assert second.notes == (
-        "The geometric mean is 1.00 (0.90 to 1.10), the mean 1.25 (1.15 to 1.35), over 96 windows of 12 test blocks.",
+        "The geometric mean is 1.00 (0.90 to 1.10), the mean 1.25 (1.15 to 1.35), over 96 windows in 12 spells of "
+        "weather.",
         "By channel, with the best baseline: u10 0.50 (0.40 to 0.60) interpolation of departures, "
         "ssrd 2.00 (no interval) climatology.",
     )

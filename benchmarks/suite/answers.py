@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench import Bench, interval, rounded
+from benchmarks.bench import Bench, rounded, with_interval
 from benchmarks.figure import Figure
 from benchmarks.pipelines import asset_root, run_pipeline
 from configs.load import load_config, profile_path
@@ -116,8 +116,8 @@ def _over_blind(bench: Bench, name: str, scores: dict[str, Any]) -> Figure:
 def _by_kind(table: dict[str, Any]) -> str:
     """Tell the gains at each kind of question."""
     return "; ".join(
-        f"{kind.replace('_', '/')} {found['exact']:.2f} of {found['questions']}, {found['gain']['value']:+.2f} "
-        f"({interval(found['gain'], '+.2f')}) over {found['peer']}"
+        f"{kind.replace('_', '/')} {found['exact']:.2f} of {found['questions']}, "
+        f"{with_interval(found['gain'], '+.2f')} over {found['peer']}"
         for kind, found in table["by_kind"].items()
     )
 

@@ -68,8 +68,7 @@ def run(bench: Bench) -> list[Figure]:
         _bundle(bench, detail, written[RECIPE]),
         _peak(bench, detail, captions),
         _speed(bench, detail, races["ternary"]),
-        _speed_ratio(bench, detail, races),
-        _read_ratio(bench, detail, races),
+        *_speed_ratios(bench, detail, races),
         _size_ratio(bench, detail, written[RECIPE], peers),
     ]
 
@@ -151,35 +150,29 @@ def _speed(bench: Bench, detail: dict[str, Any], races: list[dict[str, float]]) 
     )
 
 
-def _speed_ratio(bench: Bench, detail: dict[str, Any], races: dict[str, list[dict[str, float]]]) -> Figure:
-    rates = {name: [answer["tokens_per_second"] for answer in answers] for name, answers in races.items()}
+def _speed_ratios(bench: Bench, detail: dict[str, Any], races: dict[str, list[dict[str, float]]]) -> list[Figure]:
     peak = {name: max(answer["peak_bytes"] for answer in answers) / 1e6 for name, answers in races.items()}
-    return bench.figure(
-        "edge_vs_q4_speed",
-        what="Decoding, ternary against Q4_0 of the same decoder in llama.cpp",
-        value=rounded(median_ratio(rates["ternary"], rates["q4"])),
-        unit="x",
-        aim=">= 1",
-        peer="llama.cpp Q4_0",
-        peer_value=rounded(statistics.median(rates["q4"])),
-        peer_unit="tokens/s",
-        notes=(f"Peak memory of decoding alone: {peak['ternary']:.0f} MB, Q4_0 {peak['q4']:.0f} MB.",),
-        detail=detail,
-    )
-
-
-def _read_ratio(bench: Bench, detail: dict[str, Any], races: dict[str, list[dict[str, float]]]) -> Figure:
-    rates = {name: [answer["read_per_second"] for answer in answers] for name, answers in races.items()}
-    return bench.figure(
-        "edge_vs_q4_read_speed",
-        what="Reading of a prompt, ternary against Q4_0 of the same decoder in llama.cpp",
-        value=rounded(median_ratio(rates["ternary"], rates["q4"])),
-        unit="x",
-        peer="llama.cpp Q4_0",
-        peer_value=rounded(statistics.median(rates["q4"])),
-        peer_unit="tokens/s",
-        detail=detail,
-    )
+    decoding = f"Peak memory of decoding alone: {peak['ternary']:.0f} MB, Q4_0 {peak['q4']:.0f} MB."
+    found = []
+    for name, what, rate, more in (
+        ("edge_vs_q4_speed", "Decoding", "tokens_per_second", {"aim": ">= 1", "notes": (decoding,)}),
+        ("edge_vs_q4_read_speed", "Reading of a prompt", "read_per_second", {}),
+    ):
+        ours, theirs = ([answer[rate] for answer in races[racer]] for racer in ("ternary", "q4"))
+        found.append(
+            bench.figure(
+                name,
+                what=f"{what}, ternary against Q4_0 of the same decoder in llama.cpp",
+                value=rounded(median_ratio(ours, theirs)),
+                unit="x",
+                peer="llama.cpp Q4_0",
+                peer_value=rounded(statistics.median(theirs)),
+                peer_unit="tokens/s",
+                detail=detail,
+                **more,
+            )
+        )
+    return found
 
 
 def _size_ratio(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import Bench, rounded
+from benchmarks.bench import Bench, interval, rounded
 from benchmarks.figure import Figure
 from benchmarks.fire_archives import SHARED, shared_archive
 from benchmarks.pipelines import asset_root, run_pipeline
@@ -126,7 +126,7 @@ def gain(bench: Bench, found: Judged, name: str, *, other: str, measure: str, wh
         notes=(
             f"EmberFormer {ours['value']:.3f}{_by_seed(scores, SUBJECT, measure)}, "
             f"{words} {theirs['value']:.3f}{_by_seed(scores, other, measure)}; "
-            f"the gain's interval is {_interval(difference)}.",
+            f"the gain's interval is {interval(difference, '+.3f')}.",
             f"{test['fires']} test fires, {test['samples']} samples.",
         ),
         detail={"measure": measure, "gain": difference, "emberformer": ours, other: theirs, **found.detail},
@@ -151,11 +151,6 @@ def _by_seed(scores: Scores, model: str, measure: str) -> str:
     if not seeds or None in seeds:
         return ""
     return f" (by seed {', '.join(f'{value:.3f}' for value in seeds)})"
-
-
-def _interval(score: dict[str, Any]) -> str:
-    low, high = score["low"], score["high"]
-    return "not defined" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
 
 
 def _detail(config: WildfireConfig, scores: Scores, record: RunRecord, folders: dict[str, Path]) -> dict[str, Any]:

@@ -5,13 +5,13 @@ follow each other as training, validation and test twelve times. SatSwinMAE is j
 the same masks as the baselines, which are a climatology with the course of day and year, persistence, and linear
 interpolation of what visible values depart from that climatology by, with a time step as far as suits each channel best
 on training windows. The error is the mean over channels of the squared error of hidden values, normalised; its
-intervals (95 %) come from resampling whole test blocks.
+intervals (95 %) come from resampling whole spells of weather.
 
 Narrators are judged on captions of the test blocks: their likelihood with the true window, and the numbers in their
 texts against the fields, right within 2 °C, 2 m/s, 3 hPa and 2 mm (or 20 %). Beside them stands whatever comes closest:
 the same narrator with the fields of another date of the season at the same place and time, or without soft prompts, or
 one that was trained without fields and knows places and seasons alone. Intervals (95 %) come from resampling whole
-spells of weather, the same for both sides.
+spells, the same for both sides.
 
 The recorded figures are older: interpolation ran on raw values, the other window was of any date and brought its own
 time with it, and intervals drew days.
@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.bench import Bench, interval, rounded
+from benchmarks.bench import Bench, rounded, with_interval
 from benchmarks.figure import Figure
 from benchmarks.pipelines import asset_root, run_pipeline
 from configs.load import load_config, profile_path
@@ -84,10 +84,10 @@ def _reconstruction(bench: Bench, errors: dict[str, Any]) -> list[Figure]:
     by_channel = ", ".join(f"{channel} {error / theirs[channel]:.2f}" for channel, error in ours.items())
     over, best = errors["vs_interpolation"], errors["vs_best"]
     by_best = ", ".join(
-        f"{channel} {_interval(estimate)} {best['baseline'][channel]}"
+        f"{channel} {with_interval(estimate, '.2f')} {best['baseline'][channel]}"
         for channel, estimate in best["by_channel"].items()
     )
-    where = f"over {errors['windows']} windows of {errors['blocks']} test blocks"
+    where = f"over {errors['windows']} windows in {errors['spells']} spells of weather"
     detail = {"profile": PROFILE, "errors": errors}
     return [
         bench.figure(
@@ -100,7 +100,7 @@ def _reconstruction(bench: Bench, errors: dict[str, Any]) -> list[Figure]:
             peer_value=rounded(found[INTERPOLATION]),
             peer_unit="variances",
             notes=(
-                f"The ratio is {_interval(over)}, {where}.",
+                f"The ratio is {with_interval(over, '.2f')}, {where}.",
                 f"{', '.join(f'{name} {error:.3f}' for name, error in found.items())}.",
                 f"By channel: {by_channel}.",
                 f"By share of hidden cells, in a quarter of the windows: {by_ratio}.",
@@ -116,8 +116,8 @@ def _reconstruction(bench: Bench, errors: dict[str, Any]) -> list[Figure]:
             peer="for every channel the best on the test windows of climatology with its seasons, persistence, and "
             "interpolation of departures from climatology",
             notes=(
-                f"The geometric mean is {_interval(best['geometric_mean'])}, the mean {_interval(best['mean'])}, "
-                f"{where}.",
+                f"The geometric mean is {with_interval(best['geometric_mean'], '.2f')}, "
+                f"the mean {with_interval(best['mean'], '.2f')}, {where}.",
                 f"By channel, with the best baseline: {by_best}.",
             ),
             detail=detail,
@@ -125,16 +125,12 @@ def _reconstruction(bench: Bench, errors: dict[str, Any]) -> list[Figure]:
     ]
 
 
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.2f} ({interval(estimate, '.2f')})"
-
-
 def _gap(bench: Bench, subject: str, scores: dict[str, Any]) -> list[Figure]:
     table = scores[subject]
     nats, gap = table["nats_per_token"], table["gap"]
     others = ", ".join(f"{name} {found['gap']['value']:.3f}" for name, found in scores.items())
     beside = ", ".join(
-        f"{name} {gain['value']:+.3f} ({interval(gain, '+.3f')})"
+        f"{name} {with_interval(gain, '+.3f')}"
         for name, found in scores.items() if (gain := found["gain_over_first"])
     )  # fmt: skip
     peer = nats["true"] + gap["value"]
@@ -149,7 +145,7 @@ def _gap(bench: Bench, subject: str, scores: dict[str, Any]) -> list[Figure]:
         peer_value=rounded(peer),
         peer_unit="nats per token",
         notes=(
-            f"The gap is {gap['value']:.3f} ({interval(gap)}): {nats['true']:.3f} with the "
+            f"The gap is {with_interval(gap)}: {nats['true']:.3f} with the "
             f"true window, {nats['shuffled']:.3f} with the fields of another date, {nats['blind']:.3f} without soft "
             f"prompts; {table['captions']} captions of {table['days']} days in {table['spells']} spells.",
             f"By narrator: {others}.",
@@ -180,7 +176,7 @@ def _values(bench: Bench, subject: str, scores: dict[str, Any]) -> list[Figure]:
         peer_unit="share right",
         notes=(
             f"{true['value_accuracy']:.1%} of {true['values_checked']} numbers are right ({by_kind}); over "
-            + ", over ".join(f"{PEERS[c]} {g['value']:+.3f} ({interval(g, '+.3f')})" for c, g in known.items())
+            + ", over ".join(f"{PEERS[c]} {with_interval(g, '+.3f')}" for c, g in known.items())
             + f". The texts state {true['values_stated']} numbers, captions {table['values_in_captions']}.",
             f"BLEU {true['BLEU']:.1f} against {other['BLEU']:.1f} with the fields of another date, CIDEr-D "
             f"{true['CIDEr-D']:.2f} against {other['CIDEr-D']:.2f}, event F1 {true['event_f1']:.2f} against "

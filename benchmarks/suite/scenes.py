@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import Bench, rounded
+from benchmarks.bench import Bench, rounded, with_interval
 from benchmarks.figure import Figure
 from benchmarks.pipelines import asset_root, run_pipeline
 from configs.load import load_config, profile_path
@@ -94,7 +94,7 @@ def _least(table: Scores, controls: Mapping[str, tuple[str, str]]) -> str:
 def _gaps(table: Scores, controls: Mapping[str, tuple[str, str]]) -> str:
     """Tell the likelihood with each control, and the gap to it."""
     return "; ".join(
-        f"{table['nats'][nats]:.3f} with {control}, {_estimate(table[gap])} more"
+        f"{table['nats'][nats]:.3f} with {control}, {with_interval(table[gap])} more"
         for gap, (control, nats) in controls.items()
     )
 
@@ -102,11 +102,7 @@ def _gaps(table: Scores, controls: Mapping[str, tuple[str, str]]) -> str:
 def _by_model(scores: Scores, controls: Mapping[str, tuple[str, str]]) -> str:
     """Tell every model's smallest gap."""
     least = {name: _least(table, controls) for name, table in scores.items()}
-    return "; ".join(f"{name} {_estimate(scores[name][gap])} to {controls[gap][0]}" for name, gap in least.items())
-
-
-def _estimate(found: Mapping[str, float]) -> str:
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return "; ".join(f"{name} {with_interval(scores[name][gap])} to {controls[gap][0]}" for name, gap in least.items())
 
 
 def _gap(bench: Bench, scores: Scores) -> Figure:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.weather.sat_swin_mae import pixel_mask
 from storage.window_dataset import WindowDataset
-from tasks.intervals import Estimate, Resampled, Resamples
+from tasks.intervals import Estimate, Resampled, Resamples, spells
 from tasks.mae.baselines import Climatology, best_paces, interpolation, persistence
 from tasks.mae.objective import BATCH, CONTEXT, Batch, HiddenValues, MaskedWindows, collate
 from tasks.mae.released import MaeRelease
@@ -23,8 +23,8 @@ MODEL, INTERPOLATION, PERSISTENCE, CLIMATE = "SatSwinMAE", "interpolation of dep
 BASELINES = (INTERPOLATION, PERSISTENCE, CLIMATE)
 GUESSERS = (MODEL, *BASELINES)
 RATIOS = (0.25, 0.5, 0.75, 0.9)
-FEW_BLOCKS = 5
-"""With fewer blocks of time intervals say little."""
+FEW_SPELLS = 5
+"""With fewer spells of weather intervals say little."""
 PACE_WINDOWS = 4
 """Training windows that the paces of the interpolation are chosen on; each has thousands of hidden cells."""
 
@@ -47,8 +47,8 @@ class MaskedErrors:
 
     sums: dict[str, NDArray[np.float64]]
     """Who guesses -> (2, windows, C): weighted sums of squared errors of hidden valid values, and of their weights."""
-    blocks: NDArray[np.int64]
-    """(windows,) which block of the split each window lies in; what blocks hold is independent."""
+    spells: NDArray[np.int64]
+    """(windows,) which spell of weather each window lies in; what spells hold is independent."""
 
     def mean(self, name: str) -> float:
         """Return the mean over channels of the mean squared error."""
@@ -59,7 +59,7 @@ class MaskedErrors:
         return dict(zip(channels, _by_channel(self.sums[name].sum(1)).tolist(), strict=True))
 
     def ratio(self, name: str, other: str, resamples: int = 2000, seed: int = 0) -> Estimate:
-        """Return one's mean error over another's, with the interval from resampling whole blocks."""
+        """Return one's mean error over another's, with the interval from resampling whole spells."""
         drawn = self._drawn(resamples, seed)
         ours, theirs = (_mean(self._resampled(n, drawn)) for n in (name, other))
         return _estimate(ours / theirs)
@@ -82,10 +82,10 @@ class MaskedErrors:
 
     def summary(self, channels: tuple[str, ...]) -> dict[str, Any]:
         """Return errors by channel and those of the model over its baselines', as JSON."""
-        best, blocks = self.over_best(MODEL, BASELINES), len(np.unique(self.blocks))
+        best, count = self.over_best(MODEL, BASELINES), len(np.unique(self.spells))
         told: dict[str, Any] = {
-            "windows": len(self.blocks),
-            "blocks": blocks,
+            "windows": len(self.spells),
+            "spells": count,
             "error": {name: self.mean(name) for name in GUESSERS},
             "by_channel": {name: self.by_channel(name, channels) for name in GUESSERS},
             "vs_interpolation": self.ratio(MODEL, INTERPOLATION).json(),
@@ -96,20 +96,20 @@ class MaskedErrors:
                 "geometric_mean": best.geometric_mean.json(),
             },
         }
-        if blocks == 1:
-            told["caution"] = "there are no intervals: all windows lie in one block of time"
-        elif blocks < FEW_BLOCKS:
-            told["caution"] = f"intervals rest on {blocks} blocks of time only"
+        if count == 1:
+            told["caution"] = "there are no intervals: all windows lie in one spell of weather"
+        elif count < FEW_SPELLS:
+            told["caution"] = f"intervals rest on {count} spells of weather only"
         return told
 
     def _drawn(self, resamples: int, seed: int) -> NDArray[np.float64]:
-        """Return how often each window counts, (1 + R, windows): once, then as often as its block is drawn.
+        """Return how often each window counts, (1 + R, windows): once, then as often as its spell is drawn.
 
-        With one block the latter is NaN: it does not tell how much blocks differ.
+        With one spell the latter is NaN: it does not tell how much spells differ.
         """
-        windows = np.arange(len(self.blocks))
-        drawn = Resamples.draw_together(windows, self.blocks, resamples, seed).weights.astype(np.float64)
-        if len(np.unique(self.blocks)) == 1:
+        windows = np.arange(len(self.spells))
+        drawn = Resamples.draw_together(windows, self.spells, resamples, seed).weights.astype(np.float64)
+        if len(np.unique(self.spells)) == 1:
             drawn[:] = np.nan
         return np.concatenate([np.ones((1, len(windows))), drawn])
 
@@ -138,9 +138,11 @@ def masked_errors(
     `paces`, (C,), are those of `interpolation`.
     """
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in GUESSERS}
+    times = []
     hidden = hidden_values(release)
     source = MaskedWindows(windows, hidden.units, ratio, most)
     for batch, chosen in _batches(source):
+        times.append(batch["time"].numpy().astype("datetime64[s]"))
         shown = zip(*_shown(hidden, batch), _rebuild(release, batch)[0].numpy(), chosen, strict=True)
         for data, visible, weights, prediction, index in shown:
             usual = climate.window(windows.split, index)
@@ -149,9 +151,7 @@ def masked_errors(
             )  # fmt: skip
             for name, guess in zip(GUESSERS, guesses, strict=True):
                 found[name].append(_sums(guess, data, weights))
-    ends = np.cumsum([block.usable for block in windows.training_set.blocks(windows.split)])
-    blocks = np.searchsorted(ends, source.chosen, side="right")
-    return MaskedErrors({name: np.stack(parts, 1) for name, parts in found.items()}, blocks)
+    return MaskedErrors({name: np.stack(parts, 1) for name, parts in found.items()}, spells(np.concatenate(times)))
 
 
 def fit_paces(release: MaeRelease, windows: WindowDataset, climate: Climatology, ratio: float) -> NDArray[np.float64]:

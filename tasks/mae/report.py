@@ -66,7 +66,7 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     return StageResult(
         counts={
             "windows": errors["windows"],
-            "blocks": errors["blocks"],
+            "spells": errors["spells"],
             "mask_ratio": trained_at,
             **{name: text for name, text in errors.items() if name == "caution"},
         },

@@ -15,6 +15,7 @@ from configs.weather import SplitConfig, WindowConfig
 from storage.sampling import sample_seed
 from storage.window_dataset import WindowDataset
 from tasks.era5.training_set import build_training_set
+from tasks.intervals import spells
 from tasks.mae.baselines import Climatology, interpolation, persistence
 from tasks.mae.evaluation import CLIMATE, INTERPOLATION, MODEL, PERSISTENCE, MaskedErrors, fit_paces, masked_errors
 from tasks.mae.objective import MaeObjective, MaskedWindows
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data[:, 1, 3:6, 2:7] = np.nan
     data[::5, 0, 0, 0] = np.nan
     sizes = WindowConfig(time=4, height=8, width=9, stride_time=4, stride_height=8, stride_width=9, max_nan_share=1)
-    store = write_store(folder / "store", data)
+    store = write_store(folder / "store", data, hours=12)
     build_training_set(store, sizes, SplitConfig(validation_share=0.4, test_share=0, cycles=2)).save(folder / "set")
     return folder
 
@@ -74,6 +75,9 @@ def test_errors_are_those_of_hidden_valid_values_alone(windows: WindowDataset, b
     found = masked_errors(released(by_area), windows, climate, paces, most=17, ratio=0.4)
     source = MaskedWindows(windows, UNITS, 0.4, 17)
     assert source.chosen == [k * len(windows) // 17 for k in range(17)], "more than one batch"
+    times = np.array([int(windows[chosen]["time"]) for chosen in source.chosen], "datetime64[s]")
+    assert found.spells.tolist() == spells(times).tolist()
+    assert len(set(found.spells.tolist())) == 2, "the two blocks of validation"
     for k, chosen in enumerate(source.chosen):
         sample = windows[chosen]
         data, valid = sample["data"].numpy(), sample["valid"].numpy()
@@ -90,9 +94,6 @@ def test_errors_are_those_of_hidden_valid_values_alone(windows: WindowDataset, b
         area = np.cos(np.radians(sample["latitude"].numpy().astype(float))) if by_area else np.ones(8)
         area = np.broadcast_to(area[:, None], WINDOW)
         assert found.sums.keys() == guesses.keys()
-        t = windows.training_set.origin("validation", chosen)[0]
-        block = windows.training_set.splits["validation"][found.blocks[k]]
-        assert block.first <= t < block.stop
         for name, guess in guesses.items():
             for channel in range(2):
                 counted = (valid & hidden)[channel]
@@ -219,8 +220,8 @@ def test_every_channel_is_compared_with_its_best_baseline() -> None:
 @pytest.mark.parametrize(
     ("blocks", "caution"),
     [
-        ([3] * 9, "there are no intervals: all windows lie in one block of time"),
-        ([0, 0, 1, 2, 2, 2, 5, 5, 5], "intervals rest on 4 blocks of time only"),
+        ([3] * 9, "there are no intervals: all windows lie in one spell of weather"),
+        ([0, 0, 1, 2, 2, 2, 5, 5, 5], "intervals rest on 4 spells of weather only"),
         (BLOCKS, None),
     ],
 )
@@ -230,7 +231,7 @@ def test_intervals_from_few_blocks_come_with_a_caution(blocks: list[int], cautio
     sums = {name: np.stack([random.random((9, 2)), np.ones((9, 2))]) for name in names}
     told = MaskedErrors(sums, np.array(blocks)).summary(("u", "v"))
     assert told.get("caution") == caution
-    assert (told["windows"], told["blocks"]) == (9, len(set(blocks)))
+    assert (told["windows"], told["spells"]) == (9, len(set(blocks)))
     for ratio in (told["vs_interpolation"], told["vs_best"]["mean"], told["vs_best"]["by_channel"]["v"]):
         assert (ratio["low"] is None) == (ratio["high"] is None) == (len(set(blocks)) == 1)
 

@@ -110,7 +110,7 @@ def test_the_report_judges_the_model_beside_its_baselines(built, release):
     errors = json.loads((folder / "errors.json").read_text())
     assert errors["by_channel"].keys() == errors["by_ratio"].keys() == set(GUESSERS)
     assert all(len(by_ratio) == 4 for by_ratio in errors["by_ratio"].values())
-    assert errors["caution"] == "intervals rest on 2 blocks of time only"
+    assert errors["caution"] == "intervals rest on 2 spells of weather only"
     for judged in (errors, errors["validation"]):
         found, best = judged["by_channel"], judged["vs_best"]
         means = {name: np.mean([*by_channel.values()]) for name, by_channel in found.items()}
