@@ -94,6 +94,8 @@ class Manifest(_Record):
     fingerprint: str
     counts: dict[str, Any]
     metrics: dict[str, float]
+    pictures: tuple[str, ...] = ()
+    """PNG files of the asset that show the result, what people look for first; those of before have none named."""
     seconds: float
     reason: str
     software: dict[str, str]

@@ -38,7 +38,6 @@ class Outcome:
     done: int = 0
     total: int | None = None
     seconds: float = 0.0
-    pictures: tuple[str, ...] = ()
     trains: tuple[str, ...] = ()
     """In a plan: what its training will import, as `module:Class`, the objective first; empty where it is none."""
 

@@ -55,7 +55,8 @@ PLAN_HASH_LIMIT = 200_000_000  # bytes of new raw files that a plan still hashes
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What a stage says of its asset: counts and metrics for the table, and pictures (paths in the asset)."""
+    """What a stage says of its asset: counts and metrics for the table, and pictures (PNG files in the asset), in the
+    order in which people look at them."""
 
     counts: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -345,6 +346,7 @@ class Stage(Generic[P]):
             fingerprint=fingerprint(files),
             counts=dict(result.counts),
             metrics=dict(result.metrics),
+            pictures=tuple(result.pictures),
             seconds=round(time.perf_counter() - started, 3),
             reason=outcome.reason,
             software=software_versions(),
@@ -353,7 +355,6 @@ class Stage(Generic[P]):
             created_at=now(),
         )
         outcome.asset = session.store.publish(asset, manifest)
-        outcome.pictures = tuple(result.pictures)
 
 
 def _import_transformers() -> None:
@@ -541,7 +542,7 @@ class Dashboard:
         rows = [{"what": k, "value": str(v)} for k, v in {**facts, **manifest.counts, **manifest.metrics}.items()]
         title = f"**{outcome.label}** {outcome.reason}"
         _now(create_table_artifact(table=rows, key=_slug(outcome.stage), description=title))
-        for name in outcome.pictures:
+        for name in manifest.pictures:
             self.picture(outcome.stage, Path(name).stem, (asset.folder / name).read_bytes())
 
 

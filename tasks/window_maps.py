@@ -30,13 +30,23 @@ def field_of(windows: WindowDataset, fields: Any, kind: str) -> Any:
     return fields[names.index(kind)]
 
 
+def limits(field: NDArray[Any]) -> tuple[float, float]:
+    """Return a map's least and greatest value, the latter a thousandth more where all are equal; 0 and 1 of no value.
+
+    A day without rain is so the bottom of the scale, and no colour in its middle.
+    """
+    there = field[np.isfinite(field)]
+    low, high = (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)
+    return low, high if high > low else low + 1e-3
+
+
 def coloured(field: NDArray[Any]) -> NDArray[Any]:
     """Return a map (H, W) as a picture (H, W, 3), from its least value to its greatest; grey where there is none."""
     from matplotlib import colormaps
 
     there = np.isfinite(field)
-    low, high = (field[there].min(), field[there].max()) if there.any() else (0.0, 1.0)
-    scaled = np.where(there, (field - low) / max(high - low, 1e-12), 0.0)
+    low, high = limits(field)
+    scaled = np.where(there, (field - low) / (high - low), 0.0)
     return np.where(there[..., None], colormaps["viridis"](scaled)[..., :3], 0.85)
 
 

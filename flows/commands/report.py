@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from storage.assets import Asset, AssetStore, describe_size
 from storage.files import write_atomic
 
 TEMPLATE = Path(__file__).parent / "report.html"
+CURVES = "curves"  # how the files of training curves begin: the page shows them to those who ask
 
 
 def write_report(store: AssetStore, pipeline: Pipeline, output: Path | None = None) -> Path:
@@ -51,6 +53,7 @@ def _stage(store: AssetStore, record: StageRecord) -> dict[str, Any]:
         return {"record": record, "gone": True}
     asset.fetch(lambda name: name.endswith((".png", ".csv")))
     manifest = asset.manifest
+    paths = sorted(_files(asset, ".png"), key=lambda path: _turn(manifest.pictures, path.name))
     return {
         "record": record,
         "gone": False,
@@ -60,18 +63,25 @@ def _stage(store: AssetStore, record: StageRecord) -> dict[str, Any]:
         "inputs": [
             f"{i.kind}/{i.key[:12]}" if i.kind != "raw" else f"{len(i.files)} raw files" for i in manifest.inputs
         ],
-        "facts": {**manifest.counts, **manifest.metrics},
-        "pictures": _pictures(asset),
+        "facts": {name: _said(value) for name, value in {**manifest.counts, **manifest.metrics}.items()},
+        "pictures": [_picture(path) for path in paths if not path.name.startswith(CURVES)],
+        "curves": [_picture(path) for path in paths if path.name.startswith(CURVES)],
         "tables": _tables(asset) if asset.kind.endswith("_report") else [],
     }
 
 
-def _pictures(asset: Asset) -> list[tuple[str, str]]:
-    """Return the captions and data URIs of an asset's PNG files."""
-    return [
-        (path.stem.replace("_", " "), f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
-        for path in _files(asset, ".png")
-    ]
+def _said(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _turn(named: Sequence[str], name: str) -> tuple[int, str]:
+    """Let pictures come in the order that their stage gives them, and those that it does not name after them."""
+    return named.index(name) if name in named else len(named), name
+
+
+def _picture(path: Path) -> tuple[str, str]:
+    """Return a picture's caption and data URI."""
+    return path.stem.replace("_", " "), f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _files(asset: Asset, suffix: str) -> list[Path]:

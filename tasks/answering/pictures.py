@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tasks.answering.evaluation import Answered
 
 COLUMNS, SIDE, QUESTIONS_SHOWN = 3, 224, 4
+WIDTH, LINE, CHARACTERS = 3.6, 0.15, 54  # inches of a picture's side and of a line of text, and what fits in one
 
 
 def _mean(table: Mapping[str, Any], kind: str, score: str = "exact") -> float:
@@ -42,7 +43,8 @@ def draw_by_kind(scores: Mapping[str, Any]) -> Figure:
     bars = {"majority": [majority[kind]["exact"] or np.nan for kind in kinds]}
     bars |= {name: [_mean(table, kind) for kind in kinds] for name, table in tables.items()}
     for at, (name, values) in enumerate(bars.items()):
-        axis.bar(np.arange(len(kinds)) + width * at, values, width, label=name)
+        colour = f"C{at - 1}" if at else "#999999"  # decoders have theirs in all pictures
+        axis.bar(np.arange(len(kinds)) + width * at, values, width, label=name, color=colour)
     labels = [f"{kind.replace('_', '/')}\n{majority[kind]['questions']}" for kind in kinds]
     axis.set_xticks(np.arange(len(kinds)) + width * len(tables) / 2, labels)
     axis.set(ylabel="exact match", ylim=(0, 1))
@@ -68,14 +70,18 @@ def draw_depths(tables: Mapping[str, Any]) -> Figure:
 
 def draw_costs(tables: Mapping[str, Any]) -> Figure:
     """Draw exact match against parameters and against operations."""
-    figure, axes = subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
-    for axis, cost, label in zip(
-        axes, ("parameters", "gflops"), ("parameters", "10^9 operations a question"), strict=True
-    ):
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    figure, axes = subplots(1, 2, figsize=(10, 3.2), layout="constrained", sharey=True)
+    costs = (("parameters", 1.0, "parameters"), ("gflops", 1e9, "operations a question"))
+    for axis, (cost, unit, label) in zip(axes, costs, strict=True):
         for at, (name, table) in enumerate(tables.items()):
-            axis.plot(table[cost], _mean(table, "all"), "o", color=f"C{at}", label=name)
+            axis.plot(unit * table[cost], _mean(table, "all"), "o", color=f"C{at}", label=name)
         axis.set(xlabel=label)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_locator(NullLocator())
     axes[0].set_ylabel("exact match")
     axes[1].legend(fontsize=8)
     return figure
@@ -120,22 +126,36 @@ def draw_answers(answered: Mapping[str, Answered], pictures: Pictures, most: int
     asked = next(iter(answered.values())).asked
     items = sorted({one.item for one in asked})
     shown = [items[k * len(items) // most] for k in range(min(most, len(items)))]
+    told = [_told(answered, [k for k, one in enumerate(asked) if one.item == item], pictures) for item in shown]
     columns = min(COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
-    figure, axes = subplots(lines, columns, figsize=(4.4 * columns, 5.4 * lines), layout="constrained", squeeze=False)
+    below = LINE * max(len(words) for _, words in told)
+    figure, axes = subplots(
+        2 * lines, columns, figsize=(WIDTH * columns, (WIDTH + below) * lines), layout="constrained", squeeze=False,
+        height_ratios=[WIDTH, below] * lines,
+    )  # fmt: skip
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, item in zip(axes.flat, shown, strict=False):
-        places = [k for k, one in enumerate(asked) if one.item == item][:QUESTIONS_SHOWN]
-        picture, above = pictures.of(asked[places[0]])
-        axis.imshow(picture)
-        told = [above] if above else []
-        for place in places:
-            said = ", ".join(f"{name}: {answers.answers[place]}" for name, answers in answered.items())
-            told += [*textwrap.wrap(f"{asked[place].question} ({asked[place].answer})", 64)]
-            told += [f"   {line}" for line in textwrap.wrap(said, 64)[:3]]
-        axis.set_title("\n".join(map(_drawable, told)), fontsize=6, loc="left")
+    for number, (picture, words) in enumerate(told):
+        line, column = divmod(number, columns)
+        axes[2 * line, column].imshow(picture)
+        text = axes[2 * line + 1, column].text(0, 1, "\n".join(words), va="top", fontsize=8)
+        text.set_in_layout(False)  # what is too long is no reason for smaller pictures
     return figure
+
+
+def _told(
+    answered: Mapping[str, Answered], places: Sequence[int], pictures: Pictures
+) -> tuple[NDArray[Any], list[str]]:
+    """Return the picture of what was asked about at places, and the lines below it."""
+    asked = next(iter(answered.values())).asked
+    picture, above = pictures.of(asked[places[0]])
+    lines = textwrap.wrap(above, CHARACTERS)
+    for place in places[:QUESTIONS_SHOWN]:
+        said = ", ".join(f"{name}: {answers.answers[place]}" for name, answers in answered.items())
+        lines += textwrap.wrap(f"{asked[place].question} ({asked[place].answer})", CHARACTERS)
+        lines += [f"   {line}" for line in textwrap.wrap(said, CHARACTERS - 3)[:3]]
+    return picture, [_drawable(line) for line in lines]
 
 
 def _drawable(text: str) -> str:

@@ -96,8 +96,22 @@ def _cost(release: Any, source: Any) -> dict[str, float]:
     batch = collate([source.sample(0, 0)])
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         release.network(batch)
-    parameters = sum(p.numel() for p in release.network.parameters() if p.dtype.is_floating_point)
-    return {"parameters": parameters, "gflops": counter.get_total_flops() / 1e9}
+    return {"parameters": _parameters(release.network), "gflops": counter.get_total_flops() / 1e9}
+
+
+def _parameters(network: Any) -> int:
+    """Count what was trained: parameters, and weights and biases that lie packed in buffers; tied ones once."""
+    from models.packed import Packed, PackedLinear, PackedRows
+
+    count = sum(p.numel() for p in network.parameters())
+    for module in network.modules():
+        if isinstance(module, PackedLinear):
+            count += module.out_features * module.in_features
+        elif isinstance(module, PackedRows):
+            count += len(module) * module.columns
+        if isinstance(module, Packed) and (bias := getattr(module, "bias", None)) is not None:
+            count += bias.numel()
+    return count
 
 
 def _compare(tables: dict[str, Any], runs: Mapping[str, Sequence[Any]], majority: Any, how: AnswerEvaluation) -> None:

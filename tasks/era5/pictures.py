@@ -26,8 +26,13 @@ MAPPED_CHANNELS = 12
 
 
 def draw_coverage(store: WindowStore, prepared: TrainingSet) -> Figure:
-    """Draw time x channel: valid, missing, preliminary (ERA5T), with the splits above."""
-    state = np.where(store.side("valid"), np.where(store.side("expver") == 5, PRELIMINARY, VALID), MISSING)
+    """Draw time x channel: valid, missing, preliminary (ERA5T), with the splits above, from the first step that any
+    channel has to the last: a store reaches to the ends of its shards.
+    """
+    valid = store.side("valid")
+    held = np.flatnonzero(valid.any(1))
+    first, stop = (int(held[0]), int(held[-1]) + 1) if len(held) else (0, len(valid))
+    state = np.where(valid, np.where(store.side("expver") == 5, PRELIMINARY, VALID), MISSING)[first:stop]
     columns = _worst_per_column(state, min(COVERAGE_COLUMNS, len(state)))
     colours = ListedColormap(["#d9534f", "#3b7dd8", "#f0ad4e"])
     figure, axes = subplots(figsize=(11, 1.6 + 0.24 * len(store.channels)), layout="constrained")
@@ -36,11 +41,11 @@ def draw_coverage(store: WindowStore, prepared: TrainingSet) -> Figure:
     )
     axes.set_yticks(range(len(store.channels)), store.channels, fontsize=8)
     ticks = np.linspace(0, len(columns) - 1, 6).astype(int)
-    steps = (ticks * len(state) // len(columns)).tolist()
+    steps = (first + ticks * len(state) // len(columns)).tolist()
     axes.set_xticks(ticks, [str(store.time[step].astype("datetime64[h]")) for step in steps], fontsize=8)
     for split, colour in {"train": "#2e7d4f", "validation": "#8a5fbf", "test": "#444444"}.items():
         for block in prepared.splits.get(split, ()):
-            left, right = (step * len(columns) / len(state) for step in (block.first, block.stop))
+            left, right = ((step - first) * len(columns) / len(state) for step in (block.first, block.stop))
             axes.plot([left - 0.5, right - 0.5], [-0.9, -0.9], color=colour, linewidth=5, solid_capstyle="butt")
             axes.text((left + right) / 2, -1.25, split, color=colour, ha="center", fontsize=8)
     axes.set_ylim(len(store.channels) - 0.5, -2.0)

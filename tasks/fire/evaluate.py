@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 TRAINED = "fire_model"
+FIRST_PICTURES = ("predictions.png", "by_step.png", "rollout.png", "precision_recall.png", "calibration.png")
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ def fire_evaluation_report(
     names = TokenCache.open(fires.on or fires.cache).names
     scored = write_evaluation(judged, evaluation, job.folder, baseline=DILATION, names=names)
     metrics = {f"{model.name} growth_f1": model.scores["growth_f1"].value for model in scored}
-    pictures = sorted(path.name for path in job.folder.glob("*.png"))
-    return StageResult(counts={"models": len(scored), "runs": len(judged)}, metrics=metrics, pictures=pictures)
+    pictures = {path.name for path in job.folder.glob("*.png")}
+    return StageResult(
+        counts={"models": len(scored), "runs": len(judged)},
+        metrics=metrics,
+        pictures=[*(name for name in FIRST_PICTURES if name in pictures), *sorted(pictures.difference(FIRST_PICTURES))],
+    )
 
 
 def _contender(fires: Fires, label: str, asset: Asset) -> Contender:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from storage.window_dataset import WindowDataset
 from tasks.figures import subplots
+from tasks.window_maps import limits
 
-COLUMNS = ("truth", "shown", "rebuilt", "error")
+COLUMNS = ("truth", "shown", "rebuilt", "error, \N{PLUS-MINUS SIGN}1 std")
 MOST_CHANNELS = 6
 
 
@@ -22,7 +23,7 @@ def draw_reconstructions(
     """Draw the middle step of each window, a row per channel: truth, what was shown, rebuilt, and the error.
 
     What was shown stands in the rebuilt map too: models are not trained to repeat it. `prediction` is (B, C, T, H, W),
-    normalised; `hidden` (B, 1, T, H, W). Units are those of the store.
+    normalised; `hidden` (B, 1, T, H, W). The error is in standard deviations of the channel.
     """
     names = windows.store.channels
     channels = np.unique(np.linspace(0, len(names) - 1, min(MOST_CHANNELS, len(names))).astype(int))
@@ -37,7 +38,9 @@ def draw_reconstructions(
         truth = windows.physical(batch["data"][which], valid)[:, step].numpy()
         rebuilt = windows.physical(prediction[which], valid)[:, step].numpy()
         unseen = hidden[which, :, step].numpy()
-        shown, error = np.where(unseen, np.nan, truth), np.where(unseen, rebuilt - truth, np.nan)
+        shown = np.where(unseen, np.nan, truth)
+        departure = (prediction[which] - batch["data"][which])[:, step].numpy()
+        error = np.where(unseen & valid[:, step].numpy(), departure, np.nan)
         rebuilt = np.where(unseen, rebuilt, truth)
         for row, channel in enumerate(channels):
             panels = (truth[channel], shown[channel], rebuilt[channel], error[channel])
@@ -51,11 +54,10 @@ def draw_reconstructions(
 
 def _draw_row(axes: Sequence[Axes], panels: Sequence[np.ndarray]) -> None:
     truth, error = panels[0], panels[3]
-    low, high = (0.0, 1.0) if np.isnan(truth).all() else (float(np.nanmin(truth)), float(np.nanmax(truth)))
-    reach = max((high - low) / 2, 1e-12)
+    low, high = limits(truth)
     for axis, panel in zip(axes, panels, strict=True):
-        limits = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach} if panel is error else {"vmin": low, "vmax": high}
-        axis.imshow(panel, aspect="auto", **limits)
+        scale = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if panel is error else {"vmin": low, "vmax": high}
+        axis.imshow(panel, aspect="auto", **scale)
         axis.set_facecolor("#dddddd")
         axis.set_xticks([])
         axis.set_yticks([])

@@ -78,7 +78,7 @@ def narration_report(
     return StageResult(
         counts={"narrators": len(tables), "captions": first["captions"], "days": first["days"]},
         metrics={f"vision_gap_{name}": table["gap"]["value"] for name, table in tables.items()},
-        pictures=["likelihoods.png", *(f"{name}.png" for name in tables), *curves.values()],
+        pictures=[*(f"{name}.png" for name in tables), "likelihoods.png", *curves.values()],
     )
 
 

@@ -10,18 +10,22 @@ from matplotlib.figure import Figure
 
 from tasks.figures import subplots
 
-COLUMNS = 3
+COLUMNS, WIDTH, HEIGHT = 4, 3.2, 2.3  # panels in a line; inches of one
 MARKED = 25  # points below which each is marked
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Steps and values by what a line is called."""
 
 
 def draw_curves(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw loss, learning rates, gradient norm and the metrics of the evaluations from the rows of a history."""
+    """Draw loss, learning rates, gradient norm and the metrics of the evaluations from the rows of a history.
+
+    Metrics that were evaluated once are left to the tables: a point is no curve.
+    """
     panels = {**_of_training(history["training"]), **_of_evaluation(history["evaluation"])}
     lines = -(-len(panels) // COLUMNS)
-    figure, axes = subplots(lines, COLUMNS, figsize=(4.2 * COLUMNS, 2.9 * lines), squeeze=False)
-    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.5 / (2.9 * lines), top=1 - 0.3 / (2.9 * lines), hspace=0.45)
+    high = HEIGHT * lines
+    figure, axes = subplots(lines, COLUMNS, figsize=(WIDTH * COLUMNS, high), squeeze=False)
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.45 / high, top=1 - 0.3 / high, hspace=0.55, wspace=0.3)
     places = axes.flatten()
     for place, (title, series) in zip(places, panels.items(), strict=False):
         _draw(place, title, series)
@@ -48,17 +52,18 @@ def _of_evaluation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     panels: dict[str, Series] = {}
     for name in sorted({name for row in rows for name, value in row.items() if value is not None} - {"step", "epoch"}):
         known = [row for row in rows if row.get(name) is not None]
-        panels[name] = {name: ([row["step"] for row in known], [row[name] for row in known])}
+        if len(known) > 1:
+            panels[name] = {name: ([row["step"] for row in known], [row[name] for row in known])}
     return panels
 
 
 def _draw(axes: Axes, title: str, series: Series) -> None:
     for label, (steps, values) in series.items():
         axes.plot(steps, values, label=label, marker="o" if len(steps) < MARKED else None, markersize=3, linewidth=1.4)
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize=9, loc="left")
     axes.set_xlabel("step", fontsize=8)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(series) > 1:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=6, edgecolor="none", framealpha=0.7, ncols=1 if len(series) < 5 else 2)

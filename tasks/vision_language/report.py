@@ -75,7 +75,7 @@ def vlm_report(
             for name, table in tables.items()
             for metric in ("vision_gap", "recall_gap")
         },
-        pictures=["likelihoods.png", *(f"{n}.png" for n in tables), *looks, *curves],
+        pictures=[*(f"{n}.png" for n in tables), "likelihoods.png", *looks, *curves],
     )
 
 

@@ -49,6 +49,9 @@ def test_wanted_channels_come_in_their_order_and_unknown_ones_are_named() -> Non
         choose_channels(MANY, ["tp", "u10", "w@10"])
 
 
+MISSING_RED = (0xD9 / 255, 0x53 / 255, 0x4F / 255)
+
+
 def run(store: AssetStore, raw: Path, **settings: object) -> dict[str, Outcome]:
     """Run the pipeline on raw files with small windows; return what each stage did."""
     windows = {"time": 4, "height": 6, "width": 8, "max_nan_share": 1}
@@ -60,7 +63,7 @@ def run(store: AssetStore, raw: Path, **settings: object) -> dict[str, Outcome]:
 
 
 def test_other_channels_are_drawn_on_demand_and_nothing_else_is_made_again(store: AssetStore, tmp_path: Path) -> None:
-    times, raw = hours("2024-01-01", 72), tmp_path / "raw"
+    times, raw = hours("2024-01-02T05", 72), tmp_path / "raw"
     raw.mkdir()
     for number, name in enumerate("tz"):
         write_cds(raw / f"{name}.nc", {name: field(72, 13, seed=number)}, times, levels=LEVELS)
@@ -76,6 +79,8 @@ def test_other_channels_are_drawn_on_demand_and_nothing_else_is_made_again(store
     assert heights[0] > 5 * heights[1]
     coverage = [plt.imread(asset.folder / "coverage.png") for asset in (first.asset, report)]
     assert (coverage[0] == coverage[1]).all()
+    below_the_legend = coverage[0][len(coverage[0]) // 3 :, :, :3]
+    assert not (abs(below_the_legend - MISSING_RED) < 0.01).all(-1).any(), "the ends of shards are no gap"
     assert len((report.folder / "statistics.csv").read_text().splitlines()) == 1 + 26
     with pytest.raises(ValueError, match=re.escape("report_channels: the store has no t@51")):
         run(store, raw, report_channels=["t@51"])

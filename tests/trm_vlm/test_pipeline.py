@@ -58,6 +58,7 @@ def test_the_report_compares_every_decoder_with_every_control(answered):
         assert seed["scores"]["all"]["questions"] == 12
         assert set(seed["by_depth"]) == ({"1", "2", "5"} if name in ("trm", "few_bits") else set())
     assert scores["decoders"]["trm"]["gflops"] > scores["decoders"]["blind"]["gflops"] > 0
+    assert scores["decoders"]["few_bits"]["parameters"] == scores["decoders"]["trm"]["parameters"] > 1000
     rows = list(csv.DictReader((folder / "scores.csv").open()))
     assert [row["decoder"] for row in rows] == ["plain", "trm", "blind", "few_bits"]
     kinds = list(csv.DictReader((folder / "by_kind.csv").open()))
