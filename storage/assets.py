@@ -530,6 +530,11 @@ def _remove_empty_folders(folder: Path) -> None:
             path.rmdir()
 
 
+def describe_value(value: Any) -> str:
+    """Return a count or metric for people: fractions with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def describe_size(size: float) -> str:
     """Return a size for people; `describe_size(1_500_000) => '1.5 MB'`."""
     for unit in ("B", "kB", "MB", "GB"):

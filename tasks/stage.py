@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec
 from uuid import UUID
 
-from storage.assets import KEY_LENGTH, Asset, Unit, Workspace, describe_size
+from storage.assets import KEY_LENGTH, Asset, Unit, Workspace, describe_size, describe_value
 from storage.files import is_temporary, is_writable, walk_files
 from storage.hashing import digest, file_sha256, jsonable
 from storage.manifest import (
@@ -98,6 +98,10 @@ class Job:
         """Move the bar of whoever watches."""
         self.workspace.expect_steps(total)
         self.session.reporter.progress(self.title, done, total, words)
+
+    def progress_in(self, part: int, parts: int) -> Callable[[int, int], None]:
+        """Return what moves the bar through one of several parts of equal work, numbered from 0."""
+        return lambda done, total: self.progress(part * total + done, parts * total)
 
     def picture(self, name: str, png: bytes) -> None:
         """Show whoever watches a picture of the work so far; no file of the asset, and in no key."""
@@ -537,9 +541,11 @@ class Dashboard:
             return
         manifest = asset.manifest
         self._move(outcome.stage, 100.0, f"{outcome.stage}: done in {manifest.seconds:.1f} s")
-        _logger().info("%s is done: %s in %.1f s", asset, describe_size(asset.size), manifest.seconds)
+        name = f"{asset.kind}/{asset.key[:12]}"
+        _logger().info("%s is done: %s in %.1f s", name, describe_size(asset.size), manifest.seconds)
         facts = {"asset": f"{asset.kind}/{asset.key}", "size": describe_size(asset.size), "files": len(manifest.files)}
-        rows = [{"what": k, "value": str(v)} for k, v in {**facts, **manifest.counts, **manifest.metrics}.items()]
+        told = {**facts, **manifest.counts, **manifest.metrics}
+        rows = [{"what": what, "value": describe_value(value)} for what, value in told.items()]
         title = f"**{outcome.label}** {outcome.reason}"
         _now(create_table_artifact(table=rows, key=_slug(outcome.stage), description=title))
         for name in manifest.pictures:

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from flows.pipelines import Pipeline
 from flows.runs import RunRecord, StageRecord, load_runs
-from storage.assets import Asset, AssetStore, describe_size
+from storage.assets import Asset, AssetStore, describe_size, describe_value
 from storage.files import write_atomic
 
 TEMPLATE = Path(__file__).parent / "report.html"
@@ -63,15 +63,11 @@ def _stage(store: AssetStore, record: StageRecord) -> dict[str, Any]:
         "inputs": [
             f"{i.kind}/{i.key[:12]}" if i.kind != "raw" else f"{len(i.files)} raw files" for i in manifest.inputs
         ],
-        "facts": {name: _said(value) for name, value in {**manifest.counts, **manifest.metrics}.items()},
+        "facts": {name: describe_value(value) for name, value in {**manifest.counts, **manifest.metrics}.items()},
         "pictures": [_picture(path) for path in paths if not path.name.startswith(CURVES)],
         "curves": [_picture(path) for path in paths if path.name.startswith(CURVES)],
         "tables": _tables(asset) if asset.kind.endswith("_report") else [],
     }
-
-
-def _said(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _turn(named: Sequence[str], name: str) -> tuple[int, str]:

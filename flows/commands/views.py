@@ -11,7 +11,7 @@ from rich.tree import Tree
 
 from flows.commands.tables import print_table, table
 from flows.runs import load_runs
-from storage.assets import Asset, AssetStore, Damage, Workspace, describe_size, made_at
+from storage.assets import Asset, AssetStore, Damage, Workspace, describe_size, describe_value, made_at
 from storage.manifest import InputRecord, ManifestError
 
 
@@ -77,7 +77,7 @@ def print_asset(console: Console, store: AssetStore, name: str) -> None:
         "software": ", ".join(f"{k} {v}" for k, v in manifest.software.items()),
     }
     for key, value in rows.items():
-        facts.add_row(f"[dim]{key}[/]", escape(str(value)))
+        facts.add_row(f"[dim]{key}[/]", escape(describe_value(value)))
     console.print(f"[bold]{asset.kind}/{asset.key}[/]", highlight=False)
     print_table(console, facts)
     tree = Tree(f"[bold]{asset.kind}[/]/{asset.key[:12]}", guide_style="dim")

@@ -50,7 +50,7 @@ def answer_report(
     runs: dict[str, list[Any]] = {}
     tables: dict[str, Any] = {}
     majority: judged.Answered | None = None
-    for label, asset in models.items():
+    for number, (label, asset) in enumerate(models.items()):
         release = AnswererRelease.from_release(asset.folder)
         source = Questions(questions.folder, "test", release.asking, evaluation.questions)
         if not len(source):
@@ -58,8 +58,9 @@ def answer_report(
         if majority is None:
             training = judged.Majority(source.set.asked("train"))
             majority = judged.Answered.of(source.asked, [training.answer(one) for one in source.asked])
-        answered = judged.answer_questions(release, source, evaluation, job.progress)
-        shuffled = judged.answer_questions(release, source, evaluation, job.progress, shuffled=True)
+        true, other = (job.progress_in(2 * number + part, 2 * len(models)) for part in range(2))
+        answered = judged.answer_questions(release, source, evaluation, true)
+        shuffled = judged.answer_questions(release, source, evaluation, other, shuffled=True)
         name = label.rpartition("-")[0] or label
         runs.setdefault(name, []).append(answered)
         table = tables.setdefault(name, {"vision": release.design.vision, "seeds": {}, **_cost(release, source)})

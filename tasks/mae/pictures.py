@@ -53,8 +53,8 @@ def draw_reconstructions(
 
 
 def _draw_row(axes: Sequence[Axes], panels: Sequence[np.ndarray]) -> None:
-    truth, error = panels[0], panels[3]
-    low, high = limits(truth)
+    truth, _, rebuilt, error = panels
+    low, high = limits(np.stack((truth, rebuilt)))
     for axis, panel in zip(axes, panels, strict=True):
         scale = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if panel is error else {"vmin": low, "vmax": high}
         axis.imshow(panel, aspect="auto", **scale)

@@ -31,12 +31,12 @@ def draw_captions(rows: Sequence[Row]) -> Figure:
         axis.set_axis_off()
     for axis, (image, said, true) in zip(axes.flat, rows, strict=False):
         axis.imshow(image.permute(1, 2, 0).numpy())
-        axis.set_title(_wrapped(f"model: {said}") + "\n" + _wrapped(f"list: {true}"), fontsize=7, loc="left")
+        axis.set_title(_wrapped(f"model: {said}") + "\n" + _wrapped(f"list: {true}"), fontsize=8, loc="left")
     return figure
 
 
 def _wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, 60)[:4]).replace("$", r"\$")
+    return "\n".join(textwrap.wrap(text, 52)[:4]).replace("$", r"\$")
 
 
 @torch.no_grad()

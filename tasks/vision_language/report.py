@@ -47,14 +47,16 @@ def vlm_report(
 
     scene_of_row = _scenes(sample)
     tables: dict[str, Any] = {}
-    for name, asset in models.items():
+    for number, (name, asset) in enumerate(models.items()):
         release = VlmRelease.from_release(asset.folder)
         design = release.design
         asking = Asking(
             release.tokens, design.phrases, evaluation.episode, evaluation.longest, design.model.recall.steps
         )
         samples = VlmSamples(shards.folder, index.folder, "test", release.network.vision.square, asking)
-        tables[name], told = evaluate_vlm(release, samples, scene_of_row, evaluation, job.progress)
+        tables[name], told = evaluate_vlm(
+            release, samples, scene_of_row, evaluation, job.progress_in(number, len(models))
+        )
         shown = told[:: max(1, len(told) // evaluation.pictures)][: evaluation.pictures]
         rows = [(one.sample.image, one.text, one.sample.text) for one in shown]
         save_figure(draw_captions(rows), job.folder / f"{name}.png")

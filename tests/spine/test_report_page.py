@@ -34,3 +34,21 @@ def test_pictures_come_in_the_order_of_their_stage_and_curves_are_for_those_who_
     assert re.findall('alt="([^"]+)"', closed.partition("</details>")[0]) == ["curves b", "curves a"]
     assert "<td>0.01238</td>" in page
     assert "<td>1234567</td>" in page
+
+
+@stage("halves")
+def halved(job: Job) -> StageResult:
+    """Work in two parts of five steps each."""
+    for part in range(2):
+        progress = job.progress_in(part, 2)
+        for done in range(1, 6):
+            progress(done, 5)
+    return StageResult()
+
+
+def test_the_bar_of_work_in_parts_moves_to_its_end_once(store):
+    reporter, seen = Silent(), []
+    reporter.progress = lambda stage, done, total, words="": seen.append((done, total))  # type: ignore[method-assign]
+    with Session(store, reporter).active():
+        halved()
+    assert seen == [(done, 10) for done in range(1, 11)]
