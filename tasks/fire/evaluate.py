@@ -50,7 +50,7 @@ def fire_evaluation_report(
     """
     from storage.token_cache import TokenCache
     from tasks.figures import save_figure
-    from tasks.fire.baselines import DILATION, baseline_contenders
+    from tasks.fire.baselines import baseline_contenders
     from tasks.fire.evaluation import judge
     from tasks.fire.evaluation_report import write_evaluation
     from tasks.training.curves import draw_curves
@@ -68,7 +68,7 @@ def fire_evaluation_report(
         if model.kind == TRAINED:
             save_figure(draw_curves(read_history(model.folder)), job.folder / f"curves_{label}.png")
     names = TokenCache.open(fires.on or fires.cache).names
-    scored = write_evaluation(judged, evaluation, job.folder, baseline=DILATION, names=names)
+    scored = write_evaluation(judged, evaluation, job.folder, names=names)
     metrics = {f"{model.name} growth_f1": model.scores["growth_f1"].value for model in scored}
     pictures = {path.name for path in job.folder.glob("*.png")}
     return StageResult(

@@ -24,16 +24,14 @@ def write_evaluation(
     config: EvaluationConfig,
     folder: Path,
     *,
-    baseline: str,
     names: Sequence[str] | None = None,
 ) -> list[Model]:
     """Write `scores.json`, CSV tables, histograms and pictures; return the models with their scores.
 
     Args:
-        judged: all runs; the first learned one is the one that is shown on maps.
+        judged: all runs; maps show the first learned one beside the baseline with the best growth-F1.
         config: the evaluation.
         folder: where files are written.
-        baseline: name of the predictor that maps compare with.
         names: name of every fire of the cache, for maps.
     """
     models = summarise(judged, config)
@@ -50,7 +48,8 @@ def write_evaluation(
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
     shown = next((run for run in judged if run.contender.seed is not None), judged[0])
-    compared = next(run for run in judged if run.contender.name == baseline)
+    baselines = [model for model in models if not model.learned]
+    compared = max(baselines, key=lambda model: model.scores["growth_f1"].value).runs[0]
     if maps := draw_predictions(shown, compared, config.maps, names):
         save_figure(maps, folder / "predictions.png")
     _attention(models, config, folder)

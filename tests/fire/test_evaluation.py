@@ -18,6 +18,7 @@ from torch import Tensor
 
 from configs.fire_evaluation import EvaluationConfig
 from models.fire.batch import FireBatch
+from tasks.fire import evaluation_report
 from tasks.fire.baselines import COPY_LAST, DILATION, WIND_DILATION, baseline_contenders
 from tasks.fire.dataset import FireDataset
 from tasks.fire.dilation import Dilation, DilationPredictor, fit_dilations
@@ -83,12 +84,25 @@ def judged(fires: tuple[Path, Path], samples: Samples) -> list[Judged]:
 @pytest.fixture(scope="module")
 def written(judged: list[Judged], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluation")
-    write_evaluation(judged, CONFIG, folder, baseline=DILATION)
+    write_evaluation(judged, CONFIG, folder)
     return folder
 
 
+def test_maps_compare_with_the_best_baseline(
+    judged: list[Judged], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        evaluation_report, "draw_predictions", lambda *runs: drawn.extend(run.contender.name for run in runs[:2])
+    )
+    models = write_evaluation(judged, CONFIG, tmp_path)
+    best = max((model for model in models if not model.learned), key=lambda m: m.scores["growth_f1"].value)
+    assert drawn == ["good", best.name]
+    assert best.name != COPY_LAST
+
+
 def test_every_file_is_there_and_the_same_twice(judged: list[Judged], written: Path, tmp_path: Path) -> None:
-    write_evaluation(judged, CONFIG, tmp_path, baseline=DILATION)
+    write_evaluation(judged, CONFIG, tmp_path)
     files = sorted(p.relative_to(written).as_posix() for p in written.rglob("*") if p.is_file())
     assert [name for name in files if "/" not in name] == [
         "attention_good.png", "by_step.png", "calibration.png", "gains.csv", "groups.csv", "precision_recall.png",
@@ -298,7 +312,7 @@ def test_evaluation_needs_fires_that_grow(samples: Samples) -> None:
         judge(empty, CONFIG)
     nobody = judge(Contender("good", lambda b: skilled(b, 0.3, 0), lambda part: nothing, seed=0, threshold=0.5), CONFIG)
     with pytest.raises(ValueError, match="test part has no samples"):
-        write_evaluation([nobody], CONFIG, Path("unused"), baseline="good")
+        write_evaluation([nobody], CONFIG, Path("unused"))
 
 
 def test_configuration_is_checked() -> None:
