@@ -13,9 +13,6 @@ the same narrator with the fields of another date of the season at the same plac
 one that was trained without fields and knows places and seasons alone. Intervals (95 %) come from resampling whole
 spells, the same for both sides.
 
-The recorded figures are older: interpolation ran on raw values, the other window was of any date and brought its own
-time with it, and intervals drew days.
-
 This takes an hour or more, so it runs only when named. It resumes in the same folder, `bench-work/narratives/assets`,
 or where MILLRACE_BENCH_NARRATIVES_ROOT says, which may be the root of an earlier `millrace run`.
 """
