@@ -100,10 +100,16 @@ def served(tmp_path_factory) -> Iterator[Served]:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the server ends with millrace serve"
 
 
-def test_a_deployment_runs_end_to_end(served):
+@pytest.fixture(scope="module")
+def completed(served: Served) -> str:
+    """What is said of a deployment's run that was watched to its end."""
     params = json.dumps({"config": SMALL})
     result = served.prefect("deployment", "run", "weather/windows", "--params", params, "--watch")
-    assert "Completed" in result.stdout, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_a_deployment_runs_end_to_end(served, completed):
+    assert "Completed" in completed
     record = load_runs(open_store(served.root))[0]
     assert (record.engine, record.state, len(record.stages)) == ("prefect", "Completed", 5)
     assert record.profile == "windows", "gc keeps the newest of each deployment"
@@ -148,11 +154,10 @@ def test_pages_ask_the_right_port(served):
         assert json.load(answer)["api_url"] == f"{served.address}/api"
 
 
-def test_the_dashboard_shows_the_run_in_a_real_browser(served, tmp_path):
+def test_the_dashboard_shows_the_run_in_a_real_browser(served, completed, tmp_path):
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("chromium is not installed")
-    served.prefect("deployment", "run", "weather/windows", "--params", json.dumps({"config": SMALL}), "--watch")
     command = [
         chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -183,8 +188,9 @@ def test_a_run_killed_under_the_server_stays_running_until_reaped(served):
 
 
 def test_a_run_that_is_cancelled_on_the_server_is_cancelled_everywhere(served):
-    params = json.dumps({"config": SMALL | {"source": {"kind": "sample", "days": 2000}}})
-    assert served.prefect("deployment", "run", "weather/windows", "--params", params).returncode == 0
+    (windows,) = (d for d in served.post("deployments/filter", {}) if {"weather", "windows"} <= set(d["tags"]))
+    config = SMALL | {"source": {"kind": "sample", "days": 2000}}
+    served.post(f"deployments/{windows['id']}/create_flow_run", {"parameters": {"config": config}})
 
     def state() -> str:
         return next((r.state for r in load_runs(open_store(served.root)) if r.config["source"]["days"] == 2000), "")
@@ -192,7 +198,8 @@ def test_a_run_that_is_cancelled_on_the_server_is_cancelled_everywhere(served):
     wait_for(lambda: state() == "Running", 300)
     flow_run_id = load_runs(open_store(served.root))[0].flow_run_id
     assert flow_run_id is not None
-    served.prefect("flow-run", "cancel", flow_run_id)
+    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    assert served.post(f"flow_runs/{flow_run_id}/set_state", cancelling)["status"] == "ACCEPT"
     wait_for(lambda: state() != "Running", 200)
     assert state() == "Cancelled"
     assert re.search(r"weather +Cancelled", millrace("status", root=served.root).stdout)
