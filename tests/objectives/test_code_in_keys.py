@@ -10,41 +10,63 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
+from configs.alignment import AlignmentRecipe
+from configs.answering import AnswererDesign
+from configs.language import LanguageModelConfig
+from configs.microvlm import VlmDesign, VlmStage
 from configs.training import Execution
 from configs.weather_lm import LanguageRecipe, MaeRecipe, NarratorRecipe
 from configs.wildfire import FireRecipe
+from storage.assets import Asset
 from storage.hashing import canonical_json
+from storage.manifest import MANIFEST
+from tasks.alignment.training import alignment_training
+from tasks.answering.training import answerer_training
 from tasks.code import PACKAGES, Code
 from tasks.fire.training import fire_training
 from tasks.keys import named
 from tasks.mae.training import mae_training
 from tasks.narration.language import language_training
 from tasks.narration.training import narrator_training
+from tasks.stage import Stage
+from tasks.vision_language.language import caption_language_training
+from tasks.vision_language.training import vlm_training
 from tests.conftest import REPOSITORY
 from tests.objectives.cases import CASES, Data
-from tests.once import only
 
-STAGES = {stage.objective: stage for stage in (fire_training, mae_training, language_training, narrator_training)}
+TRAININGS: dict[Stage[Any], dict[str, Any]] = {
+    fire_training: {"recipe": FireRecipe},
+    mae_training: {"recipe": MaeRecipe},
+    language_training: {"recipe": LanguageRecipe},
+    narrator_training: {"recipe": NarratorRecipe, "language_recipe": LanguageRecipe},
+    caption_language_training: {"language": LanguageModelConfig},
+    vlm_training: {"design": VlmDesign, "stage": VlmStage},
+    alignment_training: {"recipe": AlignmentRecipe},
+    answerer_training: {"design": AnswererDesign},
+}
+"""Every stage that trains, with those values of its objective's configuration that may name what they build."""
 NAMES = (
     "fire: front", "fire: unet_s", "fire: tiny_3d", "fire: sam", "mae", "language: llama", "language: hrm_act",
-    "narrator: 4 bits",
+    "narrator: 4 bits", "captions", "vlm: stage 2, by words, prefix", "vlm: ternary", "alignment",
+    "alignment, pooled, sampled, by tokens, muon", "answers: plain", "answers: trm",
 )  # fmt: skip
 
 
 def in_key(name: str, data: Data) -> set[str]:
     """Return the modules in the key of the stage that carries out a training."""
     case = CASES[name]
-    stage, config = STAGES[case.path], case.config(data)
-    recipe = {"fire": FireRecipe, "mae": MaeRecipe, "language": LanguageRecipe, "narrator": NarratorRecipe}
-    values: list[Any] = [recipe[name.split(":")[0]].model_validate(config["recipe"])]
-    builds = set()
-    if name.startswith("narrator"):
-        values.append(LanguageRecipe.model_validate(config["language_recipe"]))
-        for kind in ("weather_mae", "weather_language"):
-            builds |= set(only(data.weather, kind).manifest.builds)
-    builds |= {*named(values), case.path}
+    config = case.config(data)
+    (stage,) = (stage for stage in TRAININGS if stage.objective == case.path)
+    values = [TypeAdapter(kind).validate_python(config[part]) for part, kind in TRAININGS[stage].items()]
+    inputs = [Path(value) for value in config.values() if isinstance(value, str) and Path(value, MANIFEST).exists()]
+    builds = {*named(values), case.path, *(built for folder in inputs for built in Asset(folder).manifest.builds)}
     return set(Code().reached(stage.function.__module__, *(path.partition(":")[0] for path in builds)))
+
+
+def test_every_objective_is_looked_at():
+    assert {CASES[name].path for name in NAMES} == {case.path for case in CASES.values()}
 
 
 def loaded(data: Data, folder: Path) -> dict[str, set[str]]:
