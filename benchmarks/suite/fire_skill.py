@@ -72,11 +72,10 @@ class Judged:
     """Everything behind the figures, for their files."""
 
 
-def judge(bench: Bench, models: Collection[str] = ()) -> Judged:
-    """Run the profile with some of its models, or all; `RuntimeError` where the archive is absent."""
+def judge(bench: Bench, models: Collection[str]) -> Judged:
+    """Run the profile with some of its models; `RuntimeError` where the archive is absent."""
     config = _config(bench.quick)
-    if models:
-        config = config.model_copy(update={"models": {name: config.models[name] for name in models}})
+    config = config.model_copy(update={"models": {name: config.models[name] for name in models}})
     root = asset_root(bench, ROOT)
     record, folders = run_pipeline(bench, "wildfire", config, root, PROFILE)
     scores = json.loads((folders["fire_evaluation_report"] / "scores.json").read_bytes())
