@@ -17,7 +17,7 @@ class Given:
     def __init__(self, session: Session, model: Asset, names: Sequence[str]) -> None:
         """Find the assets; `ValueError` where a name is neither an asset nor a folder."""
         self._session = session
-        self.model = model
+        self.store, self.model = session.store, model
         self._raw = {name for name in names if Path(name).is_dir() and not (Path(name) / "manifest.json").exists()}
         self._assets = {name: session.store.find(name) for name in names if name not in self._raw}
         self._used: set[str] = set()
@@ -36,7 +36,7 @@ class Given:
         """Return the asset of a kind that was given, or that what was given was made from, or else the model."""
         given = {name: asset for name, asset in self._assets.items() if asset.kind == kind}
         for name, asset in (given or self._assets).items():
-            found = asset if given else made_from(self._session.store, asset, kind)
+            found = asset if given else made_from(self.store, asset, kind)
             if found is not None:
                 self._used.add(name)
                 return self._held(found)
@@ -44,14 +44,14 @@ class Given:
 
     def of_model(self, kind: str) -> Asset:
         """Return the asset of a kind that the model was made from; `ValueError` where none is known."""
-        found = made_from(self._session.store, self.model, kind)
+        found = made_from(self.store, self.model, kind)
         if found is None:
             raise ValueError(f"no {kind} is known that {short_name(self.model)} was made from; name one with --on")
         return self._held(found)
 
     def in_report(self, kind: str, setting: str) -> tuple[str, Any] | None:
         """Return the model's name in the newest report of a kind, and a setting of that; None where it is in none."""
-        for report in self._session.store.assets(kind):
+        for report in self.store.assets(kind):
             for record in report.manifest.inputs:
                 if record.key == self.model.key:
                     return record.name, report.manifest.config[setting]

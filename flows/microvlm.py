@@ -11,6 +11,7 @@ from configs.microvlm import MicroVlmConfig, VlmEvaluation, VlmRecipe
 from flows.evaluation import Given
 from flows.image_text import raw_lists, with_shards
 from flows.pipelines import Pipeline
+from flows.unseen import require_unseen_images
 from tasks.stage import Label
 from tasks.vision_language.language import caption_language_training
 from tasks.vision_language.packed import vlm_packing
@@ -89,10 +90,12 @@ def _language(config: MicroVlmConfig, recipe: VlmRecipe, shards: Any, index: Any
 def judge_vlm(given: Given) -> Callable[[], Any]:
     """Judge a model on the test split of another index."""
     name, settings = given.in_report(vlm_report.kind, "evaluation") or ("model", {})
+    index = given.asset("image_text_index")
+    require_unseen_images(given.store, given.model, index)
     return partial(
         vlm_report,
         shards=given.asset("image_text_shards"),
-        index=given.asset("image_text_index"),
+        index=index,
         sample=None,
         evaluation=VlmEvaluation.model_validate(settings),
         **{name: given.model},

@@ -12,6 +12,9 @@ from flows.answering import answerers
 from flows.evaluation import Given
 from flows.image_text import raw_lists, with_shards
 from flows.pipelines import Pipeline
+from flows.unseen import require_unseen_images, require_unseen_weather
+from storage.assets import Asset
+from storage.lineage import all_made_from, short_name
 from tasks.alignment.questions import image_questions
 from tasks.alignment.report import alignment_report
 from tasks.alignment.training import alignment_training
@@ -19,6 +22,9 @@ from tasks.answering.packed import answerer_packing
 from tasks.answering.report import answer_report
 from tasks.answering.training import answerer_training
 from tasks.stage import side_by_side
+
+ENCODERS = ("image_encoder", "weather_mae")
+"""Kinds of what sees for an answerer."""
 
 
 def trm_vlm(config: TrmVlmConfig) -> Any:
@@ -53,9 +59,15 @@ def _answers(config: TrmVlmConfig, recipe: AnsweringRecipe, shards: Any, index: 
 def judge_answerer(given: Given) -> Callable[[], Any]:
     """Judge an answerer on the test split of another question set."""
     name, settings = given.in_report(answer_report.kind, "evaluation") or ("model", {})
+    questions = given.asset("question_set")
+    _require_own_encoder(given, questions)
+    for index in all_made_from(given.store, questions, "image_text_index"):
+        require_unseen_images(given.store, given.model, index)
+    for training_set in all_made_from(given.store, questions, "era5_training_set"):
+        require_unseen_weather(given.store, given.model, training_set)
     return partial(
         answer_report,
-        questions=given.asset("question_set"),
+        questions=questions,
         shards=None,
         index=None,
         evaluation=AnswerEvaluation.model_validate(settings),
@@ -63,12 +75,29 @@ def judge_answerer(given: Given) -> Callable[[], Any]:
     )
 
 
+def _require_own_encoder(given: Given, questions: Asset) -> None:
+    """Raise a `ValueError` where questions are kept with what another encoder saw than that of the model."""
+    trained = given.model if given.model.kind == answerer_training.kind else given.of_model(answerer_training.kind)
+    own = given.of_model(questions.kind)
+    seen, expected = (
+        {record.fingerprint for record in asset.manifest.inputs if record.kind in ENCODERS}
+        for asset in (questions, own)
+    )
+    if seen != expected and trained.manifest.config["design"]["vision"]:
+        raise ValueError(
+            f"{short_name(questions)} keeps what another encoder saw than the one of {short_name(own)}, which "
+            f"{short_name(given.model)} learned to read; make the questions with that encoder"
+        )
+
+
 def judge_encoder(given: Given) -> Callable[[], Any]:
     """Judge an image encoder on the test split of another index."""
+    index = given.asset("image_text_index")
+    require_unseen_images(given.store, given.model, index)
     return partial(
         alignment_report,
         shards=given.asset("image_text_shards"),
-        index=given.asset("image_text_index"),
+        index=index,
         encoder=given.model,
     )
 

@@ -22,6 +22,7 @@ from configs.weather_pipeline import WeatherConfig
 from flows.answering import answerers
 from flows.evaluation import Given
 from flows.pipelines import Pipeline
+from flows.unseen import require_unseen_weather
 from storage.assets import Asset
 from storage.lineage import short_name
 from storage.raw import find_files
@@ -249,6 +250,7 @@ def _windows(given: Given) -> tuple[Asset, Asset]:
         raise ValueError(
             f"{short_name(training_set)} was not made from {short_name(store)}; name the training set alone with --on"
         )
+    require_unseen_weather(given.store, given.model, training_set)
     return store, training_set
 
 

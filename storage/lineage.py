@@ -38,6 +38,21 @@ def made_from(store: AssetStore, asset: Asset, kind: str) -> Asset | None:
     return None
 
 
+def all_made_from(store: AssetStore, asset: Asset, kind: str) -> list[Asset]:
+    """Return all assets of a kind that an asset was made from, at any depth, as far as they are still there."""
+    found, met, ahead = [], {asset.name}, [asset]
+    for here in ahead:
+        for record in here.manifest.inputs:
+            maker = store.asset(record.kind, record.key)
+            if record.kind == "raw" or maker.name in met or not store.published(maker):
+                continue
+            met.add(maker.name)
+            ahead.append(maker)
+            if record.kind == kind:
+                found.append(maker)
+    return found
+
+
 def best(
     store: AssetStore, kind: str, metric: str, *, least: bool = False, alike: Sequence[str], sees_by: str = ""
 ) -> Asset:

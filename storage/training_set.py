@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -34,6 +35,13 @@ class ChannelStatistics(_Model):
     max: float
     nan_share: float
     """Share of NaN in the steps that are there."""
+
+
+def normalisation(statistics: Sequence[ChannelStatistics]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and scale per channel: (x - mean) * scale has mean 0 and standard deviation 1."""
+    mean = np.array([s.mean for s in statistics], np.float32)
+    scale = np.array([1 / s.std if s.std > 0 else 1.0 for s in statistics], np.float32)
+    return mean, scale
 
 
 class Block(_Model):
@@ -91,12 +99,6 @@ class TrainingSet(_Model):
                     return self.grid.origin(self.usable.select(self.usable.rank(block.first_window) + index))
                 index -= block.usable
         raise IndexError(f"{split} has {self.length(split)} usable windows")
-
-    def normalisation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return mean and scale per channel: (x - mean) * scale has mean 0 and standard deviation 1."""
-        mean = np.array([s.mean for s in self.statistics], np.float32)
-        scale = np.array([1 / s.std if s.std > 0 else 1.0 for s in self.statistics], np.float32)
-        return mean, scale
 
     def save(self, folder: Path) -> None:
         """Write `training_set.json` and `usable.npy`."""

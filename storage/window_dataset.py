@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from storage.training_set import TrainingSet
+from storage.training_set import ChannelStatistics, TrainingSet, normalisation
 from storage.window_store import WindowStore
 
 
@@ -25,26 +26,34 @@ class WindowDataset(Dataset[dict[str, Any]]):
         longitude  float32 (width), degrees east
         index      int64, position within the split
 
-    The folders of a window store and of its training set may be given as text.
+    The folders of a window store and of its training set may be given as text. `statistics` are those of a trained
+    model, by which values are normalised in place of the training set's own.
 
     Files are opened where the dataset is used, so it may be sent to workers that are forked or spawned.
     """
 
-    def __init__(self, store_folder: Path | str, training_set_folder: Path | str, split: str) -> None:
+    def __init__(
+        self,
+        store_folder: Path | str,
+        training_set_folder: Path | str,
+        split: str,
+        statistics: Sequence[ChannelStatistics] | None = None,
+    ) -> None:
         self.store = WindowStore.open(Path(store_folder))
         self.training_set = TrainingSet.load(Path(training_set_folder))
         self.split = split
-        self._folders = store_folder, training_set_folder
+        self._arguments = store_folder, training_set_folder, split, statistics
         channels = tuple(s.channel for s in self.training_set.statistics)
         if channels != self.store.channels or self.training_set.steps != len(self.store.time):
             raise ValueError(
                 f"the training set in {training_set_folder} was built for another store than {store_folder}"
             )
         self._length = self.training_set.length(split)
-        self._mean, self._scale = self.training_set.normalisation()
+        self.statistics = tuple(statistics or self.training_set.statistics)
+        self._mean, self._scale = normalisation(self.statistics)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return WindowDataset, (*self._folders, self.split)
+        return WindowDataset, self._arguments
 
     def __len__(self) -> int:
         return self._length

@@ -40,6 +40,7 @@ def predict_sequence(
     output: Path,
 ) -> None:
     """Predict frames of one fire and write GeoTIFF, PNG and scores; the archive is decoded once and then cached."""
+    from tasks.fire.other_archives import require_same_pixels
     from tasks.fire.predict import predict_fire, write_predictions
     from tasks.fire.released import FireRelease
 
@@ -56,6 +57,7 @@ def predict_sequence(
             cache.fetch()
         else:
             cache = cache_of(_files_of(archive), release.decoding, release.spec.patch)
+        require_same_pixels(cache.folder, release.spec.cell_metres)
         samples = release.samples(cache.folder)
         fire = _find(store, cache, samples.cache, sequence)
         told = f"model {short_name(asset)} ({release.recipe.model.kind}){_acquaintance(store, asset, cache, fire)}"

@@ -53,10 +53,13 @@ def fire_evaluation_report(
     from tasks.fire.baselines import baseline_contenders
     from tasks.fire.evaluation import judge
     from tasks.fire.evaluation_report import write_evaluation
+    from tasks.fire.other_archives import require_unknown_fires
     from tasks.training.curves import draw_curves
     from tasks.training.history import read_history
 
     fires = Fires(cache.folder, split.folder, on.folder if on else None)
+    if on:
+        require_unknown_fires(on.folder, cache.folder, split.folder)
     trained = [_contender(fires, label, model) for label, model in models.items()]
     baselines = baseline_contenders(cache.folder, split.folder, partial(fires.samples, FireInputs()), evaluation)
     contenders = [*baselines, *trained]
@@ -81,10 +84,12 @@ def fire_evaluation_report(
 def _contender(fires: Fires, label: str, asset: Asset) -> Contender:
     """Return a trained model, shown what its recipe says."""
     from tasks.fire.evaluation import Contender
+    from tasks.fire.other_archives import require_same_pixels
     from tasks.fire.released import FireRelease
 
     model = FireRelease.from_release(asset.folder)
     if fires.on is not None:
+        require_same_pixels(fires.on, model.spec.cell_metres)
         model.samples(fires.on)  # refuses other bands
     attention = getattr(model.network, "attention", None)  # of networks that attend to the history
     name, _, seed = label.rpartition("-")

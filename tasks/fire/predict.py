@@ -15,6 +15,7 @@ from tasks.fire.evaluation import load_batch
 from tasks.fire.prediction import Place, Prediction
 from tasks.fire.rollout import Probability, advance
 from tasks.fire.scores import CALIBRATION_BINS, Scorer, measures
+from tasks.fire.turns import Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,8 @@ def predict_fire(
 ) -> tuple[Place, list[Prediction]]:
     """Predict `ahead` frames from frame `start` on; each but the first builds on the one before.
 
-    `start` may be the last frame of the record (None): what follows has no truth, and the last known wind goes on.
+    `start` may be the last frame of the record (None): what follows has no truth, and has the wind that the record may
+    hold for it; from there on the last known wind goes on.
 
     Args:
         predict: the predictor.
@@ -55,11 +57,12 @@ def predict_fire(
     if not 0 <= start <= last:
         raise ValueError(f"{name} has frames 0 to {last}; there is no frame {start} to start from")
     place = Place.of(samples, where[0])
+    _, measured = samples.cache.wind(fire)
     predictions = []
     with torch.inference_mode():
         batch = load_batch(samples, [where[min(start, last - 1)]])
         if start == last:
-            batch = _next(samples, where, batch, batch.target)
+            batch = _next(samples, fire, where, batch, batch.target)
         before = (batch.burnt & batch.domain)[0]
         for frame in range(start + 1, start + ahead + 1):
             probability = predict(batch).float().cpu()
@@ -67,20 +70,26 @@ def predict_fire(
             truth = batch.target[0] if frame <= last else None
             masks = {"burnt": burnt[0], "before": before, "domain": batch.domain[0], "truth": truth}
             arrays = {key: place.crop(mask) for key, mask in masks.items() if mask is not None}
-            wind_known = frame - 1 in where and bool(batch.wind_valid[0, -1])
+            wind_known = bool(measured[frame - 1 : frame].any() and batch.wind_valid[0, -1])
             shown = place.crop(torch.where(batch.domain, probability, 0.0)[0])
             predictions.append(Prediction(name, start, frame, wind_known, shown, **arrays))
-            batch = _next(samples, where, batch, burnt)
+            batch = _next(samples, fire, where, batch, burnt)
     return place, predictions
 
 
-def _next(samples: FireDataset, where: dict[int, int], batch: FireBatch, burnt: Tensor) -> FireBatch:
+def _next(samples: FireDataset, fire: int, where: dict[int, int], batch: FireBatch, burnt: Tensor) -> FireBatch:
     """Return the next batch, with the wind that followed or, beyond the record, the last one."""
+    import torch
+
     step, target = int(batch.step[0]) + 1, None
     wind, known = batch.wind[:, -1], batch.wind_valid[:, -1]
     if step in where:
         true = load_batch(samples, [where[step]])
         wind, known, target = true.wind[:, -1], true.wind_valid[:, -1], true.target
+    elif step < samples.cache.steps[fire]:  # a row for what comes after the last frame
+        row, valid = samples._inputs.wind(fire, slice(step, step + 1), Turn())
+        if valid.any():
+            wind, known = torch.from_numpy(row), torch.from_numpy(valid)
     return advance(batch, burnt, wind, known, patch=samples.spec.patch, history=samples.history, target=target)
 
 

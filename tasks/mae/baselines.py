@@ -11,6 +11,7 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from scipy.ndimage import binary_dilation
 from scipy.spatial import QhullError
 
+from storage.training_set import normalisation
 from storage.window_dataset import WindowDataset
 
 Floats = NDArray[np.float32]
@@ -42,7 +43,7 @@ class Climatology:
     """
 
     def __init__(self, windows: WindowDataset) -> None:
-        self._store, self._prepared = windows.store, windows.training_set
+        self._store, self._prepared, self._statistics = windows.store, windows.training_set, windows.statistics
         steps = np.concatenate([np.arange(block.first, block.stop) for block in self._prepared.blocks("train")])
         steps = steps[self._store.side("valid")[steps].any(1)]
         seconds = self._seconds(steps) % SECONDS_PER_DAY
@@ -62,7 +63,7 @@ class Climatology:
         """Return the coefficients, (1 or all, C, H, W), and the number of values, (C, H, W), of a time of day."""
         seconds = self._seconds(steps)
         waves = _waves(seconds) if _longest_gap(seconds) <= LONGEST_GAP else np.ones((len(steps), 1))
-        mean, scale = (values[:, None, None] for values in self._prepared.normalisation())
+        mean, scale = (values[:, None, None] for values in normalisation(self._statistics))
         plane = self._store.geometry.plane
         total, count = np.zeros((len(mean), *plane)), np.zeros((len(mean), *plane), np.int64)
         fitted, present = np.zeros((2, waves.shape[1], *total.shape))

@@ -11,6 +11,7 @@ import numpy as np
 
 from configs.weather_lm import MaeRecipe
 from models.weather.sat_swin_mae import SatSwinMAE
+from storage.training_set import ChannelStatistics, normalisation
 from storage.window_dataset import WindowDataset
 from tasks.training.release import Release
 
@@ -20,7 +21,7 @@ def release_config(recipe: MaeRecipe, windows: WindowDataset) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
         "window": list(windows.training_set.grid.shape),
-        "statistics": [statistics.model_dump(mode="json") for statistics in windows.training_set.statistics],
+        "statistics": [statistics.model_dump(mode="json") for statistics in windows.statistics],
     }
 
 
@@ -30,18 +31,32 @@ class MaeRelease(Release):
 
     network: SatSwinMAE
     recipe: MaeRecipe
-    channels: tuple[str, ...]
-    statistics: list[dict[str, Any]]
-    """Of each channel, by which the model's input was normalised."""
+    statistics: tuple[ChannelStatistics, ...]
+    """Of each channel, by which the model's input was normalised, and has to be."""
 
     @classmethod
     def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
         """Return the release that `release_config` describes."""
         time, height, width = model["window"]
         recipe = MaeRecipe.model_validate(model["recipe"])
-        channels = tuple(statistics["channel"] for statistics in model["statistics"])
-        network = SatSwinMAE(recipe.model, len(channels), (time, height, width))
-        return cls(network, recipe, channels, model["statistics"])
+        statistics = tuple(ChannelStatistics.model_validate(values) for values in model["statistics"])
+        network = SatSwinMAE(recipe.model, len(statistics), (time, height, width))
+        return cls(network, recipe, statistics)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels of the model's windows, in their order."""
+        return tuple(statistics.channel for statistics in self.statistics)
+
+    def windows(self, store: Path, training_set: Path, split: str) -> WindowDataset:
+        """Return windows of any training set, normalised as the model's own were.
+
+        Raises:
+            ValueError: other channels, or another window size.
+        """
+        windows = WindowDataset(store, training_set, split, self.statistics)
+        self.check(windows)
+        return windows
 
     def check(self, windows: WindowDataset) -> None:
         """Refuse windows that the model was not trained for.
@@ -61,12 +76,9 @@ class MaeRelease(Release):
                 f"the windows are {windows.training_set.grid.shape} (steps, rows, columns), but the encoder was "
                 f"trained on {self.network.window}; set windows.time, height and width to these"
             )
-        mean, scale = windows.training_set.normalisation()
-        expected = np.array([[s["mean"], s["std"]] for s in self.statistics])
-        spread = np.maximum(expected[:, 1], 1e-12)
-        off = np.abs(mean - expected[:, 0]) / spread + np.abs(1 / scale / np.where(spread > 1e-9, spread, 1) - 1)
-        if (worst := off[expected[:, 1] > 0].max(initial=0.0)) > 1.0:
+        scaled, expected = (np.stack(normalisation(statistics)) for statistics in (windows.statistics, self.statistics))
+        if not np.allclose(scaled, expected, rtol=1e-5):
             raise ValueError(
-                f"the training period's statistics are not those that the encoder was trained with (by {worst:.1f} "
-                "standard deviations); pretrain on this training set"
+                "the windows are normalised by other statistics than those that the encoder was trained with; give "
+                "WindowDataset the statistics of the release, or pretrain on this training set"
             )

@@ -6,11 +6,15 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from storage.assets import Asset
 from storage.files import write_atomic
 from tasks.stage import Job, StageResult, stage
+
+if TYPE_CHECKING:
+    from storage.window_dataset import WindowDataset
 
 TRAINED = "weather_mae"
 
@@ -21,8 +25,7 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     curves of the pretraining. The validation period is judged too, for whoever tunes by the baselines; that and the
     shares rest on a quarter of the windows, since a triangulation takes longer than the model.
     """
-    from storage.window_dataset import WindowDataset  # plans do without matplotlib and torch
-    from tasks.figures import save_figure
+    from tasks.figures import save_figure  # plans do without matplotlib and torch
     from tasks.mae.baselines import Climatology
     from tasks.mae.evaluation import GUESSERS, RATIOS, MaskedErrors, fit_paces, masked_errors, reconstruct
     from tasks.mae.pictures import draw_errors, draw_reconstructions
@@ -30,11 +33,9 @@ def mae_report(job: Job, *, store: Asset, training_set: Asset, model: Asset, win
     from tasks.training.curves import draw_curves
     from tasks.training.history import read_history
 
-    def part(split: str) -> WindowDataset:
-        return WindowDataset(store.folder, training_set.folder, split)
-
-    release, train, test = MaeRelease.from_release(model.folder), part("train"), part("test")
-    release.check(test)
+    release = MaeRelease.from_release(model.folder)
+    part = partial(release.windows, store.folder, training_set.folder)
+    train, test = part("train"), part("test")
     if not len(test):
         raise ValueError("the test period has no usable windows to judge on; raise splits.test_share")
     trained_at, climate = release.recipe.mask_ratio, Climatology(train)

@@ -11,6 +11,7 @@ import torch
 
 from configs.weather_lm import JoinConfig, LanguageRecipe
 from models.weather.narrator import NarrationBatch
+from storage.training_set import ChannelStatistics
 from storage.window_dataset import WindowDataset
 from tasks.captions.placed import load_placed
 from tasks.narration.documents import prompt_for
@@ -144,10 +145,12 @@ class PairFolders:
     store: Path
     training_set: Path
     captions: Path
+    statistics: tuple[ChannelStatistics, ...] | None = None
+    """Of a trained model, by which windows are normalised in place of the training set's own."""
 
     def windows(self, split: str) -> WindowDataset:
         """Return the windows of a split."""
-        return WindowDataset(self.store, self.training_set, split)
+        return WindowDataset(self.store, self.training_set, split, self.statistics)
 
     def pairs(self, split: str, config: JoinConfig) -> tuple[WindowDataset, Pairs]:
         """Return the windows of a split, and which of them are told about."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -69,6 +69,7 @@ def narrate(
     """
     captions = load_placed(folders.captions)
     narratives: list[Narrative] = []
+    folders = replace(folders, statistics=release.mae.statistics)
     for split, pairs in _chosen(release, folders, captions, join, request):
         told = write_texts(release, pairs, [(k, pair.window) for k, pair in enumerate(pairs.pairs)], writing)
         truth = FieldTruth(pairs.windows.store)

@@ -46,7 +46,8 @@ class NarratorObjective(Objective):
     PREVIEWS = "tasks.narration.previews:draw"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._folders = PairFolders(*(Path(config[name]) for name in ("store", "training_set", "captions")))
+        store, training_set, captions = (Path(config[name]) for name in ("store", "training_set", "captions"))
+        self._folders = PairFolders(store, training_set, captions)
         self.recipe = NarratorRecipe.model_validate(config["recipe"])
         self._join = JoinConfig.model_validate(config["join"])
         language = config["language"] and Path(config["language"])

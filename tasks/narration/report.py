@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from configs.weather_lm import JoinConfig, NarrationEvaluation
@@ -55,7 +56,8 @@ def narration_report(
     for done, (name, asset) in enumerate(narrators.items()):
         job.progress(done, len(narrators))
         release = NarratorRelease.from_release(asset.folder)
-        pairs = folders.samples("test", join, release.tokens, release.language, release.recipe.max_caption_tokens)
+        own = replace(folders, statistics=release.mae.statistics)
+        pairs = own.samples("test", join, release.tokens, release.language, release.recipe.max_caption_tokens)
         release.mae.check(pairs.windows)
         if not len(pairs):
             raise ValueError("no window of the test period has a caption to judge by; raise splits.test_share")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from configs.weather import Period, SplitConfig, WindowConfig
 from storage.sampling import KeyedBatchSampler
-from storage.training_set import TrainingSet
+from storage.training_set import TrainingSet, normalisation
 from storage.usable import judge_windows
 from storage.window_dataset import WindowDataset
 from storage.window_store import BlockWriter, WindowStore, write_metadata
@@ -348,7 +348,7 @@ def test_constant_and_empty_channels(tmp_path: Path) -> None:
     data[:, 1] = 7
     found = build_training_set(write_store(tmp_path / "a", data), SMALL, TRAIN_ONLY)
     assert found.warnings == ("channel v10 is 7 all over the training period; it becomes 0 when normalised",)
-    mean, scale = found.normalisation()
+    mean, scale = normalisation(found.statistics)
     np.testing.assert_allclose(
         ((data - mean[:, None, None]) * scale[:, None, None]).std(axis=(0, 2, 3)), [1, 0, 1], rtol=1e-3
     )

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from models.fire.batch import FireBatch
+from storage.fire_split import FireSplit
 from storage.token_cache import TokenCache
 from tasks.fire.dataset import FireDataset
 from tasks.fire.evaluation import load_batch
+from tasks.fire.other_archives import require_same_pixels, require_unknown_fires
 from tasks.fire.predict import NODATA, predict_fire, write_predictions
 
 
@@ -113,3 +115,35 @@ def test_forecasts_begin_at_the_last_frame(samples: FireDataset, longest: int) -
         predict_fire(grow, samples, longest, start=last + 1, ahead=1, threshold=0.5)
     with pytest.raises(ValueError, match="has frames 0 to"):
         predict_fire(grow, samples, longest, start=-1, ahead=1, threshold=0.5)
+
+
+def test_a_forecast_has_the_wind_that_the_record_holds_for_it(
+    samples: FireDataset, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, valid = samples.cache.wind(longest)
+    assert not valid[-1], "the sample has a row per step"
+    measured, valid = measured.copy(), valid.copy()
+    measured[-1], valid[-1] = (12.5, 1.0, 0.0), True
+    monkeypatch.setattr(samples.cache, "wind", lambda fire: (measured, valid))
+    winds: list[Tensor] = []
+
+    def watch(batch: FireBatch) -> Tensor:
+        winds.append(batch.wind[0, -1])
+        return grow(batch)
+
+    _, predictions = predict_fire(watch, samples, longest, start=None, ahead=2, threshold=0.5)
+    scale = samples.statistics.wind
+    assert winds[0][0] == pytest.approx((12.5 - scale.mean) / scale.std, rel=1e-5)
+    assert torch.equal(winds[1], winds[0]), "from there on it goes on"
+    assert [prediction.wind_known for prediction in predictions] == [True, False]
+
+
+def test_archives_with_other_pixels_or_known_fires_are_refused(fires: tuple[Path, Path]) -> None:
+    cache, split = fires
+    tokens, known = TokenCache.open(cache), FireSplit.load(split)
+    require_same_pixels(cache, tokens.cell_metres * 1.02)
+    with pytest.raises(ValueError, match=r"pixels are 20 m wide, but the model was trained on 10 m"):
+        require_same_pixels(cache, tokens.cell_metres / 2)
+    met = len(known.part("train")) + len(known.part("validation"))
+    with pytest.raises(ValueError, match=rf"{met} of the archive's {len(tokens)} fires are among those .* and "):
+        require_unknown_fires(cache, cache, split)

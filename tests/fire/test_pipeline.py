@@ -412,8 +412,15 @@ def test_a_model_is_judged_again_by_name_on_its_own_fires_and_on_those_of_anothe
 
     other = tmp_path / "archive"
     shutil.copytree(archive_of(finished), other)
+    known = [entry.name for entry in FireSplit.load(only(store, "fire_split").folder).fires if entry.part != "test"]
     for gone in sorted(other.rglob("sequence_*"))[::2]:
-        if gone.is_dir():
+        if gone.is_dir() and gone.name not in known:
+            shutil.rmtree(gone)
+    refused = millrace("evaluate", model, "--on", str(other), root=root)
+    assert refused.returncode == 2
+    assert "fires are among those that the model was trained or chosen on: sequence_" in refused.stderr
+    for gone in sorted(other.rglob("sequence_*")):
+        if gone.is_dir() and gone.name in known:
             shutil.rmtree(gone)
     judged = millrace("evaluate", model, "--on", str(other), root=root)
     assert judged.returncode == 0, judged.stderr

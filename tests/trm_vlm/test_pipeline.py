@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from flows.trm_vlm import PIPELINE
 from storage.assets import AssetStore
 from storage.image_text_dataset import ImageTextDataset
 from storage.image_texts import read_rows
+from storage.manifest import MANIFEST, sealed
 from storage.question_set import QuestionSet
 from storage.shard_index import SPLITS
 from tasks.alignment.released import AlignedRelease
@@ -241,6 +244,41 @@ def test_decoders_and_encoders_are_judged_again(answered):
         assert result.returncode == 0, result.stderr
 
 
+def test_no_model_is_judged_on_images_that_it_knows(answered, tmp_path):
+    root = tmp_path / "root"
+    linked(answered.root, root)
+    splits = {"validation_share": 0.2, "test_share": 0.4}
+    config = TrmVlmConfig.model_validate({**CONFIG, "splits": splits, "alignment": None, "answering": None})
+    run(PIPELINE, config, root, Silent(), workers="inline")
+    index = AssetStore(root).assets("image_text_index")[0]
+    assert index.key != only(answered, "image_text_index").key
+    result = millrace("evaluate", "image_encoder", "--on", index.name, root=root)
+    assert result.returncode == 2
+    words = rf"[1-9]\d* of the \d+ test images of image_text_index/{index.key[:12]} are among those that image_encoder/"
+    assert re.search(words, " ".join(result.stderr.split()))
+
+
+def test_no_answerer_is_judged_by_what_another_encoder_saw(answered, tmp_path):
+    root = tmp_path / "root"
+    linked(answered.root, root)
+    questions = only(AssetStore(root), "question_set")
+    other = questions.folder.with_name("f" * 24)
+    shutil.copytree(questions.folder, other)
+    inputs = tuple(
+        record.model_copy(update={"fingerprint": "0"}) if record.kind == "image_encoder" else record
+        for record in questions.manifest.inputs
+    )
+    changed = questions.manifest.model_copy(update={"key": other.name, "inputs": inputs})
+    (other / MANIFEST).unlink()
+    (other / MANIFEST).write_text(sealed(changed))
+    report = answered.assets("answer_report")[-1]  # the pipeline's
+    answerers = {r.name: r.key for r in report.manifest.inputs if r.kind == "answerer"}
+    for name, code in (("plain-0", 2), ("blind-0", 0)):
+        result = millrace("evaluate", f"answerer/{answerers[name]}", "--on", str(other), root=root)
+        assert result.returncode == code, result.stderr
+        assert ("keeps what another encoder saw" in " ".join(result.stderr.split())) == (code == 2)
+
+
 def test_an_encoder_may_be_aligned_on_other_images_than_those_of_the_questions(answered, tmp_path):
     linked(answered.root, tmp_path / "root", "image_encoder", "alignment_report", "answer*", "question_set")
     captions = {**{name: CONFIG[name] for name in ("image", "images_per_shard", "splits")},
@@ -286,6 +324,15 @@ def test_ablations_vary_a_decoder_and_may_have_seeds_of_their_own(tmp_path):
         TrmVlmConfig.model_validate(
             {**CONFIG, "answering": {**answering, "ablations": {"longer": {**longer, "of": "plane"}}}}
         )
+
+
+def test_the_encoder_is_aligned_on_no_image_that_the_questions_keep_for_test():
+    splits = CONFIG["splits"]
+    for other in ({}, {**splits, "test_share": 0.2}, {**splits, "validation_share": 0.2}, {**splits, "seed": 1}):
+        with pytest.raises(ValueError, match=r"set alignment_data\.splits to {'validation_share': 0\.25"):
+            TrmVlmConfig.model_validate({**CONFIG, "alignment_data": {"splits": other}})
+    other = {"splits": {**splits, "seed": 0}, "images_per_shard": 7}
+    assert TrmVlmConfig.model_validate({**CONFIG, "alignment_data": other}).alignment_data is not None
 
 
 def test_a_run_prepares_what_its_trainings_will_import(tmp_path, monkeypatch):

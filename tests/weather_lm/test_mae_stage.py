@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import re
 import shutil
 from dataclasses import replace
@@ -54,7 +55,7 @@ def objective(built) -> MaeObjective:
 def test_a_store_with_other_channels_is_refused_by_name(release, windows):
     sentence = r"Channel mismatch vs checkpoint: the store has 5 channels .*tp.* in_chans is 4"
     with pytest.raises(ValueError, match=sentence):
-        replace(release, channels=release.channels[:-1]).check(windows)
+        replace(release, statistics=release.statistics[:-1]).check(windows)
 
 
 def test_windows_of_another_size_are_refused(release, windows):
@@ -65,9 +66,20 @@ def test_windows_of_another_size_are_refused(release, windows):
 
 def test_windows_with_another_normalisation_are_refused(release, windows):
     release.check(windows)
-    shifted = [{**s, "mean": s["mean"] + 3 * s["std"]} for s in release.statistics]
-    with pytest.raises(ValueError, match="statistics are not those that the encoder was trained with"):
+    shifted = tuple(s.model_copy(update={"mean": s.mean + 0.01 * s.std}) for s in release.statistics)
+    with pytest.raises(ValueError, match="normalised by other statistics than those that the encoder was trained with"):
         replace(release, statistics=shifted).check(windows)
+
+
+def test_a_released_model_is_shown_windows_as_it_was_trained_on_them_whatever_their_training_set_says(built, release):
+    own = folders(built[0])
+    usual = WindowDataset(own.store, own.training_set, "test")
+    shifted = tuple(s.model_copy(update={"mean": s.mean + s.std, "std": 2 * s.std}) for s in release.statistics)
+    windows = replace(release, statistics=shifted).windows(own.store, own.training_set, "test")
+    here, there = usual[0], pickle.loads(pickle.dumps(windows))[0]
+    assert torch.allclose(there["data"], ((here["data"] - 1) / 2).where(here["valid"], 0), atol=1e-4)
+    physical = [each.physical(sample["data"], sample["valid"]) for each, sample in ((usual, here), (windows, there))]
+    assert torch.allclose(*physical, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def validation(objective: MaeObjective) -> list[dict[str, torch.Tensor]]:

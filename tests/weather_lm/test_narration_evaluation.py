@@ -16,6 +16,7 @@ from torch import Tensor
 from configs.weather import SplitConfig, WindowConfig
 from configs.weather_lm import JoinConfig, NarrationEvaluation
 from models.weather.narrator import NarrationBatch
+from storage.training_set import normalisation
 from storage.window_dataset import WindowDataset
 from tasks.captions.placed import PlacedCaption
 from tasks.captions.region_table import Box
@@ -66,7 +67,7 @@ class KnownNarrator:
     looked_at: list[list[float]] = field(default_factory=list)
 
     def soft_prompts(self, batch: NarrationBatch) -> Tensor:
-        mean, scale = self.pairs.windows.training_set.normalisation()
+        mean, scale = normalisation(self.pairs.windows.statistics)
         seen = batch.data.mean((1, 2, 3, 4)) / float(scale[0]) + float(mean[0]) - 273.15
         self.looked_at.append([round(t, 1) for t in seen.tolist()])
         return self.believes(seen)[:, None, None]

@@ -26,7 +26,8 @@ from tasks.narration.truth import FieldTruth
 from tasks.samples.weather_captions import day_captions
 from tasks.samples.weather_units import sample_units
 from tests.command import millrace
-from tests.weather_lm.tiny import CONFIG, folders
+from tests.once import linked
+from tests.weather_lm.tiny import CONFIG, build, folders
 
 RECIPE = {"ternary": [], "int4": ["language.*"]}
 
@@ -195,6 +196,19 @@ def test_every_released_model_is_judged_again_by_name(built, tmp_path):
         refused = millrace("evaluate", "weather_mae", "--on", unused, root=root)
         assert refused.returncode == 2
         assert f"--on {unused}: a weather_mae is not judged on that" in refused.stderr
+
+
+def test_no_model_is_judged_on_weather_that_it_knows(built, tmp_path):
+    root = tmp_path / "root"
+    linked(built[0].root, root)
+    splits = {"validation_share": 0.2, "test_share": 0.5}
+    _, other = build(root, {**CONFIG, "splits": splits, "mae": None, "captions": None, "narrators": {},
+                                "ablations": {}, "packed": {}})  # fmt: skip
+    assert other.kind == "era5_training_set"
+    result = millrace("evaluate", "weather_mae", "--on", other.name, root=root)
+    assert result.returncode == 2
+    words = r"tests on 20\d\d-\d\d-\d\d to .*, and weather_mae/\w+ was trained or chosen on 20.* of the same region"
+    assert re.search(words, " ".join(result.stderr.split()))
 
 
 def test_the_command_tells_a_date_and_says_what_exists(built, tmp_path):
