@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from storage.assets import Asset, AssetStore
 
@@ -54,7 +54,13 @@ def all_made_from(store: AssetStore, asset: Asset, kind: str) -> list[Asset]:
 
 
 def best(
-    store: AssetStore, kind: str, metric: str, *, least: bool = False, alike: Sequence[str], sees_by: str = ""
+    store: AssetStore,
+    kind: str,
+    metric: str,
+    *,
+    least: bool = False,
+    alike: Sequence[str],
+    preferred: Callable[[Asset], bool] = lambda model: True,
 ) -> Asset:
     """Return, of the models that were made from the same as the newest one, the one with the best metric.
 
@@ -64,7 +70,7 @@ def best(
         metric: of the manifest.
         least: whether less is better.
         alike: kinds of the inputs in which the models must agree.
-        sees_by: kind of an input that a model must have, if any model has one.
+        preferred: which models alone are looked at, if there are any.
 
     Raises:
         ValueError: there is no model of that kind.
@@ -72,7 +78,7 @@ def best(
     models = store.assets(kind)
     if not models:
         raise ValueError(f"no {kind} is below {store.name}; train one with millrace run, or name a --model")
-    models = [m for m in models if any(record.kind == sees_by for record in m.manifest.inputs)] or models
+    models = [model for model in models if preferred(model)] or models
 
     def sources(model: Asset) -> set[tuple[str, str]]:
         return {(record.kind, record.key) for record in model.manifest.inputs if record.kind in alike}

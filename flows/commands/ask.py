@@ -41,7 +41,7 @@ def ask_about(
     from tasks.answering.writing import answers, answers_by_depth
 
     session = Session(store, Terminal(console))
-    asset = answerer_asset(store, model)
+    asset = answerer_asset(store, model, recursive=bool(steps or show_steps))
     with recorded(
         session, RunRecord.begin("ask", "", {"model": asset.name, "questions": len(questions)}, session.engine)
     ):
@@ -84,11 +84,17 @@ def _not_for_images(store: AssetStore, asset: Asset) -> str:
     return f"{short_name(asset)} was not made for images: no {ENCODER} is known that it sees by; name another"
 
 
-def answerer_asset(store: AssetStore, model: str | None) -> Asset:
-    """Return a model, by default the one that answers most validation questions of the newest ones rightly; one about
-    images, where there are any.
+def answerer_asset(store: AssetStore, model: str | None, *, recursive: bool = False) -> Asset:
+    """Return a model, by default the one that answers most validation questions of the newest ones rightly; one that
+    looks at images, and recurses if asked to, where there are any.
     """
-    asset = store.find(model) if model else best(store, KINDS[0], "exact", alike=("question_set",), sees_by=ENCODER)
+
+    def fits(asset: Asset) -> bool:
+        design = asset.manifest.config["design"]
+        of_images = any(record.kind == ENCODER for record in asset.manifest.inputs)
+        return of_images and design["vision"] and (design["decoder"]["kind"] == "trm" or not recursive)
+
+    asset = store.find(model) if model else best(store, KINDS[0], "exact", alike=("question_set",), preferred=fits)
     if asset.manifest.kind not in KINDS:
         raise ValueError(f"{short_name(asset)} does not answer questions; name one of kind {' or '.join(KINDS)}")
     return asset

@@ -15,6 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.suite import answers as benchmark
 from configs.trm_vlm import TrmVlmConfig
 from flows.commands import local
+from flows.commands.ask import answerer_asset
 from flows.runner import plan, run
 from flows.trm_vlm import PIPELINE
 from storage.assets import AssetStore
@@ -224,6 +225,8 @@ def test_questions_are_answered_from_the_command_line(answered, tmp_path):
     Image.new("RGB", (80, 60), (200, 30, 30)).save(picture)
     asked = [str(picture), "How many stars are there?", "What colour is it?"]
     trm = next(r for r in only(answered, "answer_report").manifest.inputs if r.name == "trm-0")
+    assert answerer_asset(answered, None, recursive=True).key == trm.key, "steps are asked of what recurses"
+    assert answerer_asset(answered, None).manifest.config["design"]["vision"], "the blind one has no part in it"
     result = millrace(
         "ask", *asked, "--model", f"answerer/{trm.key}", "--show-steps", "--steps", "2", root=answered.root
     )
