@@ -18,7 +18,8 @@ class TrmVlmConfig(ImageTextConfig):
     alignment: AlignmentRecipe | None = None
     """The image encoder; none: the pipeline ends with the shards."""
     alignment_data: ImageTextConfig | None = None
-    """Images and texts that the encoder is aligned on, e.g. PixMo captions; those of the questions when absent."""
+    """Images and texts that the encoder is aligned on, e.g. PixMo captions; those of the questions when absent.
+    `splits` must be those of the questions, so that an image which is in both is on one side."""
     answering: AnsweringRecipe | None = None
     """Decoders that answer questions; none: the pipeline ends with the encoder."""
     evaluation: AnswerEvaluation = AnswerEvaluation()
@@ -32,4 +33,9 @@ class TrmVlmConfig(ImageTextConfig):
             raise ValueError("decoders see through an image encoder; give alignment as well, or no answering")
         if self.alignment_data and not self.alignment:
             raise ValueError("alignment_data is for an image encoder; give alignment as well, or no alignment_data")
+        if self.alignment_data and self.alignment_data.splits != self.splits:
+            raise ValueError(
+                "alignment_data.splits differ from splits, so the encoder may learn from images that the questions "
+                f"keep for validation and test; set alignment_data.splits to {self.splits.model_dump()}"
+            )
         return self

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import radians, sin
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from storage.delimited import read_delimited
+from tasks.captions.quantities import ANY_UNIT
 from tasks.captions.region_table import ALIASES, WORLD, Box
 
 _COMPASS = re.compile(r"(?:(north|south|central)(?:ern)?)?(?:(east|west|central)(?:ern)?)?")
@@ -18,6 +19,13 @@ _FILLERS = frozenset(
 )
 """Words that do not say which part is meant."""
 
+_NAMELESS = frozenset(
+    ("unknown", "unspecified", "none", "null", "nan", "na", "n", "region", "regions", "area", "areas")
+)
+"""Words that stand where a region has no name; `n` is what is left of `n/a` without fillers."""
+
+_QUANTITY = re.compile(rf"\d[\d.,]*(?:[\s-]?(?:{ANY_UNIT}))?", re.IGNORECASE)
+
 BOX_COLUMNS = ("region", "north", "west", "south", "east")
 
 BEGINNING = 160
@@ -25,6 +33,15 @@ BEGINNING = 160
 
 _LONGEST = 8
 """Words of the longest phrase that is looked up."""
+
+
+class _Name(NamedTuple):
+    """A known name in a text."""
+
+    length: int
+    begin: int
+    """How many words come before it."""
+    box: Box
 
 
 class Gazetteer:
@@ -50,33 +67,38 @@ class Gazetteer:
         return other
 
     def find(self, region: str | None, text: str = "") -> Box | None:
-        """Return the box of the longest known name in `region`, or else in the beginning of `text`.
+        """Return the box of the longest known name in `region`, or, where that has no name, in the beginning of `text`.
 
-        The text is read together with the region: some files cut it off (`East`, `of South America had showers`).
+        The text is read together with the region: some files cut it off (`East`, `of South America had showers`). A
+        name that is not known has no box, whatever else is mentioned, unless the text goes on with it (`Horn`, `of
+        Africa`).
         """
         region = region or ""
-        return self._longest(region) or self._longest(f"{region} {text[:BEGINNING]}")
+        if box := _longest(self._named(region)):
+            return box
+        region = _QUANTITY.sub(", ", region)
+        own = _own_words(region)
+        named = self._named(f"{region} {text[:BEGINNING]}")
+        return _longest([name for name in named if name.begin < own] if own else named)
 
     def mentions(self, text: str) -> set[Box]:
         """Return the boxes of all regions that a text names; `southern Spain` does not count as `Spain` too."""
-        return {box for _, box in self._named(text)}
+        return {name.box for name in self._named(text)}
 
-    def _longest(self, text: str) -> Box | None:
-        named = self._named(text)
-        return max(named, key=lambda found: found[0])[1] if named else None
-
-    def _named(self, text: str) -> list[tuple[int, Box]]:
-        """Length and box of the known names, from left to right, each as long as can be."""
+    def _named(self, text: str) -> list[_Name]:
+        """The known names, from left to right, each as long as can be."""
         found = []
+        before = 0
         for clause in _clauses(text):
             start = 0
             while start < len(clause):
                 for end in range(min(len(clause), start + _LONGEST), start, -1):
                     if box := self._box(clause[start:end]):
-                        found.append((len(" ".join(clause[start:end])), box))
+                        found.append(_Name(len(" ".join(clause[start:end])), before + start, box))
                         start = end - 1
                         break
                 start += 1
+            before += len(clause)
         return found
 
     def _box(self, words: list[str]) -> Box | None:
@@ -135,6 +157,17 @@ def overlap(box: Box, window: Box) -> tuple[float, float]:
     shared = max(0.0, min(width, shift + other) - shift) + max(0.0, min(width, shift + other - 360))
     common = _area(north, south, shared) if north > south else 0.0
     return common / _area(window[0], window[2], other), common / _area(box[0], box[2], width)
+
+
+def _longest(names: Sequence[_Name]) -> Box | None:
+    return max(names, key=lambda name: name.length).box if names else None
+
+
+def _own_words(region: str) -> int:
+    """Return how many words of a region end with the last one that is a name of its own; 0 where none is."""
+    words = [word for clause in _clauses(region) for word in clause]
+    own = (k for k, word in enumerate(words, 1) if word not in _NAMELESS and not _COMPASS.fullmatch(word))
+    return max(own, default=0)
 
 
 def _width(box: Box) -> float:

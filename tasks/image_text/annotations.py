@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from posixpath import splitext
 from typing import Any
 
 from storage.files import readable
@@ -14,8 +15,11 @@ from tasks.image_text.row import Moved, Row, Rows, as_text, drop
 from tasks.image_text.sources import ListFile
 
 DIGITS = re.compile(r"(\d+)$")
+"""The number that a name ends in without its ending: COCO_val2014_000000000042."""
 NAMES = ("file", "image", "file_name", "filename")
 IDS = ("image_id", "imageId")
+SEVERAL = "several"
+"""Stands for the SHA-256 of an image where more than one may be meant."""
 SHAPES = (
     'VQAv2 ({"annotations": [...]}, with its questions beside it), GQA (questions by id), TextVQA ({"data": [...]}), '
     "or a list of objects with question, answer, and file or image_id"
@@ -41,7 +45,14 @@ class Annotations:
             if "question_id" in record
         }
         self._images = images
-        self._by_id = {key: image for image in images.values() for key in _ids(image)}
+        called = [(splitext(image.name)[0], image) for image in images.values()]
+        self._names = _index((end, image) for _, image in called for end in _ends(image.name))
+        self._stems = _index((end, image) for path, image in called for end in _ends(path))
+        self._numbers = _index(
+            (digits[1].lstrip("0") or "0", i) for path, i in called if (digits := DIGITS.search(path))
+        )
+        folders = {path.rpartition("/")[0] for path, _ in called} - {""}
+        self._folders = {end for folder in folders for end in _ends(folder)}
 
     def rows(self, file: ListFile, moved: Moved) -> Rows:
         """Yield the rows of a file; of one that holds questions alone, none."""
@@ -61,31 +72,58 @@ class Annotations:
             return drop("bad_text", shown)
         if image is None:
             return drop("no_such_file", shown)
+        if image == SEVERAL:
+            return drop("ambiguous_image", shown)
         if not (question and answer):
             return drop("no_text", shown)
         kept = {
             name: asked[name] for name in ("question_id", "question_type", "answer_type", "answers") if name in asked
         }
         extra = json.dumps(kept, sort_keys=True, ensure_ascii=False) if kept else ""
-        return Row("", f"raw:{image.sha256}", image.sha256, "", question, answer, False, extra)
+        return Row("", f"raw:{image}", image, "", question, answer, False, extra)
 
-    def _image(self, record: Record) -> ListFile | None:
-        """Return the image that a record names: by its file, or by the number or name that its own ends in."""
+    def _image(self, record: Record) -> str | None:
+        """Return the SHA-256 of the image that a record names by a file or by an id, or SEVERAL."""
         for name in NAMES:
             if isinstance(found := record.get(name), str):
-                return self._images.get(found) or self._by_id.get(Path(found).stem)
+                return self._of_id(found) if found.isdecimal() else self._of_file(found)
         for name in IDS:
             if name in record:
-                return self._by_id.get(str(record[name]).lstrip("0") or "0") or self._by_id.get(str(record[name]))
+                return self._of_id(record[name])
         return None
 
+    def _of_file(self, name: str) -> str | None:
+        """Return the image of a file name, whose ending may be another, and whose folders need not all be there.
 
-def _ids(image: ListFile) -> Iterator[str]:
-    """Yield what an image may be called: its name without ending, and the number at its end (COCO_val2014_…0042)."""
-    stem = Path(image.name).stem
-    yield stem
-    if digits := DIGITS.search(stem):
-        yield digits[1].lstrip("0") or "0"
+        A folder that is there and lacks the file is not left out: another folder's file of that name is another image.
+        """
+        if exact := self._images.get(name):
+            return exact.sha256
+        for end in _ends(name):
+            if found := self._names.get(end) or self._stems.get(splitext(end)[0]):
+                return found
+            if end.rpartition("/")[0] in self._folders:
+                return None
+        return None
+
+    def _of_id(self, value: Any) -> str | None:
+        """Return the image of an id: a text may be all of a file's name, and a number is what the name ends in."""
+        exact = self._stems.get(value) if isinstance(value, str) else None
+        return exact or self._numbers.get(f"{value}".lstrip("0") or "0")
+
+
+def _index(called: Iterable[tuple[str, ListFile]]) -> dict[str, str]:
+    """Return the SHA-256 of the image that is called so, by what it is called; SEVERAL where there are others."""
+    found: dict[str, str] = {}
+    for key, image in called:
+        found[key] = image.sha256 if found.get(key, image.sha256) == image.sha256 else SEVERAL
+    return found
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Yield a path and what is left of it without its first folders, the longest first: a/b/c, b/c, c."""
+    parts = path.split("/")
+    return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def _load(path: Path) -> Any:

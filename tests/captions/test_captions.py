@@ -10,14 +10,20 @@ import pytest
 import sacrebleu
 
 from configs.weather import SampleSource
+from configs.weather_lm import CaptionFiles
 from tasks.captions.checks import sample_truth, value_accuracy
 from tasks.captions.events import events
+from tasks.captions.gather import caption_files, find_captions, weather_captions
 from tasks.captions.numbers import quantities
+from tasks.captions.placed import load_placed
 from tasks.captions.read import read_captions
 from tasks.captions.regions import Gazetteer, load_regions, overlap
 from tasks.intervals import Sums, paired_bootstrap
+from tasks.progress import Silent
 from tasks.samples.weather_captions import day_captions
 from tasks.samples.weather_units import sample_units
+from tasks.session import Session
+from tasks.stage import Label, raw_input
 from tasks.text.metrics import bleu, chrf, cider, rouge_l
 
 
@@ -80,6 +86,55 @@ def test_regions_are_found_whatever_their_spelling_and_sides_are_parts():
     assert world.find("300 cm", "heavy snow over Japan") == world.find("Japan")
     own = world.extended({"Atlantis": (10.0, 170.0, 0.0, -170.0)})
     assert own.find("atlantis") == (10.0, 170.0, 0.0, -170.0)
+
+
+@pytest.mark.parametrize(("region", "text"), [
+    ("Jordan", "Hot air from Saudi Arabia reached the country"),
+    ("Slovenia", "Rain moved in from Italy"),
+    ("West Virginia", "Rain came up from Tennessee"),
+    ("Indiana", "storms over Illinois"),
+    ("New Hampshire", "Snow from New York"),
+    ("Guinea", "Storms reached Papua New Guinea"),
+    ("Slovenia, east", "Italy had rain"),
+    ("300 km of Slovenia", "Rain moved in from Italy"),
+])  # fmt: skip
+def test_an_unknown_name_is_no_other_place_that_its_text_mentions(region, text):
+    world = Gazetteer.world()
+    assert world.find(None, text) is not None
+    assert world.find(region, text) is None
+
+
+@pytest.mark.parametrize(("region", "text", "place"), [
+    (None, "Rain in Italy", "Italy"),
+    ("", "Rain in Italy", "Italy"),
+    ("Unknown", "Rain in Italy", "Italy"),
+    ("N/A", "Rain in Italy", "Italy"),
+    ("36 °F (2 °C)", "A cold night in Italy", "Italy"),
+    ("parts of the north", "It rained, in Italy", "Italy"),
+    ("East", "of South America had showers", "eastern South America"),
+    ("much", "Dry across much of South America", "South America"),
+    ("Horn", "of Africa had showers", "Horn of Africa"),
+])  # fmt: skip
+def test_a_region_without_a_name_is_read_with_its_text(region, text, place):
+    world = Gazetteer.world()
+    assert world.find(region, text) == world.find(place) is not None
+
+
+def test_a_caption_of_an_unknown_region_has_no_place_and_is_told(tmp_path, store):
+    told = []
+
+    class Told(Silent):
+        def message(self, text):
+            told.append(text)
+
+    rows = 'date,region,text\n2024-01-01,Jordan,"Hot air from Saudi Arabia"\n2024-01-01,Japan,Snow\n'
+    source = CaptionFiles(paths=(str(write(tmp_path, rows)),))
+    with Session(store, Told()).active():
+        raw = raw_input("captions", find_captions(source))
+        asset = weather_captions(raw=raw, names=caption_files(raw), columns={}, boxes={}, label=Label("windows"))
+    assert {caption.region for caption in load_placed(asset.folder) if caption.box is None} == {"Jordan"}
+    assert (asset.manifest.counts["captions"], asset.manifest.counts["placed"]) == (2, 1)
+    assert "1 regions have no known place: Jordan" in told
 
 
 def test_overlaps_are_shares_of_area_also_across_the_date_line():

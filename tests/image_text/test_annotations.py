@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from configs.image_text import Columns, ImageFolder
-from tasks.image_text.sources import source_files
+from tasks.image_text.annotations import Annotations
+from tasks.image_text.row import Row
+from tasks.image_text.sources import ListFile, source_files
 from tests.conftest import shared_data
 from tests.image_text.lists import dropped, read, rows
 from tests.image_text.test_lists_odd import shape, table
@@ -78,6 +81,48 @@ def test_other_json_is_refused(tmp_path, folder, content, said):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ValueError, match=said):
         read(tmp_path, ImageFolder(path=str(folder), captions=str(tmp_path / "a.json")))
+
+
+@shape("an id or a file name that several images have", "skipped", "JSON annotations")
+def test_a_question_that_may_be_about_several_images_is_dropped(tmp_path, folder):
+    for place in ("cats", "vg"):
+        (folder / place).mkdir()
+    Image.new("RGB", (40, 40), (9, 200, 9)).save(folder / "vg" / "42.jpg")
+    (folder / "cats" / "2370799.jpg").write_bytes((folder / "2370799.jpg").read_bytes())
+    said = {"question": "What colour?", "answer": "red"}
+    found, reasons = asked(tmp_path, folder, [{**said, "image_id": 42}, {**said, "image_id": 2370799}])
+    assert found == [("What colour?", "red")], "equal images are one"
+    assert reasons == ["ambiguous_image"]
+
+
+@pytest.mark.parametrize(("names", "record", "wanted"), [
+    # ids: all of a name where they are texts, else the number at its end
+    (["coco/COCO_val2014_000000000042.jpg", "vg/42.jpg"], {"image_id": 42}, "ambiguous_image"),
+    (["2370799.jpg", "n2370799.jpg"], {"imageId": "2370799"}, "2370799.jpg"),
+    (["cat_7.jpg", "dog_7.jpg"], {"image_id": 7}, "ambiguous_image"),
+    (["cats/n7.jpg", "dogs/n7.jpg"], {"image_id": "n7"}, "ambiguous_image"),
+    (["coco_000042.jpg"], {"image_id": "000042"}, "coco_000042.jpg"),
+    (["coco_000042.jpg"], {"image": "42"}, "coco_000042.jpg"),
+    (["coco_000.jpg"], {"image_id": 0}, "coco_000.jpg"),
+    # files: by as much of their path as there is, never by a number
+    (["other_0042.jpg"], {"file": "42.jpg"}, "no_such_file"),
+    (["cats/1.jpg", "dogs/1.jpg"], {"file": "1.jpg"}, "ambiguous_image"),
+    (["1.jpg", "dogs/1.jpg"], {"file": "1.jpg"}, "1.jpg"),
+    (["cats/1.jpg", "dogs/1.jpg"], {"file": "dogs/1.jpg"}, "dogs/1.jpg"),
+    (["all/cats/1.jpg", "all/dogs/1.jpg"], {"file": "dogs/1.jpg"}, "all/dogs/1.jpg"),
+    (["cats/2.jpg", "dogs/1.jpg"], {"file": "cats/1.jpg"}, "no_such_file"),
+    (["1.jpg"], {"file": "/data/cats/1.jpg"}, "1.jpg"),
+    (["cats/1.jpg"], {"file": "cats/images/1.jpg"}, "cats/1.jpg"),
+    (["cats/1.jpg", "dogs/1.png"], {"file": "1.jpg"}, "cats/1.jpg"),
+    (["cats/1.jpg", "dogs/1.jpg"], {"file": "cats/1.png"}, "cats/1.jpg"),
+    (["cats/1.jpg"], {"file": ""}, "no_such_file"),
+])  # fmt: skip
+def test_a_record_is_about_the_image_that_it_names_or_about_none(tmp_path, names, record, wanted):
+    file = ListFile(tmp_path / "a.json", "a.json", "")
+    file.path.write_text(json.dumps([{**record, "question": "What?", "answer": "a dog"}]))
+    images = {name: ListFile(Path(name), name, name) for name in names}
+    [row] = Annotations([file], images).rows(file, lambda done: None)
+    assert (row.sha256 if isinstance(row, Row) else row.reason) == wanted
 
 
 def test_questions_that_are_not_there_are_told(tmp_path, folder):
