@@ -154,6 +154,9 @@ class ArcoSource(Config):
 Source = Annotated[SampleSource | FilesSource | CdsSource | ArcoSource, Field(discriminator="kind")]
 
 
+Accumulation = Literal["hourly", "since_00utc", "mean_rate"]
+
+
 class VariableRecipe(Config):
     """One variable of the store; with levels it becomes one channel per level."""
 
@@ -161,9 +164,10 @@ class VariableRecipe(Config):
     """Short name in the files, e.g. `u10`, `t`, `tp`."""
     levels: tuple[int, ...] | None = None
     """Pressure levels in hPa, in channel order; all that the files have when absent."""
-    accumulation: Literal["hourly", "since_00utc", "mean_rate"] | None = None
-    """What one value holds: the last `hourly` step (ERA5), everything `since_00utc` (ERA5-Land), or already a
-    `mean_rate`. Files cannot tell the first two apart, so accumulated variables must say it."""
+    accumulation: Accumulation | None = None
+    """What one value holds: the last `hourly` step (ERA5), everything `since_00utc` (ERA5-Land; of monthly means the
+    whole day), or already a `mean_rate`. Files cannot tell the first two apart, so accumulated variables must say it.
+    """
     rate: bool = False
     """Store accumulated values as rates per second (J m**-2 becomes W m**-2)."""
     nan: Literal["keep", "error"] | float = "keep"
@@ -194,6 +198,10 @@ class Recipe(Config):
         if twice:
             raise ValueError(f"variable named twice: {', '.join(twice)}; list its levels in one entry")
         return self
+
+    def accumulation_of(self, variable: str) -> Accumulation | None:
+        """Return what one value of a variable is declared to hold; None where nothing is declared."""
+        return next((v.accumulation for v in self.variables if v.variable == variable), None)
 
 
 class StoreLayout(Config):

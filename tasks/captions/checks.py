@@ -105,12 +105,13 @@ def sample_truth(values: Mapping[str, float]) -> dict[Key, float]:
 def value_accuracy(hypothesis: str, truth: Mapping[Key, float]) -> ValueCounts:
     """Compare the quantities that a text states with the truth in canonical units.
 
-    A quantity whose kind and statistic are not in `truth` is stated but not checked: thresholds never are.
+    A quantity whose kind and statistic are not in `truth`, or NaN there, is stated but not checked: thresholds never
+    are.
     """
     counts = ValueCounts()
     for quantity in quantities(hypothesis):
         kind, value = quantity.kind, truth.get(quantity.key)
-        if value is None:
+        if value is None or not np.isfinite(value):
             counts += ValueCounts(stated=1)
             continue
         error = abs(quantity.value - value)

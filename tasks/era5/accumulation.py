@@ -3,6 +3,7 @@
 ERA5 gives the total of the last hour; ERA5-Land gives the total since 00 UTC, so that 00 UTC holds the previous
 day's. Headers do not tell the two apart, values do, by the day's own clock: totals fall at their reset and at no other
 time, hourly values fall at any. Less than the noise of packing is no fall: totals sink by the step of their packing.
+Monthly means are of whole days' totals, whatever hour they are stamped with; their values tell nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.era5.cf_units import same_unit
-from tasks.era5.channels import Channel
+from tasks.era5.channels import DAILY_MEAN, Channel
 from tasks.era5.timeline import Cadence, utc
 
 _DAY = 86_400
@@ -59,7 +60,7 @@ def seconds_accumulated(time: int) -> int:
 
 def needs_previous(channel: Channel, cadence: Cadence, time: int) -> bool:
     """Say whether the rate at a time also takes the plane of the slot before."""
-    if not channel.recipe.rate or channel.recipe.accumulation != "since_00utc":
+    if not channel.recipe.rate or channel.recipe.accumulation != "since_00utc" or channel.step_type == DAILY_MEAN:
         return False
     return cadence.unit == "seconds" and seconds_accumulated(time) > cadence.step
 
@@ -163,6 +164,10 @@ class Accumulation:
         recipe = self._channel.recipe
         if not recipe.rate or recipe.accumulation == "mean_rate":
             return True
+        if self._channel.step_type == DAILY_MEAN:
+            plane /= np.float32(_DAY)
+            return True
+        self._require_known_length(time)
         if recipe.accumulation == "hourly":
             plane /= np.float32(3600)
             return True
@@ -176,6 +181,16 @@ class Accumulation:
         plane -= before[1]
         plane /= np.float32(self._cadence.step)
         return True
+
+    def _require_known_length(self, time: int) -> None:
+        """Refuse monthly values that may be of hours or of days; at 00 UTC, a total since 00 UTC is of a whole day."""
+        if self._cadence.unit == "months" and (self._channel.recipe.accumulation == "hourly" or time % _DAY):
+            raise ValueError(
+                f"{self._file}: {self._channel.name} at {utc(time)} is a month's value, which does not tell whether it "
+                f"is of an hour or of a day; if of a day, mark it (`ncatted -a "
+                f"GRIB_stepType,{self._channel.variable},o,c,{DAILY_MEAN}`) and declare since_00utc, else divide it by "
+                f"its seconds (`cdo divc,3600`) and declare mean_rate"
+            )
 
     def finish(self) -> None:
         """Check what is known of the last day."""

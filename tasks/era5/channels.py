@@ -12,9 +12,11 @@ from tasks.era5.catalog import Member, Variable
 from tasks.era5.cf_units import same_unit
 
 _KINDS = (
-    "`hourly`: each value holds the last hour (ERA5); `since_00utc`: everything since 00 UTC (ERA5-Land); "
-    "`mean_rate`: already a rate"
+    "`hourly`: each value holds the last hour (ERA5); `since_00utc`: everything since 00 UTC (ERA5-Land), or a whole "
+    "day's (monthly means); `mean_rate`: already a rate"
 )
+DAILY_MEAN = "avgad"
+"""`GRIB_stepType` of a month's mean of daily totals, as the Climate Data Store has it of accumulated variables."""
 
 NamedMember = tuple[str, Member]
 
@@ -31,6 +33,8 @@ class Channel:
     """Units of the stored values."""
     recipe: VariableRecipe
     units_in_files: str
+    step_type: str | None = None
+    """`GRIB_stepType` of the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,9 @@ def _channels_of(recipe: VariableRecipe, offer: _Offer) -> list[Channel]:
                 f"recipe.variables: no file has {recipe.variable} on {level} hPa; it is there on {described}"
             )
     offer.require_one_kind()
-    name, told = recipe.variable, offer.agreed_unit()
+    name, told, step_type = recipe.variable, offer.agreed_unit(), offer.agreed("step_type")
     units = _stored_units(told, recipe)
-    return [Channel(name if lv is None else f"{name}@{lv}", name, lv, units, recipe, told) for lv in wanted]
+    return [Channel(name if lv is None else f"{name}@{lv}", name, lv, units, recipe, told, step_type) for lv in wanted]
 
 
 def _stored_units(units: str, recipe: VariableRecipe) -> str:
@@ -142,4 +146,9 @@ def _require_accumulations(wanted: Sequence[VariableRecipe], offers: dict[str, _
             raise ValueError(
                 f"recipe.variables: {entry.variable} is instantaneous in {offers[entry.variable].holders[0][0]}; "
                 f"drop its accumulation {entry.accumulation}"
+            )
+        if entry.accumulation == "hourly" and kinds[entry.variable] == DAILY_MEAN:
+            raise ValueError(
+                f"recipe.variables: {entry.variable} is a mean of daily totals in "
+                f"{offers[entry.variable].holders[0][0]}, not hourly; declare accumulation: since_00utc"
             )

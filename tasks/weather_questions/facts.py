@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.weather import Accumulation, Recipe
 from tasks.era5.cf_units import same_unit
 
 QUARTERS = ("north west", "north east", "south west", "south east")
@@ -29,6 +31,7 @@ class Quantity:
         factor, offset: from that unit to the one that people are told.
         margin: differences below it are no answer, in the latter unit.
         nearest: what numbers are rounded to; None where none are asked for.
+        accumulation: what one value of its channels must be declared to hold; None where they are not accumulated.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Quantity:
     factor: float = 1.0
     offset: float = 0.0
     nearest: int | None = None
+    accumulation: Accumulation | None = None
 
     def values(self, fields: Mapping[str, NDArray[np.float32]]) -> Floats:
         """Return (T, H, W) of fields by channel; NaN where a value is missing."""
@@ -49,28 +53,35 @@ QUANTITIES = (
     Quantity("temperature", ("t2m",), "K", 0.5, offset=-273.15, nearest=5),
     Quantity("wind", ("u10", "v10"), "m s**-1", 0.5, nearest=2),
     Quantity("pressure", ("msl",), "Pa", 0.5, factor=0.01, nearest=5),
-    Quantity("rain", ("tp",), "m", 0.02, factor=1000),
+    Quantity("rain", ("tp",), "m", 0.02, factor=1000, accumulation="hourly"),
 )
 
 
-def quantities_of(units: Mapping[str, str]) -> list[Quantity]:
-    """Return what a store can be asked about, from its channels with their units.
+def quantities_of(attrs: Mapping[str, Any]) -> list[Quantity]:
+    """Return what a store can be asked about, from the units and the recipe in its attributes.
 
     Raises:
         ValueError: nothing.
     """
-    found = [
-        quantity
-        for quantity in QUANTITIES
-        if all(channel in units and same_unit(units[channel], quantity.unit) for channel in quantity.channels)
-    ]
+    units, recipe = attrs["units"], Recipe.model_validate(attrs["recipe"])
+
+    def has(channel: str, quantity: Quantity) -> bool:
+        declared = quantity.accumulation in (None, recipe.accumulation_of(channel))
+        return channel in units and same_unit(units[channel], quantity.unit) and declared
+
+    found = [quantity for quantity in QUANTITIES if all(has(channel, quantity) for channel in quantity.channels)]
     if not found:
-        known = "; ".join(f"{' and '.join(q.channels)} in {q.unit}" for q in QUANTITIES)
+        known = "; ".join(map(_described, QUANTITIES))
         raise ValueError(
             f"questions are about {known}, and the store has none of these, only {', '.join(units)}; add one to "
             "recipe.variables, or leave questions out"
         )
     return found
+
+
+def _described(quantity: Quantity) -> str:
+    declared = f", declared {quantity.accumulation}" if quantity.accumulation else ""
+    return f"{' and '.join(quantity.channels)} in {quantity.unit}{declared}"
 
 
 def facts_of(values: Floats, latitude: NDArray[np.floating]) -> Floats:

@@ -62,7 +62,7 @@ def weather_questions(
     windows = {split: WindowDataset(store.folder, training_set.folder, split) for split in SPLITS}
     release = MaeRelease.from_release(mae.folder)
     release.check(windows["train"])
-    quantities = quantities_of(windows["train"].store.attrs["units"])
+    quantities = quantities_of(windows["train"].store.attrs)
     device = str(Share.device_of(execution))
     identity = [mae.fingerprint, store.fingerprint, training_set.fingerprint, list(recipe.tokens)]
     units: list[Unit] = []
@@ -196,7 +196,7 @@ def window_facts(windows: WindowDataset, place: int) -> Floats:
     shape = windows.training_set.grid.shape
     fields = dict(zip(store.channels, store.read(t, y, x, shape), strict=True))
     latitude = store.latitude[y : y + shape[1]]
-    found = [facts_of(quantity.values(fields), latitude) for quantity in quantities_of(store.attrs["units"])]
+    found = [facts_of(quantity.values(fields), latitude) for quantity in quantities_of(store.attrs)]
     assert all(len(facts) == len(FACTS) for facts in found)
     return np.stack(found)
 

@@ -76,6 +76,14 @@ def test_counts_add_up_and_become_shares_by_kind_and_in_all():
         assert math.isnan(nothing)
 
 
+@pytest.mark.parametrize("unknown", [math.nan, math.inf])
+def test_what_is_no_number_is_nothing_to_compare_with(unknown):
+    truth = {("rain", "maximum"): unknown, ("temperature", "maximum"): 30.0}
+    total = value_accuracy("a maximum of 31 °C and rainfall totals of up to 24 mm", truth)
+    assert (total.stated, total.checked, total.accuracy()) == (2, {"temperature": 1}, 1)
+    assert "rain" not in total.absolute_error
+
+
 def test_every_statistic_of_the_sample_weather_that_texts_tell_has_a_name_there():
     assert set(SAMPLE_KEYS) <= set(STATISTICS)
     assert sample_truth({"t_max": 3.0, "unheard of": 4.0}) == {("temperature", "maximum"): 3.0}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.weather import StoreLayout
+from configs.weather import Recipe, StoreLayout
 from storage.window_store import BlockWriter, Geometry, WindowStore, write_metadata
 
 LAYOUT = StoreLayout(chunk_time=4, chunk_space=16, shard_time=8, shard_chunks=(2, 3))
@@ -47,6 +47,7 @@ def write_store(
     blocks_missing: tuple[int, ...] = (),
     units: Mapping[str, str] | None = None,
     hours: int = 1,
+    recipe: Recipe | None = None,
 ) -> WindowStore:
     """Write a whole store; `data` must be NaN in the missing blocks, `units` name its channels."""
     steps, channels, rows, cols = data.shape
@@ -55,7 +56,9 @@ def write_store(
     for block in range(-(-steps // layout.shard_time)):
         if block not in blocks_missing:
             write_block(folder, shape, block, data[block * layout.shard_time : (block + 1) * layout.shard_time])
-    write_metadata(folder, shape, hourly(steps, hours), {"units": dict(units), "cadence": f"{hours} h"})
+    declared = (recipe or Recipe()).model_dump(mode="json")
+    attrs = {"units": dict(units), "cadence": f"{hours} h", "recipe": declared}
+    write_metadata(folder, shape, hourly(steps, hours), attrs)
     return WindowStore.open(folder)
 
 

@@ -32,6 +32,7 @@ from tests.era5.raw_files import (
     scan,
     sha256,
     write_cds,
+    write_classic,
 )
 
 DAY = hours("2024-01-01T00", 24)
@@ -294,6 +295,49 @@ def test_rates_of_hourly_values_and_of_rates(tmp_path: Path, kind: str, divisor:
     ):
         store = ingest(tmp_path / folder, path, recipe=wanted)
         np.testing.assert_array_equal(stored(store, "ssrd").sel(time=times.astype("M8[ns]")).values, expected)
+
+
+def test_rates_of_real_monthly_means_are_of_whole_days(era5_data: Path, tmp_path: Path) -> None:
+    path = era5_data / "new_cds" / "brazil_moda_tp_avgad_1023x46x37.nc"
+    wanted = recipe({"variable": "tp", "accumulation": "since_00utc", "rate": True})
+    store = ingest(tmp_path, path, recipe=wanted, layout=StoreLayout())
+    with xr.open_dataset(path) as data:
+        per_day = data.tp.sortby("latitude").values
+    assert (store.total("valid"), store.total("without_previous")) == (len(per_day), 0)
+    rate = stored(store, "tp").where(store.data.valid.sel(channel="tp"), drop=True).sortby("latitude").values
+    np.testing.assert_array_equal(rate, per_day / np.float32(86_400))
+    with pytest.raises(ValueError, match=r"tp is a mean of daily totals in brazil_moda.*, not hourly"):
+        ingest(tmp_path / "hourly", path, recipe=recipe({"variable": "tp", "accumulation": "hourly", "rate": True}))
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [["2024-01-01T06", "2024-02-01T06", "2024-03-01T06"], ["2024-01-01T00", "2024-02-01T06"], ["2024-01-01T06"]],
+)
+def test_rates_of_monthly_means_are_of_whole_days_whatever_their_stamp(tmp_path: Path, stamps: list[str]) -> None:
+    values = np.full((len(stamps), 6, 8), 0.0048, np.float32)
+    path = write_cds(tmp_path / "a.nc", {"tp": values}, np.array(stamps, "M8[s]"), units="m", step_type="avgad")
+    store = ingest(tmp_path, path, recipe=recipe({"variable": "tp", "accumulation": "since_00utc", "rate": True}))
+    assert (store.total("valid"), store.total("without_previous")) == (len(stamps), 0)
+    rate = stored(store, "tp").values[store.data.valid.values[:, 0]]
+    np.testing.assert_array_equal(rate, values / np.float32(86_400))
+
+
+@pytest.mark.parametrize(("kind", "hour"), [("hourly", 0), ("hourly", 6), ("since_00utc", 6)])
+def test_monthly_values_of_unknown_length_have_no_rate(tmp_path: Path, kind: str, hour: int) -> None:
+    times = np.array([f"2024-{month:02}-01T{hour:02}" for month in (1, 2, 3)], "M8[s]")
+    path = write_classic(tmp_path / "classic.nc", {"tp": field(3)}, times, units="m")
+    with pytest.raises(ValueError, match=rf"classic\.nc: tp at 2024-01-01T{hour:02}:00 UTC is .* declare mean_rate"):
+        ingest(tmp_path, path, recipe=recipe({"variable": "tp", "accumulation": kind, "rate": True}))
+    assert ingest(tmp_path, path, recipe=recipe({"variable": "tp", "accumulation": kind})).total("valid") == 3
+
+
+def test_a_months_total_at_midnight_is_of_a_whole_day(tmp_path: Path) -> None:
+    times = np.array([f"2024-{month:02}-01T00" for month in (1, 2, 3)], "M8[s]")
+    path = write_cds(tmp_path / "a.nc", {"tp": field(3)}, times, units="m", step_type="accum")
+    store = ingest(tmp_path, path, recipe=recipe({"variable": "tp", "accumulation": "since_00utc", "rate": True}))
+    rate = stored(store, "tp").sel(time=times.astype("M8[ns]")).values
+    np.testing.assert_array_equal(rate, field(3) / np.float32(86_400))
 
 
 def test_totals_that_fall_within_a_day_are_refused(tmp_path: Path) -> None:

@@ -173,6 +173,18 @@ def test_units_of_rates(tmp_path: Path, units: str, kind: str, rate: str) -> Non
     assert plain.units == units
 
 
+def test_monthly_means_of_daily_totals_are_not_hourly(tmp_path: Path) -> None:
+    times = np.array(["2024-01-01T06", "2024-02-01T06"], "M8[s]")
+    files = scan(write_cds(tmp_path / "moda.nc", {"tp": field(2)}, times, units="m", step_type="avgad"))
+    for rate in (False, True):
+        with pytest.raises(ValueError, match=r"tp is a mean of daily totals in moda\.nc, not hourly; .* since_00utc"):
+            files.timeline(recipe({"variable": "tp", "accumulation": "hourly", "rate": rate}))
+    (stored,) = files.timeline(recipe({"variable": "tp", "accumulation": "since_00utc", "rate": True})).channels
+    assert stored.units == "m s**-1"
+    (plain,) = files.timeline(recipe("tp")).channels
+    assert plain.units == "m"
+
+
 def test_files_that_contradict_each_other_are_both_named(tmp_path: Path) -> None:
     times = hours("2024-01-01T00", 2)
     kelvin = write_cds(tmp_path / "kelvin.nc", {"t2m": field(2)}, times)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.weather import SplitConfig, WindowConfig
+from configs.weather import Recipe, SplitConfig, WindowConfig
 from configs.weather_lm import JoinConfig
 from storage.window_store import WindowStore
 from tasks.captions.placed import PlacedCaption
@@ -129,6 +129,10 @@ def test_a_window_without_a_caption_is_an_error_where_every_window_needs_one(sto
         joined(all_train(store), caption(2), drop_if_no_caption=False)
 
 
+def rain(accumulation: str | None) -> Recipe:
+    return Recipe.model_validate({"variables": [{"variable": "tp", "accumulation": accumulation}]})
+
+
 def test_the_truth_of_a_day_is_that_of_plain_numpy(tmp_path: Path):
     random = np.random.default_rng(0)
     data = random.normal(0, 8, (48, 5, ROWS, COLUMNS)).astype(np.float32)
@@ -137,7 +141,7 @@ def test_the_truth_of_a_day_is_that_of_plain_numpy(tmp_path: Path):
     data[:, 4] = np.abs(data[:, 4]) / 4000
     data[:, 2, 3, 1] = np.nan
     units = {"u10": "m s**-1", "v10": "m s**-1", "t2m": "K", "msl": "Pa", "tp": "m"}
-    truth = FieldTruth(write_store(tmp_path / "store", data, units=units))
+    truth = FieldTruth(write_store(tmp_path / "store", data, units=units, recipe=rain("hourly")))
     box: Box = (56.5, -15.0, 43.0, 25.0)  # rows 2 to 8; columns at -10, 0, 10 and 20
     rows, columns = np.arange(2, 9), np.array([35, 0, 1, 2])
     part = data[24:, :][:, :, rows][:, :, :, columns].astype(np.float64)
@@ -162,10 +166,63 @@ def test_rain_every_three_hours_is_three_times_as_much_a_day_and_the_sea_has_a_m
     random = np.random.default_rng(0)
     data = random.uniform(0, 0.004, (8, 2, ROWS, COLUMNS)).astype(np.float32)
     data[:, 1] += 290
-    truth = FieldTruth(write_store(tmp_path / "store", data, units={"tp": "m", "sst": "K"}, hours=3))
+    units = {"tp": "m", "sst": "K"}
+    truth = FieldTruth(write_store(tmp_path / "store", data, units=units, hours=3, recipe=rain("hourly")))
     found = truth.day(date(2024, 1, 1), None)
     assert set(found) == {("rain", "maximum"), ("rain", "mean"), ("sea temperature", "mean")}
     assert found["rain", "maximum"] == pytest.approx(3000 * data[:, 0].sum(0, dtype=float).max())
+
+
+def rain_truth(folder: Path, tp: np.ndarray, accumulation: str | None, hours: int = 1) -> FieldTruth:
+    """Return the truth of a store of rain in m, equal everywhere; `tp` begins at 00 UTC of the first."""
+    data = np.broadcast_to(tp.astype(np.float32)[:, None, None, None], (len(tp), 1, ROWS, COLUMNS))
+    return FieldTruth(write_store(folder, data, units={"tp": "m"}, hours=hours, recipe=rain(accumulation)))
+
+
+@pytest.mark.parametrize("hours", [1, 3, 6, 24])
+def test_rain_of_totals_since_00_utc_is_what_the_next_midnight_holds(tmp_path: Path, hours: int):
+    per_hour = np.repeat([0.001, 0.002, 0.003], 24)
+    totals = np.concatenate([day.cumsum() for day in np.split(per_hour, 3)])
+    held = np.concatenate([[0.009], totals])[:-1:hours]  # each value at the end of its hour
+    truth = rain_truth(tmp_path / "store", held, "since_00utc", hours)
+    for day, amount in ((1, 24), (2, 48)):
+        found = truth.day(date(2024, 1, day), None)
+        assert found == {("rain", "maximum"): pytest.approx(amount), ("rain", "mean"): pytest.approx(amount)}
+    assert truth.day(date(2024, 1, 3), None) == {}, "the midnight that closes it is not there"
+
+
+@pytest.mark.parametrize("accumulation", ["mean_rate", None])
+def test_rain_is_not_known_where_no_one_says_what_a_value_holds(tmp_path: Path, accumulation: str | None):
+    assert rain_truth(tmp_path / "store", np.full(48, 0.001), accumulation).day(date(2024, 1, 1), None) == {}
+
+
+@pytest.mark.parametrize("hours", [1, 3, 6])
+def test_a_day_has_a_truth_where_all_of_its_steps_are_there(tmp_path: Path, hours: int):
+    per_day = 24 // hours
+    whole, gap, part = np.full(per_day, 280.0), np.full(per_day, 280.0), np.full(6 // hours, 280.0)
+    gap[2] = np.nan
+    kelvin = np.concatenate([whole, gap, whole, whole, part])
+    data = np.broadcast_to(kelvin.astype(np.float32)[:, None, None, None], (len(kelvin), 3, ROWS, COLUMNS)).copy()
+    data[:, 1] = 0.001 * hours
+    data[:, 2] = 290
+    data[:, 2, :8] = np.nan  # land
+    units = {"t2m": "K", "tp": "m", "sst": "K"}
+    truth = FieldTruth(write_store(tmp_path / "store", data, units=units, hours=hours, recipe=rain("hourly")))
+    kinds = [{kind for kind, _ in truth.day(date(2024, 1, day), None)} for day in range(1, 6)]
+    every = {"temperature", "rain", "sea temperature"}
+    assert kinds == [every, every - {"temperature"}, every, every, set()]
+    changes = [("temperature", "change") in truth.day(date(2024, 1, day), None) for day in range(1, 6)]
+    assert changes == [False, False, False, True, False]
+    land: Box = (60.0, 0.0, 50.0, 20.0)
+    assert {kind for kind, _ in truth.day(date(2024, 1, 1), land)} == {"temperature", "rain"}
+
+
+def test_a_day_with_a_missing_hour_has_no_rain_and_not_rain_that_is_no_number(tmp_path: Path):
+    tp = np.full(48, 0.001)
+    tp[30] = np.nan
+    truth = rain_truth(tmp_path / "store", tp, "hourly")
+    assert truth.day(date(2024, 1, 1), None)["rain", "maximum"] == pytest.approx(24)
+    assert truth.day(date(2024, 1, 2), None) == {}
 
 
 def test_a_region_ends_before_its_eastern_edge_and_after_its_southern_one(tmp_path: Path):

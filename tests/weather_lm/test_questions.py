@@ -13,7 +13,7 @@ import pytest
 import torch
 import zarr
 
-from configs.weather import SplitConfig, WindowConfig
+from configs.weather import Recipe, SplitConfig, WindowConfig
 from storage.assets import AssetStore
 from storage.question_set import QuestionSet
 from storage.window_dataset import WindowDataset
@@ -27,6 +27,7 @@ from tests.command import millrace
 from tests.era5.stores import write_store
 from tests.once import build_once, only
 
+TOTALS = {"tp": "hourly"}
 UNITS = {"t2m": "K", "u10": "m s-1", "v10": "m s**-1", "msl": "Pa", "tp": "m"}
 ALL = 1000
 """More questions than any window allows."""
@@ -171,17 +172,31 @@ def test_the_same_seed_asks_the_same_and_no_more_than_wanted():
     assert asked_of(fields, 5, 6) != asked_of(fields, 6, 6)
 
 
+def asked_about(units: dict[str, str], declared: dict[str, str] = TOTALS) -> list[str]:
+    """Return the names of what a store with such channels is asked about; `declared` are accumulations."""
+    variables = [{"variable": name, "accumulation": kind} for name, kind in declared.items()]
+    return [q.name for q in quantities_of({"units": units, "recipe": {"variables": variables}})]
+
+
 def test_only_channels_of_the_store_are_asked_about_in_their_units():
-    assert [q.name for q in quantities_of(UNITS)] == ["temperature", "wind", "pressure", "rain"]
-    assert [q.name for q in quantities_of({"t2m": "degC", "u10": "m s**-1", "msl": "Pa"})] == ["pressure"]
+    assert asked_about(UNITS) == ["temperature", "wind", "pressure", "rain"]
+    assert asked_about({"t2m": "degC", "u10": "m s**-1", "msl": "Pa"}) == ["pressure"]
     with pytest.raises(ValueError, match=r"t2m in K; u10 and v10 in m s\*\*-1; .* none of these, only sst"):
-        quantities_of({"sst": "K"})
+        asked_about({"sst": "K"})
+
+
+@pytest.mark.parametrize("declared", [{"tp": "since_00utc"}, {"tp": "mean_rate"}, {}])
+def test_rain_is_asked_about_where_a_value_holds_the_total_of_its_hour(declared):
+    assert asked_about(UNITS, declared) == ["temperature", "wind", "pressure"]
+    with pytest.raises(ValueError, match="tp in m, declared hourly, and the store has none of these, only tp"):
+        asked_about({"tp": "m"}, declared)
 
 
 def test_facts_come_from_the_raw_values_of_the_window(tmp_path):
     fields = weather(1, (64, 16, 24))
     data = np.stack([fields[name] for name in UNITS], 1)
-    store = write_store(tmp_path / "store", data, units=UNITS)
+    recipe = Recipe.model_validate({"variables": [{"variable": "tp", "accumulation": "hourly"}]})
+    store = write_store(tmp_path / "store", data, units=UNITS, recipe=recipe)
     windows = WindowConfig(time=4, height=8, width=10, stride_time=4, stride_height=4, stride_width=7)
     splits = SplitConfig(validation_share=0.2, test_share=0.2)
     build_training_set(store, windows, splits).save(tmp_path / "set")
