@@ -155,7 +155,7 @@ def test_reap_closes_a_killed_run(tmp_path):
 
 BAD_INPUT = {
     "unknown pipeline": (["plan", "wether"], "there is no pipeline 'wether'"),
-    "unknown profile": (["plan", "weather", "-p", "huge"], "it has captioned, captioned_gpu, demo, files, full"),
+    "unknown profile": (["plan", "weather", "-p", "huge"], "it has ablations, captioned, captioned_gpu, demo"),
     "unknown field": (["plan", "weather", "--set", "windows.hight=3"], "windows.hight: there is no such field"),
     "out of bounds": (["plan", "weather", "--set", "windows.time=0"], "windows.time: Input should be greater than"),
     "no raw files": (["run", "weather", "-p", "files", "--engine", "inline"], "'data/era5' matches no file"),
