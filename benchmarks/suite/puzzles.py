@@ -18,9 +18,6 @@ beginning, later steps begin with states in which all cells are alike, and the l
 puzzles now, and hold for all nets. The decay of the moving average is 0.99, as 0.999 would still hold a third of the
 initial weights after so few steps.
 
-The recorded figures are older: settings were found by their test puzzles, all nets had TRM's rate of 2e-3, and
-intervals over puzzles alone averaged three seeds.
-
 These are 24 trainings of about three minutes of one core each, an hour and a quarter, so it runs only when named, and
 resumes in its folder. `quick` trains all of them for a few steps.
 """
