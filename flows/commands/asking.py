@@ -153,7 +153,7 @@ def evaluate(
 ) -> None:
     """Judge a trained model again, on other data, with the report of its pipeline. Nothing is trained.
 
-    Data that the model was trained or chosen on are refused: fires, days and images by what they are, not by name.
+    Fires, weather and images that the model was trained or chosen on are refused, by what they are, not by name.
 
     For example: millrace evaluate fire_model --on /data/fires, or millrace evaluate weather_narrator --on
     era5_training_set/4f1c --on weather_captions/90ab.
