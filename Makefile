@@ -5,18 +5,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= assets
 FUZZ_SECONDS ?= 600
+TESTS := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 EDGE ?= .venv-edge
 export MILLRACE_EDGE ?= $(abspath $(EDGE))
 
-.PHONY: demo test edge gpu mutants kills fuzz lint bench setup lock clean
+.PHONY: demo test long edge gpu mutants kills fuzz lint bench setup lock clean
 
 demo: setup  ## Run every pipeline with its demo profile on data it generates, then write the reports
 	$(BIN)/millrace run all --profile demo --root $(ROOT)
 	$(BIN)/millrace report all --root $(ROOT)
 
-test: setup  ## Run the tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: setup  ## Run the tests, but for those that take long
+	$(TESTS) -m "not gpu and not long"
+
+long: setup  ## Run the tests that take long: real servers, several ranks, kills at random moments, whole real archives
+	$(TESTS) -m "not gpu and long"
 
 edge: setup $(EDGE)/.ready  ## Set up the engine without torch (compiles llama.cpp: six minutes), and test it
 	$(BIN)/python -m pytest tests/edge tests/quantise tests/vision_language/test_export.py
@@ -42,7 +46,8 @@ lint: setup  ## Check style and types
 bench: setup  ## Run every benchmark and renew docs/benchmarks.md (about an hour, nothing else should run)
 	$(BIN)/python -m benchmarks
 
-setup: $(READY)
+setup: $(READY)  ## Set up, and compile the code ahead: dozens of processes import it, whatever PYTHONDONTWRITEBYTECODE says
+	@$(BIN)/python -m compileall -q configs flows models storage tasks
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +22,10 @@ from tests import warm
 from tests.spine.s3_server import BUCKET, s3_server
 
 REPOSITORY = Path(__file__).parent.parent
+sys.dont_write_bytecode = False  # for pytest to rewrite the assertions of a file once, whatever the environment says
 warm.forget_power_cuts()
 warm.remember_code()
-warm.draw_without_ticks()
+warm.draw_coarsely()
 hypothesis.settings.register_profile("millrace", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("millrace")
 
@@ -78,6 +81,12 @@ def session(store: AssetStore) -> Session:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run one process more than there are cores: many tests wait for others, or for a clock."""
     return min(4, cores() + 1)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector go by what is imported and collected, which stays to the end."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 LONGEST = (

@@ -129,6 +129,7 @@ TRAININGS = ("tasks.fire.training,tasks.fire.objective", "tasks.mae.training,tas
              "tasks.narration.training,tasks.narration.objective")  # fmt: skip
 
 
+@pytest.mark.long
 def test_another_way_to_draw_trains_nothing_and_makes_reports_anew(tmp_path):
     for package in ("tasks", "models", "storage"):
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

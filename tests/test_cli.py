@@ -6,13 +6,17 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from flows.runs import load_runs
+from storage.stores import open_store
 from tests import warm
 from tests.command import millrace
 from tests.conftest import REPOSITORY
@@ -188,3 +192,35 @@ def test_help_teaches(tmp_path):
     for verb in ("run", "plan", "status", "show", "verify", "gc", "reap", "serve", "report"):
         assert verb in text
     assert "HIT" in millrace("plan", "--help", root=tmp_path).stdout
+
+
+def rows(database: Path, table: str) -> int:
+    with closing(sqlite3.connect(database)) as opened:
+        (count,) = opened.execute(f"select count(*) from {table}").fetchone()
+    return int(count)
+
+
+def test_a_run_without_a_server_brings_an_api_of_its_own_unless_everything_is_cached(tmp_path):
+    def run(root: Path) -> str:
+        cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        done = millrace("run", "weather", *SMALL, root=root, **cache)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert "Prefect: API of this run alone" in run(one)
+    assert load_runs(open_store(one))[0].engine == "prefect"
+    assert rows(one / ".prefect" / "prefect.db", "flow_run") == 1
+
+    assert "Prefect: not started, everything is cached" in run(one)
+    again = load_runs(open_store(one))[0]
+    assert (again.engine, again.state, len(again.stages)) == ("inline", "Completed", 5)
+    assert rows(one / ".prefect" / "prefect.db", "flow_run") == 1
+
+    (kept,) = (tmp_path / "cache" / "millrace").iterdir()
+    assert rows(kept, "flow_run") == 0, "nobody's runs are kept for other roots"
+    with closing(sqlite3.connect(kept)) as database:
+        database.execute("create table kept_before (number integer)")
+    run(two)
+    assert rows(two / ".prefect" / "prefect.db", "flow_run") == 1
+    assert rows(two / ".prefect" / "prefect.db", "kept_before") == 0, "another root began with what was kept"

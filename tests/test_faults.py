@@ -74,6 +74,7 @@ def test_an_interrupted_run_waits_for_no_unit(number, tmp_path, process):
     assert re.search(r"RESUME \d+/\d+ +era5_windows", millrace("plan", "weather", *SMALL, *days, root=tmp_path).stdout)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_of_prefect_is_cancelled_there_too(tmp_path, process):
     run = warm.start(
         "flows", "run", "weather", *SMALL, "--set", "source.days=20", "--workers", "2", MILLRACE_ROOT=str(tmp_path)

@@ -50,6 +50,7 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.long
 def test_the_document_leads_to_a_fifth_pipeline(checkout):
     said, own = "", 0
     for before, language, block in BLOCK.findall((checkout / "docs/new_pipeline.md").read_text()):
@@ -72,6 +73,7 @@ def test_the_document_leads_to_a_fifth_pipeline(checkout):
     assert all(path.read_bytes() == (checkout / path.relative_to(REPOSITORY)).read_bytes() for path in changed)
 
 
+@pytest.mark.long
 def test_what_is_written_runs_as_it_is_and_passes_its_own_test_and_style(checkout):
     written = call(checkout, "millrace new zonal_means")
     files = re.findall(r"^new +(\S+)", written.stdout, re.MULTILINE)

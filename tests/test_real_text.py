@@ -105,6 +105,7 @@ def test_ternary_layers_have_three_values_and_the_table_keeps_its_own(lm):
     assert all(torch.equal(parameter, before[name]) for name, parameter in lm.named_parameters())
 
 
+@pytest.mark.long
 def test_a_model_that_learns_from_its_own_texts_comes_back_to_its_distributions(lm):
     for name, parameter in lm.named_parameters():
         torch.nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.3)  # far from uniform

@@ -124,6 +124,7 @@ def test_a_branch_that_fails_lets_the_others_end_and_no_further_one_begin(sessio
     assert "d" not in ended
 
 
+@pytest.mark.long
 @pytest.mark.skipif(cores() < 2, reason="one core has no room for two trainings")
 def test_ctrl_c_ends_trainings_that_run_side_by_side_and_the_next_run_goes_on(tmp_path):
     model = "{kind: conv_head_2d, width: 4}"

@@ -16,6 +16,7 @@ from storage.sampling import BlockPermutation, KeyedBatchSampler, LoaderState
 seeds = st.integers(0, 2**64 - 1)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(
     n=st.integers(1, 3000),

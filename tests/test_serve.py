@@ -8,13 +8,11 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from tests.command import millrace
 from tests.conftest import REPOSITORY
 from tests.spine.test_crash import wait_for
 
+pytestmark = pytest.mark.long
 SMALL = {
     "source": {"kind": "sample", "days": 6, "resolution": 1.5, "step_hours": 3},
     "recipe": {"variables": ["u10", "t2m"]},
@@ -234,40 +233,6 @@ def test_a_worker_that_dies_again_and_again_is_given_up():
     assert restarts.note_death("ended with status 1").endswith("it is started again")
     with pytest.raises(ValueError, match="the Prefect worker died 3 times within a minute; at last it was killed"):
         restarts.note_death("was killed by signal 9, its last words: no memory")
-
-
-def rows(database: Path, table: str) -> int:
-    with closing(sqlite3.connect(database)) as opened:
-        (count,) = opened.execute(f"select count(*) from {table}").fetchone()
-    return int(count)
-
-
-def test_a_run_without_a_server_brings_an_api_of_its_own_unless_everything_is_cached(tmp_path):
-    words = [word for name, value in SMALL.items() for word in ("--set", f"{name}={json.dumps(value)}")]
-
-    def run(root: Path) -> str:
-        cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-        done = millrace("run", "weather", "-p", "windows", *words, root=root, **cache)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert "Prefect: API of this run alone" in run(one)
-    assert load_runs(open_store(one))[0].engine == "prefect"
-    assert rows(one / ".prefect" / "prefect.db", "flow_run") == 1
-
-    assert "Prefect: not started, everything is cached" in run(one)
-    again = load_runs(open_store(one))[0]
-    assert (again.engine, again.state, len(again.stages)) == ("inline", "Completed", 5)
-    assert rows(one / ".prefect" / "prefect.db", "flow_run") == 1
-
-    (kept,) = (tmp_path / "cache" / "millrace").iterdir()
-    assert rows(kept, "flow_run") == 0, "nobody's runs are kept for other roots"
-    with closing(sqlite3.connect(kept)) as database:
-        database.execute("create table kept_before (number integer)")
-    run(two)
-    assert rows(two / ".prefect" / "prefect.db", "flow_run") == 1
-    assert rows(two / ".prefect" / "prefect.db", "kept_before") == 0, "another root began with what was kept"
 
 
 def test_an_occupied_port_is_one_sentence(served, tmp_path):

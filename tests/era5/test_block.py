@@ -81,6 +81,7 @@ REAL = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_are_stored_exactly(era5_data: Path, tmp_path: Path, name: str) -> None:
     path = era5_data / name

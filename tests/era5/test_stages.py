@@ -207,6 +207,7 @@ def test_splits_begin_at_the_first_step_with_data(store, tmp_path, times):
     assert int(first["time"]) == int(times[7].astype("M8[s]").astype(np.int64))
 
 
+@pytest.mark.long
 def test_killed_ingest_resumes_and_ends_byte_identical(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()

@@ -175,6 +175,7 @@ def test_a_folder_that_is_no_cache_is_one_sentence(tmp_path):
         TokenCache.open(tmp_path)
 
 
+@pytest.mark.long
 def test_the_real_archive_comes_through_whole(real_cache, fire_data):
     truth = {f["seq"]: f for f in json.loads((fire_data / "zona60" / "sequences.json").read_text())}
     cache = TokenCache.open(real_cache.folder)

@@ -171,6 +171,7 @@ def archive_samples(fire_data: Path) -> Iterator[tuple[SpreadState, np.ndarray]]
             yield state, frames[t + 1] & ~frames[t]
 
 
+@pytest.mark.long
 def test_known_scores_on_the_shared_archive(fire_data: Path) -> None:
     """Growth-F1 .696 of the 12 px dilation over all 1537 samples was measured with other code."""
     from tasks.fire.scores import Scorer, measures

@@ -14,6 +14,7 @@ from tasks.fire.onnx import VARIABLE, FeatureGraph, OnnxEmberFormer, inputs_of
 from tasks.fire.released import open_part
 from tasks.quantise.onnx_file import quantise_onnx, write_float_onnx
 
+pytestmark = pytest.mark.long
 MODEL = {"d_model": 16, "nhead": 2, "num_layers": 1, "edge_weight": 0.1, "max_history": 4,
          "spatial_layers": 1, "head": "front"}  # fmt: skip
 DECODER = {"kind": "unet", "widths": [8, 12], "depth": 1, "features": 6}

@@ -181,6 +181,7 @@ def test_an_ablation_in_the_config_trains_a_second_model(finished, profile, tmp_
     assert {"emberformer", "calm"} < scores["models"].keys()
 
 
+@pytest.mark.long
 def test_a_model_in_8_bits_is_judged_beside_its_own_and_taken_by_name(finished, profile, tmp_path):
     root = copy_of(finished, tmp_path / "root", "fire_evaluation_report")
     result = run(profile, root, "--set", "quantised={small: {model: emberformer, calibration: 6}}")
@@ -442,6 +443,7 @@ def test_what_cannot_be_judged_is_one_sentence(finished, monkeypatch, capsys):
     assert "no asset '/nowhere'" in refused(monkeypatch, capsys, finished, "evaluate", "fire_model", "--on", "/nowhere")
 
 
+@pytest.mark.long
 def test_a_sweep_finds_the_best_and_says_how_to_run_it(finished, profile, tmp_path):
     root = copy_of(finished, tmp_path / "root", "fire_evaluation_report")
     sweep = write_sweep(tmp_path, profile)
@@ -502,6 +504,7 @@ def test_faults_of_a_sweep_are_one_sentence(profile, tmp_path, monkeypatch, caps
     assert "millrace sweep emberformer --phase" in " ".join(millrace("sweep", "--help", root=tmp_path).stdout.split())
 
 
+@pytest.mark.long
 def test_a_run_of_a_wandb_agent_takes_its_parameters_and_reports_a_cached_training(finished, profile, tmp_path):
     root = copy_of(finished, tmp_path / "root")
     parameters = tmp_path / "parameters.yaml"

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from storage.assets import Asset, Workspace, verify
 from tasks.samples.site_process import serve
@@ -45,6 +46,7 @@ def wait_for_more_than(root: Path, known: set[str], process: warm.Process) -> No
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_nothing_is_lost_doubled_or_unreadable(tmp_path):
     site, rows = tmp_path / "site", tmp_path / "rows.json"
     site.mkdir()

@@ -86,7 +86,7 @@ def test_every_picture_is_there_and_is_one(report):
     for name in names:
         picture = Image.open(report.folder / name)
         assert np.asarray(picture.convert("L")).std() > 5
-        assert picture.width >= 900
+        assert picture.width / picture.info["dpi"][0] > 8, "inches"
 
 
 def test_statuses_add_up(report):

@@ -81,6 +81,7 @@ def described(root) -> Asset:
     return sample(root, layout="pixmo_cap")
 
 
+@pytest.mark.long
 def test_every_part_of_a_picture_has_its_colour_and_place_in_every_kind_of_file(captioned):
     for data, scene in good_images(captioned):
         parts = [*scene["things"], *filter(None, [scene["digit"]])]

@@ -20,10 +20,10 @@ from tests.once import build_once
 pytestmark = pytest.mark.skipif(not warm.AVAILABLE, reason="processes cannot be forked warm here")
 
 FEW: dict[tuple[str, str, Process], int] = {
-    ("windows", "era5_sample", "main"): 5,
+    ("windows", "era5_sample", "main"): 3,
     ("windows", "era5_sample", "worker"): 3,
     ("windows", "era5_catalog", "main"): 3,
-    ("windows", "era5_windows", "main"): 4,
+    ("windows", "era5_windows", "main"): 3,
     ("windows", "era5_training_set", "main"): 3,
     ("fires", "fire_records", "main"): 4,
     ("fires", "fire_cache", "main"): 4,

@@ -137,6 +137,7 @@ def test_modules_and_tests_that_are_listed_exist():
         assert all((REPOSITORY / test).is_file() for test in judged.files())
 
 
+@pytest.mark.long
 def test_the_project_s_own_tests_run_with_the_options_of_a_session():
     judged = load_judges(HERE / "judges.toml")["intervals"]
     command = [sys.executable, "-m", "pytest", *OPTIONS, "--collect-only", *judged.arguments]

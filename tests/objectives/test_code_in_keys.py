@@ -36,6 +36,7 @@ from tasks.vision_language.training import vlm_training
 from tests.conftest import REPOSITORY
 from tests.objectives.cases import CASES, Data
 
+pytestmark = pytest.mark.long
 TRAININGS: dict[Stage[Any], dict[str, Any]] = {
     fire_training: {"recipe": FireRecipe},
     mae_training: {"recipe": MaeRecipe},

@@ -36,6 +36,7 @@ def content(asset: Asset) -> dict[str, bytes]:
     return {str(p.relative_to(asset.folder)): p.read_bytes() for p in paths}
 
 
+@pytest.mark.long
 def test_killed_at_twenty_random_moments_it_resumes_and_ends_byte_identical(tmp_path):
     count, pause = 60, 0.15
     undisturbed, _ = start(tmp_path / "calm", tmp_path / "calm.log", count, 0.0).communicate()

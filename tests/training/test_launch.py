@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,33 +102,31 @@ def test_a_killed_stage_takes_its_training_along_and_resumes_bit_identical(tmp_p
     ends_as(calm, root)
 
 
-def test_ranks_end_when_torchrun_is_killed_and_resume_bit_identical(tmp_path):
-    _, calm = finish(start(tmp_path / "calm", KILLED, ranks=2))
+@pytest.mark.long
+def test_ranks_show_pictures_and_end_with_torchrun_and_with_each_other_and_resume_bit_identical(tmp_path, train_here):
+    calm, listener = train_here(execution={"ranks": 2}, **KILLED)
+    assert [name for _, name, _ in listener.pictures] == ["square"] * 4 + ["curves"], "one of the ranks shows"
     root = tmp_path / "killed"
-    process = start(root, KILLED, pause=0.02, ranks=2)
-    wait_for(lambda: steps_done(root) >= 7)
-    (launcher,) = psutil.Process(process.pid).children()
-    ranks = launcher.children(recursive=True)
-    assert len(ranks) == 2
-    launcher.kill()
-    _, errors = process.communicate()
-    wait_for(lambda: not any(alive(p) for p in ranks))
-    assert "the training process was killed by signal 9" in errors
-    ends_as(calm, root, ranks=2)
 
+    def killed(which: Callable[[psutil.Process, list[psutil.Process]], psutil.Process], after: int) -> str:
+        process = start(root, KILLED, pause=0.02, ranks=2)
+        wait_for(lambda: steps_done(root) >= after)
+        (launcher,) = psutil.Process(process.pid).children()
+        ranks = launcher.children(recursive=True)
+        assert len(ranks) == 2
+        which(launcher, ranks).kill()
+        _, errors = process.communicate()
+        wait_for(lambda: not any(alive(p) for p in ranks))
+        return errors.strip().splitlines()[-1]
 
-def test_a_rank_that_is_killed_is_one_sentence(tmp_path):
-    process = start(tmp_path, KILLED, pause=0.02, ranks=2)
-    wait_for(lambda: steps_done(tmp_path) >= 7)
-    (launcher,) = psutil.Process(process.pid).children()
-    launcher.children()[1].kill()
-    _, errors = process.communicate()
-    assert errors.strip().splitlines()[-1] == (
+    assert killed(lambda launcher, ranks: ranks[1], after=7) == (
         "ChildProcessError: the training process was killed by signal 9, perhaps for want of memory; its last "
         "checkpoint is kept: run again to go on from there"
     )
-    (log,) = tmp_path.glob("toy_training/*.partial/.scratch/log.txt")
+    (log,) = root.glob("toy_training/*.partial/.scratch/log.txt")
     assert log.read_text() == ""
+    assert "the training process was killed by signal 9" in killed(lambda launcher, ranks: launcher, after=14)
+    ends_as(calm, root, ranks=2)
 
 
 def test_what_is_no_number_is_told_as_undefined(capsys):
@@ -145,6 +144,7 @@ def ends_as(calm: Asset, root: Path, **execution: Any) -> None:
     assert len(json.loads(content(calm)["history.json"])["training"]) == STEPS
 
 
+@pytest.mark.long
 def test_gradients_of_two_ranks_are_those_of_one(tmp_path):
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.training.gradients"]
     subprocess.run([sys.executable, "-m", *command, str(tmp_path / "two.safetensors")], cwd=REPOSITORY, check=True)
@@ -261,7 +261,7 @@ def test_a_picture_that_wandb_cannot_take_ends_the_logging_and_nothing_else():
 
 
 def test_pictures_are_shown_while_it_trains_and_none_is_in_the_asset(train_here):
-    asset, listener = train_here(execution={"ranks": 2})
+    asset, listener = train_here()
     assert [name for _, name, _ in listener.pictures] == ["square", "square", "curves"]
     assert {stage for stage, _, _ in listener.pictures} == {"toy_training"}
     assert all(png.startswith(b"\x89PNG") for _, _, png in listener.pictures)
@@ -277,6 +277,7 @@ def test_wandb_without_a_way_to_its_server_does_not_end_a_training(train_here, m
     assert asset.manifest.counts["steps"] == 6
 
 
+@pytest.mark.long
 def test_a_value_error_of_the_child_arrives_as_one(train_here, monkeypatch):
     monkeypatch.setenv("TOY_BAD_SAMPLE", "5")
     with pytest.raises(ValueError, match=r"^training stopped at step .* for the training samples .*5") as error:

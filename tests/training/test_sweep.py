@@ -233,6 +233,7 @@ def test_outside_an_agent_there_are_no_overrides(monkeypatch):
     assert sweep_overrides() == []
 
 
+@pytest.mark.long
 def test_wandb_sweep_and_agent_run_the_file(tmp_path):
     """The real command line of W&B, against a server on the loopback interface."""
     best = {"models.emberformer.model.d_model": 64, "models.emberformer.training.learning_rates.temporal": 1e-05}

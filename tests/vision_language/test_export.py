@@ -54,6 +54,7 @@ def has_llama() -> bool:
     return True
 
 
+@pytest.mark.long
 def test_an_exported_model_is_compared_with_the_one_in_torch(told_as_tokens, tmp_path):
     board = tmp_path / "board"
     done = millrace("export", "--model", "microvlm_packed", "--to", str(board), root=told_as_tokens.root)
@@ -70,6 +71,7 @@ def test_an_exported_model_is_compared_with_the_one_in_torch(told_as_tokens, tmp
         assert "the decoder was not compared: the edge engine needs llama.cpp" in done.stdout
 
 
+@pytest.mark.long
 def test_where_the_images_are_gone_that_is_told_and_the_folder_is_of_that_model_alone(told_as_tokens, tmp_path):
     model, root, board = only(told_as_tokens, "microvlm_packed").folder, tmp_path / "root", tmp_path / "board"
     (root / "microvlm_packed").mkdir(parents=True)
@@ -94,6 +96,7 @@ def test_a_memory_that_is_told_by_keys_and_values_is_refused(vlm, tmp_path):
         write_edge(tmp_path, release, "tiny")
 
 
+@pytest.mark.long
 def test_an_exact_model_keeps_8_bits_of_embeddings_and_no_more_positions_than_it_has(told_as_tokens, tmp_path):
     release = VlmRelease.from_release(only(told_as_tokens, "microvlm_model").folder)
     write_edge(tmp_path, release, "tiny")

@@ -165,6 +165,7 @@ def plain_error(release: MaeRelease, windows: WindowDataset, most: int) -> float
     return float(np.mean([np.mean(values) for values in errors]))
 
 
+@pytest.mark.long
 def test_a_model_in_8_bits_rebuilds_nearly_the_same_and_is_judged_by_name(built, release, windows, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(built[0].root, root, ignore=shutil.ignore_patterns(".locks"))

@@ -263,7 +263,7 @@ def test_the_profile_ends_in_answers_that_are_judged_and_shown(asked):
     assert scores["decoders"].keys() == {"blind", "plain", "trm"}
     assert scores["decoders"]["plain"]["gains"].keys() == {"majority", "blind", "trm"}
     assert {"yes_no", "position", "relation"} <= scores["majority"].keys()
-    assert (report.folder / "answers.png").stat().st_size > 5000
+    assert (report.folder / "answers.png").stat().st_size > 1000
     rows = json.loads((report.folder / "plain-0.json").read_text())
     assert len(rows) == 24
     told = millrace("report", "weather", root=asked.root)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from configs.weather_lm import JoinConfig, NarrationEvaluation
 from tasks.captions.placed import load_placed
 from tasks.narration.narrate import Request, narrate
@@ -13,6 +15,7 @@ from tests.once import only
 from tests.weather_lm.tiny import CONFIG, build, folders
 
 
+@pytest.mark.long
 def test_files_and_captions_become_a_narrator_that_tells_a_date(era5_data: Path, tmp_path: Path) -> None:
     join = JoinConfig(min_window_share=0.02, min_region_share=1.0)  # few captions name what these files show
     config = CONFIG | {
