@@ -384,6 +384,7 @@ def test_figures_of_reconstruction_are_ratios_to_interpolation_and_to_the_best_b
     )
 
 
+@pytest.mark.long
 def test_the_cache_and_raw_files_give_the_same_samples(fire_archive: Path, tmp_path: Path) -> None:
     cache, split = build_cache(fire_archive, tmp_path / "assets", fire_read.PATCH, train=3, validation=1)
     task = {"cache": str(cache.folder), "split": str(split.folder), "archive": str(fire_archive), "history": 6}

@@ -200,6 +200,7 @@ def rows(database: Path, table: str) -> int:
     return int(count)
 
 
+@pytest.mark.long
 def test_a_run_without_a_server_brings_an_api_of_its_own_unless_everything_is_cached(tmp_path):
     def run(root: Path) -> str:
         cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}

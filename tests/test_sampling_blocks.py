@@ -72,6 +72,7 @@ def test_epochs_and_seeds_differ_in_order_and_in_borders() -> None:
     assert len(set(borders)) == 3
 
 
+@pytest.mark.long
 def test_every_sample_is_at_every_place_equally_often_short_block_or_not() -> None:
     n = 7  # blocks of 3, 3 and 1
     counts = np.zeros((n, n))

@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, wraps
 from pathlib import Path
@@ -186,46 +187,72 @@ def serve(owner: int) -> None:
     for package in code.PACKAGES:
         for module in (REPOSITORY / package).rglob("*.py"):
             code._facts(module.read_bytes())
+    for finaliser in weakref.finalize._registry.values():
+        finaliser.atexit = False  # taking libraries apart lasts longer than many a command
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    listener.settimeout(1)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while Path(f"/proc/{owner}").exists():
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            continue
-        if not os.fork():
-            listener.close()
-            attend(connection)
-            return
-        connection.close()
+    if asked := Forks(listener).serve(owner):
+        become(asked)
 
 
-def attend(connection: socket.socket) -> None:
-    """Fork once more: the child does what is asked for; the parent tells its number and its end."""
-    connection.setblocking(True)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
-    asked = json.loads(message)
-    if pid := os.fork():
-        for file in files:
-            os.close(file)
-        connection.send(str(pid).encode())
-        if asked["tied"]:
-            select.select([connection, child := os.pidfd_open(pid)], [], [])
-            if not select.select([child], [], [], 0)[0]:
-                os.kill(pid, signal.SIGKILL)
+class Forks:
+    """What the server has forked, until each has ended."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._running: dict[int, tuple[int, socket.socket, bool]] = {}
+        """By the descriptor of each process its number, the line to whoever asked, and whether it ends with that."""
+
+    def serve(self, owner: int) -> dict[str, Any] | None:
+        """Fork for whoever connects, as long as a process lives; return what is asked for, in the fork alone."""
+        while Path(f"/proc/{owner}").exists() or self._running:
+            ears = {line.fileno(): child for child, (_, line, tied) in self._running.items() if tied}
+            heard = select.select([self._listener, *self._running, *ears], [], [], 1)[0]
+            for ear in heard:
+                if ear in ears and ears[ear] not in heard:
+                    os.kill(self._running[ears[ear]][0], signal.SIGKILL)
+                    self._tell_end(ears[ear])
+                elif ear in self._running:
+                    self._tell_end(ear)
+            if self._listener in heard and (asked := self._take()):
+                return asked
+        return None
+
+    def _tell_end(self, child: int) -> None:
+        pid, line, _ = self._running.pop(child)
+        os.close(child)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with contextlib.suppress(BrokenPipeError):
-            connection.send(str(status).encode())
-        os._exit(0)
-    connection.close()
-    os.setsid()
-    for place, file in enumerate([os.open(os.devnull, os.O_RDONLY), *files]):
-        os.dup2(file, place)
-        os.close(file)
+        with line, contextlib.suppress(OSError):
+            line.send(str(status).encode())
+
+    def _take(self) -> dict[str, Any] | None:
+        line, _ = self._listener.accept()
+        line.setblocking(True)
+        message, files, _, _ = socket.recv_fds(line, 1 << 20, 2)
+        if not message:
+            line.close()
+            return None
+        asked = json.loads(message)
+        if pid := os.fork():
+            for file in files:
+                os.close(file)
+            line.send(str(pid).encode())
+            self._running[os.pidfd_open(pid)] = pid, line, asked["tied"]
+            return None
+        for each in (self._listener, line, *(other for _, other, _ in self._running.values())):
+            each.close()
+        for child in self._running:
+            os.close(child)
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for place, file in enumerate([os.open(os.devnull, os.O_RDONLY), *files]):
+            os.dup2(file, place)
+            os.close(file)
+        return asked
+
+
+def become(asked: Mapping[str, Any]) -> None:
+    """Be the process that is asked for, to its end."""
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["cwd"])
@@ -234,7 +261,7 @@ def attend(connection: socket.socket) -> None:
         start_trainings_warm()
     if KILL in os.environ:
         importlib.import_module("tests.kills.trap").obey()
-    os._exit(run(asked["module"]))  # taking all libraries apart would last longer than most commands
+    os._exit(run(asked["module"]))
 
 
 def start_trainings_warm() -> None:

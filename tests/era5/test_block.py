@@ -91,6 +91,7 @@ def test_real_files_are_stored_exactly(era5_data: Path, tmp_path: Path, name: st
     assert set(store.data.source.values[store.data.valid.values].tolist()) == {int(sha256(path)[:16], 16)}
 
 
+@pytest.mark.long
 def test_real_files_of_one_place_make_one_store(era5_data: Path, tmp_path: Path) -> None:
     paths = sorted((era5_data / "new_cds").glob("indonesia*.nc"))
     store = ingest(tmp_path, *paths, recipe=REAL["new_cds/indonesia_ssrd_accum_24x171x471.nc"], layout=StoreLayout())

@@ -297,6 +297,7 @@ def test_a_sample_has_its_place_and_burnable_pixels(built):
     assert FireSplit.load(built[2]).part("train")
 
 
+@pytest.mark.long
 def test_real_samples_have_no_surprises(real_cache, tmp_path):
     from configs.fire_data import FireSplits
 

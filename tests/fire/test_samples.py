@@ -73,6 +73,7 @@ def archive(tmp_path_factory):
     return SimpleNamespace(folder=folder, bands=bands, raster=raster, history=history, fires=fires)
 
 
+@pytest.mark.long
 def test_layout_is_that_of_users_archives(archive):
     expected = {"landscape/Input_Geotiff.tif", "landscape/indices.json", "landscape/WeatherHistory.csv"}
     expected |= {

@@ -53,6 +53,7 @@ def test_every_url_meets_the_fate_that_the_generator_foretold(captions):
     assert len(set(statuses.values())) > 15
 
 
+@pytest.mark.long
 def test_another_run_and_another_place_change_nothing(captions, profile, tmp_path):
     assert "5 stages: 0 worked, 5 cached" in run("microvlm", captions, profile)
     run("microvlm", tmp_path, profile, "--workers", "inline")

@@ -89,6 +89,7 @@ def wait_for(condition, seconds: float = 400.0) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_a_killed_stage_takes_its_training_along_and_resumes_bit_identical(tmp_path):
     _, calm = finish(start(tmp_path / "calm", KILLED))
     root = tmp_path / "killed"

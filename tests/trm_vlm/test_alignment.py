@@ -151,6 +151,7 @@ def test_the_rank_of_embeddings_tells_collapse():
     assert effective_rank(torch.eye(8) * torch.arange(1, 9)[:, None]) == pytest.approx(8), "length is nothing"
 
 
+@pytest.mark.long
 def test_a_loss_that_stands_at_chance_is_told(answered):
     objective = objective_of(answered)
     chance = (math.log(4) + math.log(10)) / 2  # a text among 4 images, and among 9 that are said of others

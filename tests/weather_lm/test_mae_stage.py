@@ -185,6 +185,7 @@ def test_a_model_in_8_bits_rebuilds_nearly_the_same_and_is_judged_by_name(built,
     assert judged.returncode == 0, judged.stderr
 
 
+@pytest.mark.long
 def test_a_file_that_computes_something_else_is_not_released(built, tmp_path, monkeypatch):
     class Other(ReconstructionGraph):
         def forward(self, *inputs):
