@@ -90,26 +90,31 @@ def pytest_collection_finish() -> None:
 
 
 LONGEST = (
-    "tests/test_serve.py", "tests/fire/test_pipeline.py", "tests/objectives/test_code_in_keys.py",
-    "tests/training/test_launch.py", "tests/test_run_all.py", "tests/training/test_forks.py", "tests/test_faults.py",
+    "tests/test_serve.py", "tests/fire/test_pipeline.py", "tests/objectives/test_lifecycle.py",
+    "tests/kills/test_kills.py", "tests/training/test_launch.py", "tests/test_run_all.py", "tests/test_faults.py",
 )  # fmt: skip
 """Files that take minutes: the last to begin is the last to end, and the other processes would have nothing to do."""
+FORKLESS = (
+    "tests/test_architecture.py", "tests/era5/test_input_shapes.py", "tests/fire/test_models.py",
+    "tests/language/test_trm.py", "tests/test_profiles.py", "tests/test_tables.py",
+)  # fmt: skip
+"""Files that fork nothing: the last ones, while one process is with Prefect's in-process harness, whose threads kill
+DataLoader workers that fork later."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Take the longest files first, then a file of each folder after another: processes would wait for the data that
     those of one folder share.
-
-    Prefect's in-process harness comes last: the threads it leaves behind kill DataLoader workers that fork later.
     """
     files: defaultdict[Path, dict[Path, int]] = defaultdict(dict)
     for item in items:
         folder = files[item.path.parent]
         folder.setdefault(item.path, len(folder))
 
-    def turn(item: pytest.Item) -> tuple[bool, int, int]:
+    def turn(item: pytest.Item) -> tuple[int, int, int]:
         name = item.nodeid.partition("::")[0]
+        late = 2 if name in FORKLESS else 1 if name == "tests/spine/test_prefect.py" else 0
         place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
-        return "test_prefect" in item.nodeid, place, files[item.path.parent][item.path]
+        return late, place, files[item.path.parent][item.path]
 
     items.sort(key=turn)

@@ -271,10 +271,11 @@ def test_an_s3_address_that_is_none_is_one_sentence(address, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        (
+        pytest.param(
             "PREFECT_API_DATABASE_CONNECTION_URL",
             "sqlite+aiosqlite:////nowhere/a.db",
             "the Prefect server did not start",
+            marks=pytest.mark.long,
         ),
         ("PREFECT_API_URL", "http://127.0.0.1:9/api", "the Prefect server at http://127.0.0.1:9/api does not answer"),
     ],

@@ -290,6 +290,7 @@ def test_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
     assert [s.member for s in one.sources] == [s.member for s in other.sources]
 
 
+@pytest.mark.long
 def test_hundreds_of_one_step_files(tmp_path: Path) -> None:
     times = hours("2024-01-01T00", 100)
     files = [

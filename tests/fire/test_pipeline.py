@@ -169,6 +169,7 @@ def test_scores_release_curves_and_report(finished, profile, tmp_path):
         assert re.search(rf'alt="[^"]*{picture}[^"]*" src="data:image/png;base64,', html), picture
 
 
+@pytest.mark.long
 def test_an_ablation_in_the_config_trains_a_second_model(finished, profile, tmp_path):
     root = copy_of(finished, tmp_path / "root", "fire_evaluation_report")
     ablation = "ablations={calm: {of: emberformer, set: {inputs.wind: false, training.epochs: 1}}}"

@@ -395,6 +395,7 @@ def test_statistics_see_training_regions_alone(store, caches):
     assert found["slope_east"].std == found["slope_north"].std == pytest.approx(float(np.sqrt((slopes**2.0).mean())))
 
 
+@pytest.mark.long
 def test_the_default_split_of_the_real_archive(real_cache, fire_data, tmp_path):
     """Held against the recorded truth: ignitions, weather files and windows of `sequences.json`."""
     asset = split_of(AssetStore(tmp_path), real_cache, FireSplits())

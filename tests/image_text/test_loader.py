@@ -275,7 +275,13 @@ def sampler_of(dataset: ImageTextDataset, rank: int = 0, world_size: int = 1) ->
 
 
 @pytest.mark.parametrize(
-    ("world_size", "workers", "context"), [(1, 2, "fork"), (2, 0, None), (4, 1, "forkserver"), (1, 2, "spawn")]
+    ("world_size", "workers", "context"),
+    [
+        (1, 2, "fork"),
+        (2, 0, None),
+        pytest.param(4, 1, "forkserver", marks=pytest.mark.long),
+        pytest.param(1, 2, "spawn", marks=pytest.mark.long),
+    ],
 )
 def test_it_goes_on_exactly_with_other_ranks_and_workers(
     written: ShardFolders, world_size: int, workers: int, context: str | None

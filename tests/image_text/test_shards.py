@@ -106,6 +106,7 @@ def test_members_lie_where_the_table_says_and_tell_the_whole_story(shards):
         assert stats["count"] == stats["successes"] + stats["failed_to_download"] + stats["failed_to_resize"]
 
 
+@pytest.mark.long
 def test_another_run_gives_the_same_bytes_whatever_workers_and_connections(tmp_path, site, rows, shards):
     again = crawl(tmp_path, site[0], rows, crawling=Crawling(connections=7, per_host=3))
     assert files_of(again) == files_of(shards)

@@ -43,7 +43,10 @@ def calm(factory: pytest.TempPathFactory, name: str) -> Calm:
     return Calm(name, folder)
 
 
-@pytest.mark.parametrize(("name", "stage", "process"), FEW)
+@pytest.mark.parametrize(
+    ("name", "stage", "process"),
+    [pytest.param(*few, marks=[pytest.mark.long] * (few[2] == "worker")) for few in FEW],
+)
 def test_a_killed_run_ends_as_if_nobody_had_disturbed_it(tmp_path_factory, name, stage, process):
     undisturbed = calm(tmp_path_factory, name)
     place = Place(pipeline=name, stage=stage, engine="inline", process=process)

@@ -165,6 +165,7 @@ def test_macos_says_how_many_cores_there_are(monkeypatch):
     assert launch.trainings_at_once(Execution(device="cpu", threads=2)) == 3
 
 
+@pytest.mark.long
 def test_forks_share_no_temporary_folder_of_wandb():
     names = (*forks.LIBRARIES, "tasks.alignment.objective", "tasks.fire.objective")
     code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print('wandb' in sys.modules)"

@@ -282,6 +282,7 @@ def test_no_answerer_is_judged_by_what_another_encoder_saw(answered, tmp_path):
         assert ("keeps what another encoder saw" in " ".join(result.stderr.split())) == (code == 2)
 
 
+@pytest.mark.long
 def test_an_encoder_may_be_aligned_on_other_images_than_those_of_the_questions(answered, tmp_path):
     linked(answered.root, tmp_path / "root", "image_encoder", "alignment_report", "answer*", "question_set")
     captions = {**{name: CONFIG[name] for name in ("image", "images_per_shard", "splits")},
