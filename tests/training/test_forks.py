@@ -64,6 +64,7 @@ def start(job: Path, code: Path | None = None, **environment: str) -> forks.Fork
 
 def variables(**more: str) -> dict[str, str]:
     settings = {"PYTHONPATH": str(light()), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    settings["PYTHONDONTWRITEBYTECODE"] = "1"  # code that changes twice within a second would be taken from there
     kept = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     return kept | settings | more
 
