@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -255,29 +256,36 @@ def test_no_model_is_judged_on_images_that_it_knows(answered, tmp_path):
     run(PIPELINE, config, root, Silent(), workers="inline")
     index = AssetStore(root).assets("image_text_index")[0]
     assert index.key != only(answered, "image_text_index").key
-    result = millrace("evaluate", "image_encoder", "--on", index.name, root=root)
-    assert result.returncode == 2
-    words = rf"[1-9]\d* of the \d+ test images of image_text_index/{index.key[:12]} are among those that image_encoder/"
-    assert re.search(words, " ".join(result.stderr.split()))
+    fingerprint = AssetStore(root).find(index.name).fingerprint
+    questions = of_other_input(root, "image_text_index", key=index.key, fingerprint=fingerprint)
+    for kind, on in (("image_encoder", index.name), ("answerer", questions), ("answerer_packed", questions)):
+        result = millrace("evaluate", kind, "--on", on, root=root)
+        assert result.returncode == 2
+        words = rf"[1-9]\d* of the \d+ test images of image_text_index/{index.key[:12]} are among those that {kind}/"
+        assert re.search(words, " ".join(result.stderr.split())), result.stderr
+
+
+def of_other_input(root: Path, kind: str, **changes: str) -> str:
+    """Return questions that are said to be made from another asset of a kind."""
+    questions = only(AssetStore(root), "question_set")
+    other = questions.folder.with_name("f" * 24)
+    shutil.copytree(questions.folder, other)
+    inputs = tuple(
+        record.model_copy(update=changes) if record.kind == kind else record for record in questions.manifest.inputs
+    )
+    (other / MANIFEST).unlink()
+    (other / MANIFEST).write_text(sealed(questions.manifest.model_copy(update={"key": other.name, "inputs": inputs})))
+    return str(other)
 
 
 def test_no_answerer_is_judged_by_what_another_encoder_saw(answered, tmp_path):
     root = tmp_path / "root"
     linked(answered.root, root)
-    questions = only(AssetStore(root), "question_set")
-    other = questions.folder.with_name("f" * 24)
-    shutil.copytree(questions.folder, other)
-    inputs = tuple(
-        record.model_copy(update={"fingerprint": "0"}) if record.kind == "image_encoder" else record
-        for record in questions.manifest.inputs
-    )
-    changed = questions.manifest.model_copy(update={"key": other.name, "inputs": inputs})
-    (other / MANIFEST).unlink()
-    (other / MANIFEST).write_text(sealed(changed))
+    questions = of_other_input(root, "image_encoder", fingerprint="0")
     report = answered.assets("answer_report")[-1]  # the pipeline's
     answerers = {r.name: r.key for r in report.manifest.inputs if r.kind == "answerer"}
     for name, code in (("plain-0", 2), ("blind-0", 0)):
-        result = millrace("evaluate", f"answerer/{answerers[name]}", "--on", str(other), root=root)
+        result = millrace("evaluate", f"answerer/{answerers[name]}", "--on", questions, root=root)
         assert result.returncode == code, result.stderr
         assert ("keeps what another encoder saw" in " ".join(result.stderr.split())) == (code == 2)
 

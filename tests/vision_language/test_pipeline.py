@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -15,7 +16,10 @@ from safetensors import safe_open
 from configs.load import load_config, profile_path
 from configs.microvlm import MicroVlmConfig
 from flows.commands.see import chat
+from flows.microvlm import PIPELINE
+from flows.runner import run
 from storage.assets import AssetStore
+from tasks.progress import Silent
 from tasks.training.objective import Moment
 from tasks.training.release import CONFIG, WEIGHTS
 from tasks.vision_language.conversation import Conversation
@@ -25,7 +29,7 @@ from tasks.vision_language.previews import watch
 from tasks.vision_language.released import VlmRelease
 from tasks.vision_language.samples import Asking, VlmSamples, collate
 from tests.command import millrace
-from tests.once import only
+from tests.once import linked, only
 from tests.vision_language import tiny
 from tests.vision_language.tiny import FEW_BITS, stage
 
@@ -371,3 +375,17 @@ def test_what_a_training_watches_has_sections_of_its_own_and_moves_with_the_mode
     assert watch(objective, model)["memory/utilization"] < before["memory/utilization"], (
         "a prior that is sure learns less"
     )
+
+
+def test_no_model_is_judged_on_images_that_it_knows(vlm, tmp_path):
+    root = tmp_path / "root"
+    linked(vlm.root, root)
+    splits = {"validation_share": 0.2, "test_share": 0.4}
+    config = MicroVlmConfig.model_validate({**tiny.CONFIG, "splits": splits, "vlm": None})
+    run(PIPELINE, config, root, Silent(), workers="inline")
+    index = AssetStore(root).assets("image_text_index")[0]
+    for kind in ("microvlm_model", "microvlm_packed"):
+        result = millrace("evaluate", kind, "--on", index.name, root=root)
+        assert result.returncode == 2
+        words = rf"[1-9]\d* of the \d+ test images of image_text_index/{index.key[:12]} are among those that {kind}/"
+        assert re.search(words, " ".join(result.stderr.split())), result.stderr
