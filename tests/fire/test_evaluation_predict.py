@@ -12,9 +12,11 @@ import rasterio
 import torch
 from torch import Tensor
 
+from flows.unseen import KNOWN
 from models.fire.batch import FireBatch
 from storage.fire_split import FireSplit
 from storage.token_cache import TokenCache
+from tasks.fire import other_archives
 from tasks.fire.dataset import FireDataset
 from tasks.fire.evaluation import load_batch
 from tasks.fire.other_archives import require_same_pixels, require_unknown_fires
@@ -138,12 +140,20 @@ def test_a_forecast_has_the_wind_that_the_record_holds_for_it(
     assert [prediction.wind_known for prediction in predictions] == [True, False]
 
 
-def test_archives_with_other_pixels_or_known_fires_are_refused(fires: tuple[Path, Path]) -> None:
+def test_archives_with_other_pixels_or_known_fires_are_refused(
+    fires: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache, split = fires
     tokens, known = TokenCache.open(cache), FireSplit.load(split)
     require_same_pixels(cache, tokens.cell_metres * 1.02)
     with pytest.raises(ValueError, match=r"pixels are 20 m wide, but the model was trained on 10 m"):
         require_same_pixels(cache, tokens.cell_metres / 2)
-    met = len(known.part("train")) + len(known.part("validation"))
-    with pytest.raises(ValueError, match=rf"{met} of the archive's {len(tokens)} fires are among those .* and "):
+    names = [tokens.names[k] for k in sorted(e.fire for part in KNOWN for e in known.part(part))]
+    begins = (
+        rf"{len(names)} of the archive's {len(tokens)} fires are among those that the model was trained or chosen on: "
+    )
+    with pytest.raises(ValueError, match=rf"{begins}{', '.join(names[:5])} and {len(names) - 5} more; "):
+        require_unknown_fires(cache, cache, split)
+    monkeypatch.setattr(other_archives, "SHOWN", len(names))
+    with pytest.raises(ValueError, match=rf"{begins}{', '.join(names)}; "):
         require_unknown_fires(cache, cache, split)
