@@ -307,6 +307,7 @@ def fire_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate(source, tmp_path_factory.mktemp("fires"), side=100)
 
 
+@pytest.mark.long
 def test_generated_fires_get_crops_of_one_size_and_no_picture_has_the_bytes_of_another_kind(fire_archive: Path) -> None:
     facts = describe_archive(fire_archive)
     assert facts["crop_sides"] == {"least": 100, "median": 100, "most": 100}

@@ -30,9 +30,9 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A root in which a small sample has become windows; in a new interpreter, as everybody's first run."""
+    """A root in which a small sample has become windows."""
     root = tmp_path_factory.mktemp("finished")
-    result = millrace("run", "weather", "--engine", "inline", "--workers", "inline", *SMALL, root=root, cold=True)
+    result = millrace("run", "weather", "--engine", "inline", "--workers", "inline", *SMALL, root=root)
     assert result.returncode == 0, result.stderr
     assert "5 stages: 5 worked, 0 cached" in result.stdout
     return root

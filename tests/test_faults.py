@@ -56,7 +56,7 @@ def stopped_workers(process: warm.Process, root: Path, kind: str) -> list[psutil
     return workers
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_run_waits_for_no_unit(number, tmp_path, process):
     days = ("--set", "source.days=20")
     command = ("run", "weather", *SMALL, *days, "--engine", "inline", "--workers", "2")

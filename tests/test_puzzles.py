@@ -126,6 +126,7 @@ def trainer(files: dict[str, str], folder: Path) -> Trainer:
     return Trainer(objective, training, Execution(device="cpu"), Share(), folder)
 
 
+@pytest.mark.long
 def test_killed_amid_carried_supervision_it_ends_with_the_same_bits(files, tmp_path):
     calm = trainer(files, tmp_path / "calm")
     calm.fit()

@@ -170,6 +170,7 @@ def test_values_are_decoded_as_xarray_does(tmp_path: Path, dtype: str, attribute
     assert_holds(ingest(tmp_path, tmp_path / "x.nc"), tmp_path / "x.nc")
 
 
+@pytest.mark.long
 def test_hundreds_of_one_step_files_make_one_store(tmp_path: Path) -> None:
     times, values = hours("2024-01-01T00", 100), {name: field(100, seed=i) for i, name in enumerate(("u10", "v10"))}
     files = [

@@ -248,7 +248,7 @@ def test_air_from_the_equator_is_warm_and_moist() -> None:
 # Determinism
 
 
-@pytest.mark.parametrize("layout", ["cds", "classic", "single"])
+@pytest.mark.parametrize("layout", ["cds", "classic", pytest.param("single", marks=pytest.mark.long)])
 def test_same_bytes_in_another_process_and_order(layout: str, tmp_path: Path) -> None:
     config = SMALL.model_copy(update={"layout": layout, "step_hours": 6, "resolution": 3.0})
     for unit in reversed(sample_units(config)):

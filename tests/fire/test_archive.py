@@ -291,6 +291,7 @@ def test_an_added_fire_makes_only_its_own_record(store, tmp_path):
     assert {name: new[name] for name in old} == old, "taken over by hard link"
 
 
+@pytest.mark.long
 def test_bytes_do_not_depend_on_workers(tmp_path):
     fires = [Fire(n, (5, 45 + n, 6 * n, 6 * n + 40), (30, 6 * n + 20), 2 + n % 5) for n in range(1, 15)]
     write_archive(tmp_path / "a", fires)

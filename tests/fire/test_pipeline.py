@@ -243,6 +243,7 @@ def test_a_training_gives_the_same_bytes_however_it_is_disturbed(finished, profi
         assert only(root, "fire_model").fingerprint == only(finished, "fire_model").fingerprint
 
 
+@pytest.mark.long
 def test_an_asset_says_what_its_bytes_depend_on(finished, profile, tmp_path):
     (machine,) = only(finished, "fire_model").manifest.machines
     assert machine.keys() == {"cpu", "threads", "ranks", "torch"}

@@ -224,6 +224,7 @@ def test_no_answer_is_so_common_that_guessing_pays():
             assert max(replies.values()) < 0.72 * replies.total(), (begin, replies)
 
 
+@pytest.mark.long
 def test_equal_seeds_give_equal_bytes_and_other_seeds_others(tmp_path, captioned):
     again, other = files_of(sample(tmp_path)), files_of(sample(tmp_path, seed=1))
     assert again == files_of(captioned)

@@ -30,6 +30,7 @@ FEW: dict[tuple[str, str, Process], int] = {
     ("fires", "fire_split", "main"): 3,
 }
 """Kills of a stage."""
+LONG = {("windows", "era5_sample", "worker"), ("fires", "fire_cache", "main")}
 FROM_ELSEWHERE = {
     "era5_cds", "era5_arco", "language_report", "pretrained_from_hub", "pretrained_from_files", "language_pruning",
 }  # fmt: skip
@@ -45,7 +46,7 @@ def calm(factory: pytest.TempPathFactory, name: str) -> Calm:
 
 @pytest.mark.parametrize(
     ("name", "stage", "process"),
-    [pytest.param(*few, marks=[pytest.mark.long] * (few[2] == "worker")) for few in FEW],
+    [pytest.param(*few, marks=[pytest.mark.long] * (few in LONG)) for few in FEW],
 )
 def test_a_killed_run_ends_as_if_nobody_had_disturbed_it(tmp_path_factory, name, stage, process):
     undisturbed = calm(tmp_path_factory, name)

@@ -99,6 +99,7 @@ for most in (3, None):
 """
 
 
+@pytest.mark.long
 def test_faults_are_run_once_found_or_not_and_explained(tmp_path: Path):
     explained = EXPLAINED.format(9) + EXPLAINED.format(11)
     for name, text in {

@@ -55,7 +55,7 @@ def train(name: str, data: Data, folder: Path, share: Share, killed_at: int = 0,
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", CASES)
 def test_a_killed_training_ends_where_an_undisturbed_one_does(name, precision, data, device, tmp_path, monkeypatch):
     if device.type == "cpu" and name not in ON_CPU[precision]:
@@ -74,6 +74,7 @@ def test_a_killed_training_ends_where_an_undisturbed_one_does(name, precision, d
             torch.testing.assert_close(killed[n], weight, rtol=0.05, atol=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["fire: front", "mae"])
 def test_a_compiled_training_takes_the_same_steps_to_rounding(name, data, device, tmp_path):
     if (device.type, name) == ("cpu", "mae"):

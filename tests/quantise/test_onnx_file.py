@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ class Pooling(nn.Module):
         return self.attention(self.queries, tokens, tokens)[0], tokens.mean(1)
 
 
+@pytest.mark.long
 def test_a_module_computes_nearly_the_same_from_8_bit_weights(tmp_path):
     import onnx
     from onnxruntime import InferenceSession

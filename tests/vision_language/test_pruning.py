@@ -64,6 +64,7 @@ def pruned(vlm: AssetStore, root: Path, pretrained: Path, prune: dict[str, objec
     return AssetStore(root)
 
 
+@pytest.mark.long
 def test_a_pruned_vocabulary_writes_the_texts_with_the_tokens_and_logits_of_before(vlm, tmp_path, pretrained):
     store = pruned(vlm, tmp_path / "root", pretrained, {"vocabulary": 330})
     small = CaptionLanguageRelease.from_release(only(store, "microvlm_language_pruned").folder)
