@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ MATRICES = ("MatMul", "Gemm")
 """What is computed with integers where activations become integers as they come: nearly all of a transformer's time."""
 CONVOLUTIONS = ("Conv", *MATRICES)
 """What is computed with integers where the range of activations was looked at before."""
+_one_at_a_time = threading.Lock()
 
 
 def write_onnx(path: Path, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
@@ -123,12 +125,15 @@ def quantise_onnx(path: Path, target: Path, examples: Iterable[Mapping[str, Tens
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep what exporters say about their steps from the logs."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    """Keep what exporters say about their steps from the logs, of one thread at a time: what is logged, and what is
+    warned of, is the same for all.
+    """
+    with _one_at_a_time:
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logging.disable(before)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -13,12 +16,39 @@ from models.packed import pack
 from models.ternary import Quantised, quantise
 from storage.packed_weights import load_packed, save_packed
 
+_lock = threading.Lock()
+_empty: Counter[int] = Counter()
+"""By thread, in how many blocks of `without_memory` it is."""
+_register = nn.Module.register_parameter
 
-def without_memory() -> AbstractContextManager[None]:
-    """Let modules be made whose parameters take no memory, to be filled by `read_packed`; buffers are as ever."""
-    from accelerate import init_empty_weights
 
-    return init_empty_weights(include_buffers=False)
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Let modules that this thread makes have parameters that take no memory, to be filled by `read_packed`.
+
+    Buffers are as ever, and so is what other threads make meanwhile: pipelines that run side by side open models at any
+    time. accelerate's `init_empty_weights` lets theirs be empty too, and all that come later where two of its blocks
+    overlap.
+    """
+    me = threading.get_ident()
+    with _lock:
+        _empty[me] += 1
+        nn.Module.register_parameter = _register_empty  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        with _lock:
+            _empty[me] -= 1
+            if not +_empty:
+                nn.Module.register_parameter = _register  # type: ignore[method-assign]
+
+
+def _register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    _register(module, name, parameter)
+    if parameter is not None and _empty[threading.get_ident()]:
+        empty = type(parameter)(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        vars(empty).update(vars(parameter))
+        module._parameters[name] = empty
 
 
 def quantise_once(network: nn.Module, recipe: QuantiseRecipe) -> None:
