@@ -6,7 +6,6 @@ sums are exact, so a packed layer gives the bits of the layer that was trained.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.quantise import Activations, Layout, RowKind
+from models.constants import constant
 from models.grids import (
     INT8,
     ROW_LIMITS,
@@ -78,13 +78,12 @@ def decode(codes: Tensor, digits: Digits, columns: int) -> Tensor:
     return F.embedding(codes.int(), decoding_table(digits, codes.device)).flatten(1)[:, :columns]
 
 
-@functools.cache
+@constant
 def decoding_table(digits: Digits, device: torch.device) -> Tensor:
     """Return the integers of every byte, float32 (base ** per_byte, per_byte); 243 x 5 for five trits."""
-    with torch.inference_mode(False):
-        byte = torch.arange(digits.base**digits.per_byte, device=device)[:, None]
-        places = digits.base ** torch.arange(digits.per_byte, device=device)
-        return (byte // places % digits.base - digits.zero).float()
+    byte = torch.arange(digits.base**digits.per_byte, device=device)[:, None]
+    places = digits.base ** torch.arange(digits.per_byte, device=device)
+    return (byte // places % digits.base - digits.zero).float()
 
 
 class Packed(nn.Module):

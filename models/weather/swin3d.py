@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.constants import constant
 
 Grid = tuple[int, int, int]
 
@@ -103,7 +104,7 @@ def _offsets(window: Grid, table: Grid, device: torch.device) -> Tensor:
     return index
 
 
-@lru_cache(maxsize=64)
+@constant
 def _layouts(grid: Grid, window: Grid, device: torch.device) -> tuple[WindowLayout, WindowLayout]:
     """Return the plain and the shifted layout; they are computed once, for they depend on nothing else."""
     return WindowLayout.of(grid, window, False, device), WindowLayout.of(grid, window, True, device)
