@@ -98,8 +98,8 @@ FORKLESS = (
     "tests/test_architecture.py", "tests/era5/test_input_shapes.py", "tests/fire/test_models.py",
     "tests/language/test_trm.py", "tests/test_profiles.py", "tests/test_tables.py",
 )  # fmt: skip
-"""Files that fork nothing: the last ones, while one process is with Prefect's in-process harness, whose threads kill
-DataLoader workers that fork later."""
+"""Files without DataLoader workers: the last ones, while one process is with Prefect's in-process harness, whose
+threads kill such workers that fork later."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tasks.quantise import onnx_file
 from tasks.quantise.onnx_file import write_onnx
 
 
@@ -41,3 +46,21 @@ def test_a_module_computes_nearly_the_same_from_8_bit_weights(tmp_path):
     kept = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 2}
     assert kept == {onnx.TensorProto.UINT8}
     assert [file.name for file in tmp_path.iterdir()] == ["module.onnx"]
+
+
+def test_what_is_logged_and_warned_of_is_as_before_though_two_threads_export_at_once():
+    """What is set is the same for all threads: the one that ends last would put the other's settings back."""
+    inside, left, before = threading.Event(), threading.Event(), (logging.root.manager.disable, [*warnings.filters])
+
+    def second() -> None:
+        with onnx_file._quietly():
+            inside.set()
+            assert left.wait(60)
+
+    with onnx_file._quietly():
+        other = threading.Thread(target=second)
+        other.start()
+        inside.wait(0.3)  # in vain where one waits for the other
+    left.set()
+    other.join()
+    assert (logging.root.manager.disable, warnings.filters) == before
