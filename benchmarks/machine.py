@@ -8,16 +8,18 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
+import torch
 
 PACKAGES = ("numpy", "xarray", "zarr", "numcodecs", "netCDF4", "dask", "prefect", "torch", "pillow", "rasterio")
 
 
 def describe_machine() -> str:
-    """Return processor, cores, memory, operating system and Python in one line."""
+    """Return processor, vector instructions, cores, memory, operating system and Python in one line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / 2**30
     system = f"{platform.system()} {platform.machine()}"
-    return f"{_processor()}, {cores} cores, {memory:.0f} GiB memory, {system}, Python {platform.python_version()}"
+    processor = f"{_processor()} with {torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor}, {cores} cores, {memory:.0f} GiB memory, {system}, Python {platform.python_version()}"
 
 
 def _processor() -> str:
