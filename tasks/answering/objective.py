@@ -122,7 +122,8 @@ class AnswerObjective(Objective):
             done = ((logit.detach() > 0) | ~batch.asked).unflatten(0, (len(halted), -1)).all(-1)
             halted = halted | (done & ~self._explored(halted))
         carried.keep(number, rows, {"y": carry.y, "z": carry.z, "steps": carry.steps, "halted": halted})
-        return losses
+        share = fresh.asked.sum() / batch.asked.sum().clamp_min(1)  # weights count the questions that come
+        return {term: loss * share for term, loss in losses.items()}
 
     def _most_steps(self) -> int:
         """Return after how many steps a question makes place now."""

@@ -109,6 +109,24 @@ QWEN = {"kind": "qwen2", "pretrained": None, "sizes": {
     "hidden": 16, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 32, "positions": 64}}  # fmt: skip
 
 
+def test_the_loss_of_questions_that_stay_is_weighed_as_the_fresh_ones_that_are_counted(answered):
+    """Items with many questions stay while items with few come: their mean must not count as a sum over the few."""
+    one, reference = (objective_of(answered, TRM_HALTS, at_once=4) for _ in range(2))
+    torch.manual_seed(0)
+    model = one.build()
+    source = one.source("train")
+    by_count = sorted(range(len(source)), key=lambda k: len(source.places[k]))
+    few, many = (one.collate([source.sample(k, 0) for k in places]) for places in (by_count[:2], by_count[-2:]))
+    assert few.asked.sum() < many.asked.sum()
+    for objective, fresh in ((one, few), (reference, many)):
+        objective.moment = Moment(0, 0, 5, 0, 0)
+        objective.losses(model, many)
+        objective.moment = Moment(0, 1, 5, 0, 1)
+        assert not objective.state_dict()["0.state.halted"].any()
+        objective.held = {n: loss / objective.weigher()(fresh)[n] for n, loss in objective.losses(model, fresh).items()}
+    torch.testing.assert_close(one.held, reference.held)
+
+
 @pytest.mark.parametrize("vision", [True, False])
 @pytest.mark.parametrize(
     "decoder", [LLAMA, QWEN, TRM_HALTS, TRM | {"mixing": "concatenated", "ramp": [0, 0]}],
