@@ -60,6 +60,7 @@ def best(
     *,
     least: bool = False,
     alike: Sequence[str],
+    agreeing: Callable[[Asset], object] = lambda model: None,
     preferred: Callable[[Asset], bool] = lambda model: True,
 ) -> Asset:
     """Return, of the models that were made from the same as the newest one, the one with the best metric.
@@ -70,6 +71,7 @@ def best(
         metric: of the manifest.
         least: whether less is better.
         alike: kinds of the inputs in which the models must agree.
+        agreeing: what else they must agree in.
         preferred: which models alone are looked at, if there are any.
 
     Raises:
@@ -80,9 +82,10 @@ def best(
         raise ValueError(f"no {kind} is below {store.name}; train one with millrace run, or name a --model")
     models = [model for model in models if preferred(model)] or models
 
-    def sources(model: Asset) -> set[tuple[str, str]]:
-        return {(record.kind, record.key) for record in model.manifest.inputs if record.kind in alike}
+    def common(model: Asset) -> tuple[set[tuple[str, str]], object]:
+        inputs = model.manifest.inputs
+        return {(record.kind, record.key) for record in inputs if record.kind in alike}, agreeing(model)
 
     sign, worst = (-1, float("inf")) if least else (1, float("-inf"))
-    rivals = [model for model in models if sources(model) == sources(models[0])]
+    rivals = [model for model in models if common(model) == common(models[0])]
     return max(rivals, key=lambda model: sign * model.manifest.metrics.get(metric, worst))

@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from storage.window_dataset import WindowDataset
 
 SHOWN = ("t2m", "msl", "tp", "wind")
 """What maps show first, where the store has it."""
+
+
+def moment_of(windows: WindowDataset, anchor: Tensor, step: int) -> np.datetime64:
+    """Return the hour of a step of the window whose anchor step is at so many seconds since 1970; -1 is the last."""
+    grid, time = windows.training_set.grid, windows.store.time
+    first = int(np.searchsorted(time.astype(np.int64), int(anchor))) - grid.anchor_step
+    return np.datetime64(time[first + step % grid.shape[0]], "h")
 
 
 def shown_kinds(windows: WindowDataset) -> list[str]:

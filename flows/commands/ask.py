@@ -53,6 +53,12 @@ def ask_about(
             part.fetch()
         release, eyes = AnswererRelease.from_release(asset.folder), AlignedRelease.from_release(encoder.folder)
     console.print(f"model {short_name(asset)}", highlight=False)
+    for question in questions:
+        if lost := release.asking.lost(question):
+            raise ValueError(
+                f"{question!r} is too long: of a question, {short_name(asset)} reads the last "
+                f"{release.asking.longest_question} tokens, so it would not see {lost!r}; ask in fewer words"
+            )
     pixels = read_image(image, eyes.network.encoder.square)
     features = latents_of(eyes.network, pixels[None]).expand(len(questions), -1, -1)
     network, language = release.network, release.network.language

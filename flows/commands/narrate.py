@@ -70,8 +70,20 @@ def describe(narrative: Narrative) -> str:
 
 
 def best_narrator(store: AssetStore) -> Asset:
-    """Return, of the narrators trained on the newest one's data, the likeliest on validation captions."""
-    return best(store, KIND, "nll", least=True, alike=DATA)
+    """Return, of the narrators trained on the newest one's data, the likeliest on validation captions.
+
+    Only those on one language model compare, as nats a token depend on what the tokens are; and only those that look at
+    the weather are taken, where there are any.
+    """
+
+    def language(narrator: Asset) -> object:
+        return narrator.manifest.config["language_recipe"]
+
+    def looks(narrator: Asset) -> bool:
+        return bool(narrator.manifest.config["recipe"]["vision"])
+
+    alike = (*DATA, "weather_language")
+    return best(store, KIND, "nll", least=True, alike=alike, agreeing=language, preferred=looks)
 
 
 def parse_date(text: str) -> date:

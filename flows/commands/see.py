@@ -124,9 +124,14 @@ def read_image(path: Path, square: Square) -> Tensor:
 def vlm_asset(store: AssetStore, model: str | None) -> Asset:
     """Return a model, by default the one that says what lists say of validation images likeliest.
 
-    Only models of one language model that was made here compare: nats a token depend on what the tokens are.
+    Only models of one language model compare: nats a token depend on what the tokens are.
     """
-    asset = store.find(model) if model else best(store, KINDS[0], "nll", least=True, alike=ALIKE)
+
+    def language(found: Asset) -> object:
+        design = found.manifest.config["design"]
+        return design["tokenizer"], design["model"]["language"]
+
+    asset = store.find(model) if model else best(store, KINDS[0], "nll", least=True, alike=ALIKE, agreeing=language)
     if asset.manifest.kind not in KINDS:
         raise ValueError(f"{short_name(asset)} is no vision-language model; name one of kind {' or '.join(KINDS)}")
     return asset

@@ -40,8 +40,8 @@ def answer_report(
     """Ask every model the questions of the test split: exact match, token F1 and numbers, by kind of question, against
     the majority's answer, a blind model and other images; by depth of recursion, parameters and operations.
 
-    Models are named `decoder-seed`; the seeds of a decoder are judged together. What was asked about is drawn where it
-    is known: images of `shards` and `index`, or windows of `store` and `training_set`.
+    Trained models are named `decoder-seed`, and the seeds of a decoder are judged together. What was asked about is
+    drawn where it is known: images of `shards` and `index`, or windows of `store` and `training_set`.
     """
     from tasks.answering import evaluation as judged
     from tasks.answering.released import AnswererRelease
@@ -61,7 +61,7 @@ def answer_report(
         true, other = (job.progress_in(2 * number + part, 2 * len(models)) for part in range(2))
         answered = judged.answer_questions(release, source, evaluation, true)
         shuffled = judged.answer_questions(release, source, evaluation, other, shuffled=True)
-        name = label.rpartition("-")[0] or label
+        name = label.rpartition("-")[0] if asset.kind == TRAINED else label
         runs.setdefault(name, []).append(answered)
         table = tables.setdefault(name, {"vision": release.design.vision, "seeds": {}, **_cost(release, source)})
         table["seeds"][label] = {

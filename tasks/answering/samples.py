@@ -38,10 +38,13 @@ class Asking:
         """Return the answer's tokens and its end, of a long one the first."""
         return [*self.tokens.ids(f" {text}"), self.tokens.end][: self.longest_answer]
 
+    def lost(self, question: str) -> str:
+        """Return the beginning of a question that is too long, which no model gets to see; empty of others."""
+        return self.tokens.text(self.tokens.ids(question)[: -self.longest_question])
+
     def is_cut(self, asked: Asked) -> bool:
         """Say whether a question or an answer is too long."""
-        too_long = len(self.tokens.ids(asked.question)) > self.longest_question
-        return too_long or len(self.tokens.ids(f" {asked.answer}")) + 1 > self.longest_answer
+        return bool(self.lost(asked.question)) or len(self.tokens.ids(f" {asked.answer}")) + 1 > self.longest_answer
 
     @property
     def length(self) -> int:

@@ -19,6 +19,7 @@ from storage.training_set import TrainingSet
 from storage.window_dataset import WindowDataset
 from storage.window_store import WindowStore
 from tasks.figures import subplots
+from tasks.window_maps import moment_of
 
 MISSING, VALID, PRELIMINARY = 0, 1, 2
 COVERAGE_COLUMNS = 1200  # pixels of time in the coverage chart
@@ -117,8 +118,7 @@ def draw_windows(
         bar.ax.tick_params(labelsize=6)
         axes[row][0].set_ylabel(f"{name}\n{store.attrs['units'][name]}", fontsize=7)
     for column, sample in enumerate(samples):
-        moment = np.datetime64(int(sample["time"]), "s").astype("datetime64[h]")
-        axes[0][column].set_title(f"{moment} UTC", fontsize=8)
+        axes[0][column].set_title(f"{moment_of(dataset, sample['time'], -1)} UTC", fontsize=8)
     if len(channels) < len(store.channels):
         words = f"{len(channels)} of {len(store.channels)} channels; name others in report_channels"
         figure.text(0.01, 1 - 0.2 / figure.get_figheight(), words, fontsize=8)

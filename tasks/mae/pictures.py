@@ -11,7 +11,7 @@ from torch import Tensor
 
 from storage.window_dataset import WindowDataset
 from tasks.figures import subplots
-from tasks.window_maps import limits
+from tasks.window_maps import limits, moment_of
 
 COLUMNS = ("truth", "shown", "rebuilt", "error, \N{PLUS-MINUS SIGN}1 std")
 MOST_CHANNELS = 6
@@ -46,7 +46,7 @@ def draw_reconstructions(
             panels = (truth[channel], shown[channel], rebuilt[channel], error[channel])
             _draw_row(axes[row][4 * which : 4 * which + 4], panels)
             axes[row][0].set_ylabel(f"{names[channel]}\n{windows.store.attrs['units'][names[channel]]}", fontsize=7)
-        moment = np.datetime64(int(batch["time"][which]), "s").astype("datetime64[h]")
+        moment = moment_of(windows, batch["time"][which], step)
         for column, title in enumerate(COLUMNS):
             axes[0][4 * which + column].set_title(title if column else f"{moment}\n{title}", fontsize=7)
     return figure

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from storage.window_dataset import WindowDataset
 from tasks.captions.region_table import Box
 from tasks.figures import subplots
-from tasks.window_maps import field_of, limits, shown_kinds
+from tasks.window_maps import field_of, limits, moment_of, shown_kinds
 
 SHOWN_WINDOWS = {
     "true": ("its window", "#2e7d4f"),
@@ -48,7 +48,7 @@ def draw_told(windows: WindowDataset, told: Sequence[tuple[int, Box | None, str,
             _outline(axis, box, extent)
         for axis in below:
             axis.axis("off")
-        moment = np.datetime64(int(sample["time"]), "s").astype("datetime64[h]")
+        moment = moment_of(windows, sample["time"], -1)
         _write(below[0], f"{moment} UTC", text, captions, wide=38 * len(kinds))
     return figure
 

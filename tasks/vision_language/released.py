@@ -83,6 +83,8 @@ class VlmRelease(Release):
     def restore(cls, model: Mapping[str, Any], weights: Mapping[str, Any], folder: Path) -> Self:
         """Return the release that `vlm_config` describes, with its language model from where it is.
 
+        One that holds all of its weights is packed, so it is `read_packed` that quantises it.
+
         Raises:
             ValueError: the language model is gone.
         """
@@ -95,7 +97,7 @@ class VlmRelease(Release):
             tokens = parts.tokens()
         network = assemble(parts, tokens)
         quantised = QuantiseRecipe.model_validate(model["quantised"]) if model["quantised"] else None
-        if quantised:
+        if quantised and not model.get("decoder"):
             quantise(network, quantised)
         if model["four_bit"]:
             adapt(network.language, FOUR_BIT)

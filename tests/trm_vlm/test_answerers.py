@@ -256,7 +256,7 @@ def test_parts_that_need_others_are_refused_without_them(changes, said):
 
 
 def test_packed_models_name_a_decoder():
-    recipe = TINY["answering"]["packed"]["few_bits"]
+    recipe = TINY["answering"]["packed"]["trm-ternary"]
     for packed in ({"x": {**recipe, "decoder": "none"}}, {"trm": recipe}):
         with pytest.raises(ValueError, match="must have a name of its own, and name one of"):
             AnsweringRecipe.model_validate({**TINY["answering"], "packed": packed})

@@ -52,7 +52,7 @@ def folders(store):
 def test_the_report_compares_every_decoder_with_every_control(answered):
     folder = only(answered, "answer_report").folder
     scores = json.loads((folder / "scores.json").read_text())
-    assert list(scores["decoders"]) == ["plain", "trm", "blind", "few_bits"]
+    assert list(scores["decoders"]) == ["plain", "trm", "blind", "trm-ternary"]
     for name, table in scores["decoders"].items():
         assert table["gains"].keys() == {"majority", *scores["decoders"]} - {name}
         for other, gain in table["gains"].items():
@@ -61,11 +61,11 @@ def test_the_report_compares_every_decoder_with_every_control(answered):
                 assert gain["value"] == pytest.approx(-scores["decoders"][other]["gains"][name]["value"])
         (seed,) = table["seeds"].values()
         assert seed["scores"]["all"]["questions"] == 12
-        assert set(seed["by_depth"]) == ({"1", "2", "5"} if name in ("trm", "few_bits") else set())
+        assert set(seed["by_depth"]) == ({"1", "2", "5"} if name in ("trm", "trm-ternary") else set())
     assert scores["decoders"]["trm"]["gflops"] > scores["decoders"]["blind"]["gflops"] > 0
-    assert scores["decoders"]["few_bits"]["parameters"] == scores["decoders"]["trm"]["parameters"] > 1000
+    assert scores["decoders"]["trm-ternary"]["parameters"] == scores["decoders"]["trm"]["parameters"] > 1000
     rows = list(csv.DictReader((folder / "scores.csv").open()))
-    assert [row["decoder"] for row in rows] == ["plain", "trm", "blind", "few_bits"]
+    assert [row["decoder"] for row in rows] == ["plain", "trm", "blind", "trm-ternary"]
     kinds = list(csv.DictReader((folder / "by_kind.csv").open()))
     for name, table in scores["decoders"].items():
         own = [row for row in kinds if row["decoder"] == name]
@@ -138,7 +138,7 @@ def test_what_is_kept_of_an_image_is_what_the_encoder_sees_of_it_alone(answered)
             torch.testing.assert_close(projected, tokens, atol=5e-3, rtol=5e-3)
 
 
-@pytest.mark.parametrize("name", ["plain-0", "trm-0", "blind-0", "few_bits"])
+@pytest.mark.parametrize("name", ["plain-0", "trm-0", "blind-0", "trm-ternary"])
 def test_a_batch_answers_what_single_questions_answer_and_greedy_is_what_the_likeliest_tokens_are(answered, name):
     release = model_of(answered, name)
     source = Questions(folders(answered)[2], "test", release.asking, 8)
@@ -239,6 +239,10 @@ def test_questions_are_answered_from_the_command_line(answered, tmp_path):
     result = millrace("ask", *asked, "--model", f"answerer/{plain.key}", "--steps", "2", root=answered.root)
     assert result.returncode == 2
     assert "does not recurse" in result.stderr
+    long = "If you do not look at the small red ones there, how many stars are there?"
+    result = millrace("ask", str(picture), long, "--model", f"answerer/{plain.key}", root=answered.root)
+    assert result.returncode == 2
+    assert "so it would not see 'If you" in result.stderr
 
 
 def test_decoders_and_encoders_are_judged_again(answered):

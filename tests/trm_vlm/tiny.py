@@ -52,7 +52,7 @@ CONFIG: dict[str, Any] = {
             "trm": {"design": {**LENGTHS, "decoder": {**TRM, "halting": True}}},
             "blind": {"design": {**LENGTHS, "decoder": LLAMA, "vision": False}},
         },
-        "packed": {"few_bits": {"decoder": "trm", "recipe": {
+        "packed": {"trm-ternary": {"decoder": "trm", "recipe": {
             "ternary": ["language.trm.net.layers.*"], "int8": ["adapter.1"]}}},
     },
     "evaluation": {"questions": 12, "max_new_tokens": 3, "depths": [1, 2, 5], "resamples": 100, "pictures": 2},

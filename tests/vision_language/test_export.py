@@ -113,11 +113,18 @@ def test_a_model_that_trains_quantised_is_exported_once_it_is_packed(vlm, tmp_pa
 
 
 def test_the_best_model_is_looked_for_among_those_of_the_newest_ones_language_model():
-    def model(language: str, nll: float) -> SimpleNamespace:
+    def model(language: str, nll: float, pretrained: str | None = None) -> SimpleNamespace:
         inputs = [SimpleNamespace(kind=kind, key=key) for kind, key in
                   (("image_text_index", "index"), ("microvlm_language", language))]  # fmt: skip
-        return SimpleNamespace(manifest=SimpleNamespace(kind="microvlm_model", inputs=inputs, metrics={"nll": nll}))
+        design = {"tokenizer": None, "model": {"language": {"kind": "llama", "pretrained": pretrained}}}
+        return SimpleNamespace(manifest=SimpleNamespace(
+            kind="microvlm_model", inputs=inputs, metrics={"nll": nll}, config={"design": design}))  # fmt: skip
 
-    newest, better, other = model("words", 2.0), model("words", 1.5), model("letters", 0.4)
-    store = cast(AssetStore, SimpleNamespace(assets=lambda kind: [newest, other, better], name="here"))
+    newest, better, other, foreign = (
+        model("words", 2.0),
+        model("words", 1.5),
+        model("letters", 0.4),
+        model("words", 1, "x/y"),
+    )
+    store = cast(AssetStore, SimpleNamespace(assets=lambda kind: [newest, other, better, foreign], name="here"))
     assert vlm_asset(store, None) is better, "a letter is likelier than a word, whatever a model is worth"

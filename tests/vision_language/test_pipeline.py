@@ -15,18 +15,19 @@ from safetensors import safe_open
 
 from configs.load import load_config, profile_path
 from configs.microvlm import MicroVlmConfig
+from configs.quantise import QuantiseRecipe
 from flows.commands.see import chat
 from flows.microvlm import PIPELINE
 from flows.runner import run
 from storage.assets import AssetStore
 from tasks.progress import Silent
 from tasks.training.objective import Moment
-from tasks.training.release import CONFIG, WEIGHTS
+from tasks.training.release import CONFIG, WEIGHTS, write_packed_release
 from tasks.vision_language.conversation import Conversation
 from tasks.vision_language.describe import Writing
 from tasks.vision_language.objective import VlmObjective
 from tasks.vision_language.previews import watch
-from tasks.vision_language.released import VlmRelease
+from tasks.vision_language.released import VlmRelease, self_contained_config
 from tasks.vision_language.samples import Asking, VlmSamples, collate
 from tests.command import millrace
 from tests.once import linked, only
@@ -106,6 +107,23 @@ def test_a_packed_release_stands_alone_and_holds_no_exact_weight(vlm, tmp_path):
     (folder / WEIGHTS).write_bytes(data)
     with pytest.raises(ValueError, match="are not those that were written"):
         VlmRelease.from_release(folder)
+
+
+def test_a_model_whose_head_is_its_quantised_embedding_is_packed(vlm, tmp_path):
+    model = of_stage(vlm, "stage2")
+    release = VlmRelease.from_release(model.folder)
+    hf = release.network.language.hf
+    hf.config.tie_word_embeddings = True
+    hf.tie_weights()
+    recipe = QuantiseRecipe.model_validate(FEW_BITS | {"embedding": "ternary"})
+    samples = samples_of(vlm, release)
+    batch = collate([samples.sample(k, k) for k in range(4)])
+    config = self_contained_config(release, recipe)
+    write_packed_release(
+        tmp_path, model.folder, release, recipe, config, lambda network: network(batch).logits.told[batch.told.attended]
+    )
+    read = VlmRelease.from_release(tmp_path).network.language.hf
+    assert read.lm_head.rows is read.model.embed_tokens.rows
 
 
 @pytest.mark.parametrize(("kind", "trained"), [("int8", False), ("int4", True), ("ternary", True)])

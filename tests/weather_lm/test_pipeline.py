@@ -8,12 +8,15 @@ import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from configs.weather_lm import JoinConfig, NarrationEvaluation
 from configs.weather_pipeline import WeatherConfig
+from flows.commands.narrate import best_narrator
 from flows.runs import load_runs
 from models.packed import PackedEmbedding, PackedRowLinear
 from storage.assets import AssetStore
@@ -30,6 +33,17 @@ from tests.once import linked
 from tests.weather_lm.tiny import CONFIG, build, folders
 
 RECIPE = {"ternary": [], "int4": ["language.*"]}
+
+
+def test_the_best_narrator_looks_at_the_weather_and_shares_the_newest_ones_tokens():
+    def narrator(nll: float, language: str = "words", vision: bool = True) -> SimpleNamespace:
+        config = {"language_recipe": {"model": {"pretrained": language}}, "recipe": {"vision": vision}}
+        return SimpleNamespace(manifest=SimpleNamespace(inputs=[], metrics={"nll": nll}, config=config))
+
+    newest, best = narrator(2.1), narrator(2.0)
+    others = [narrator(1.9, vision=False), narrator(0.9, "letters")]
+    store = cast(AssetStore, SimpleNamespace(assets=lambda kind: [others[0], newest, *others, best], name="here"))
+    assert best_narrator(store) is best
 
 
 def test_the_report_compares_every_narrator_with_its_controls(built):
