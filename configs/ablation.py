@@ -56,6 +56,10 @@ def with_ablations(
     for name, ablation in ablations.items():
         recipe = _vary(name, ablation, recipes)
         runs += [(name, seed, recipe) for seed in ablation.seeds or seeds]
+    for name, _, recipe in runs:
+        training = getattr(recipe, "training", None)
+        if training and training.seed:
+            raise ValueError(f"{name}: seeds takes the place of training.seed; write {training.seed} there instead")
     return runs
 
 

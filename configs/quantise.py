@@ -52,11 +52,6 @@ class QuantiseRecipe(Config):
             )
         return self
 
-    def strength(self, step: int, steps: int) -> float:
-        """Return how far weights are quantised, 0 to 1, when `step` of `steps` training steps are done."""
-        warm = self.warm_up * steps
-        return min(1.0, step / warm) if warm else 1.0
-
     def quantization_config(self) -> dict[str, Any]:
         """Return the entry of this name in a model's `config.json`, in the form that transformers reads.
 

@@ -45,16 +45,6 @@ class TrmConfig(LanguageConfig):
     halting: bool = False
     """Learn to tell when the answer is right, and take another sequence then (ACT)."""
 
-    def steps_at(self, progress: float) -> int:
-        """Return how many steps a sequence stays when a share of the training is done.
-
-        >>> [TrmConfig(supervision_steps=4).steps_at(share) for share in (0, 0.3, 0.5, 1)]
-        [1, 1, 3, 4]
-        """
-        begin, end = self.ramp
-        risen = (progress - begin) / (end - begin) if end > begin else float(progress >= end)
-        return 1 + int((self.supervision_steps - 1) * min(1.0, max(0.0, risen)) + 1e-9)
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_heads(self.hidden, self.heads)

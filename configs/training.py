@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,8 +17,18 @@ class Goal(Config):
 
     metric: str
     """Name as the evaluation reports it, without a prefix."""
-    mode: Literal["max", "min"] = "max"
+    mode: Literal["max", "min"]
     """Whether larger or smaller is better."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_which_way(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "metric" in values and "mode" not in values:
+            raise ValueError(
+                f"does not say which way {values['metric']} gets better; write `mode: max` beside it where larger is "
+                "better, or `mode: min` where smaller is, as of a loss"
+            )
+        return values
 
 
 class EarlyStop(Goal):
@@ -40,7 +51,9 @@ class TrainingConfig(Config):
     batch_size: int = Field(ge=1)
     """Samples of one optimiser step, over all ranks and micro-batches."""
     accumulation: int = Field(1, ge=1)
-    """Micro-batches of every rank in one optimiser step."""
+    """Micro-batches of every rank in one optimiser step. Losses add up over them, but what compares samples with each
+    other, as contrastive losses do, sees one micro-batch of all ranks at a time, so that with more it has fewer to
+    compare."""
     learning_rates: dict[str, Rate] = Field(min_length=1)
     """Peak learning rate of every parameter group of the objective."""
     matrices: Annotated[Literal["adamw", "muon"], Added(before="adamw")] = "adamw"

@@ -95,10 +95,14 @@ def judge_model(given: Given) -> Callable[[], Any]:
     if given.raw is None:
         on = given.asset("fire_cache")
     else:
+        from tasks.fire.other_archives import require_pixels_as_told
         from tasks.fire.released import FireRelease
 
         release = FireRelease.from_release(given.model.folder)
         on = cache_of(visible_archive(given.raw), release.decoding, release.spec.patch)
+        for asset in (on, cache):
+            asset.fetch()
+        require_pixels_as_told(on.folder, cache.folder)
     trained = given.model if given.model.kind == fire_training.kind else given.of_model(fire_training.kind)
     config = trained.manifest.config
     name, settings = given.in_report(fire_evaluation_report.kind, "evaluation") or (

@@ -168,6 +168,12 @@ def quantised_rows(rows: Tensor, kind: RowKind, strength: Tensor) -> Tensor:
     return scale * straight_through(rows / scale, ROW_LIMITS[kind], strength)
 
 
+def strength_at(recipe: QuantiseRecipe, step: int, steps: int) -> float:
+    """Return how far weights are quantised, 0 to 1, when `step` of `steps` training steps are done."""
+    warm = recipe.warm_up * steps
+    return min(1.0, step / warm) if warm else 1.0
+
+
 def set_strength(model: nn.Module, strength: float) -> None:
     """Set how far every quantised layer inside is quantised, from 0, as if it were not, to 1; nothing is read back.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from tasks.units import UnitOutput
 if TYPE_CHECKING:
     from torch import Tensor
 
+_one_after_another = threading.Lock()
+"""The number of torch's threads is the whole process's: of two that overlap, the last would set it back to one."""
 INLINE = 10**9
 WORTH_PROCESSES = 20_000
 """Things from which on the start of worker processes is worth it."""
@@ -30,9 +33,10 @@ def seen_of(see: Callable[[Sequence[int]], Tensor], places: Sequence[int], batch
     """Return what is seen at places, (N, ...), `batch` at a time; on one thread, so that the bits hang on no cores."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return torch.cat([see(places[first : first + batch]) for first in range(0, len(places), batch)])
-    finally:
-        torch.set_num_threads(threads)
+    with _one_after_another:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return torch.cat([see(places[first : first + batch]) for first in range(0, len(places), batch)])
+        finally:
+            torch.set_num_threads(threads)

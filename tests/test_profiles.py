@@ -55,6 +55,14 @@ def test_a_profile_that_extends_nothing_or_itself_is_refused(tmp_path, base, own
         ("source={kind: files}", "source.paths: Field required"),
         ("source={kind: files, paths: [a], path: b}", "source.path: there is no such field"),
         ("recipe.variables=[{variable: tp, nan: never}]", "recipe.variables.0.nan: "),
+        (
+            "narrators.adapter.training.best={metric: nll}",
+            "narrators.adapter.training.best: does not say which way nll",
+        ),
+        (
+            "narrators.adapter.training.early_stop={metric: nll, patience: 3}",
+            "narrators.adapter.training.early_stop: does not say which way nll gets better; write `mode: max`",
+        ),
         ("source={kind: cds, start: 2024-01-02, end: 2024-01-01, single_level: [a]}", "source: end (2024-01-01)"),
     ],
 )

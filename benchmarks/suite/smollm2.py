@@ -40,7 +40,7 @@ from flows.commands.pull import find_source, pull_checkpoint
 from models.language.adaptation import adapt
 from models.language.build import build_language_model
 from models.language.interface import LanguageModel
-from models.ternary import quantise, set_strength
+from models.ternary import quantise, set_strength, strength_at
 from storage.files import atomic_path
 from storage.stores import open_store
 from tasks.quantise.distillation import logits_distillation
@@ -146,7 +146,7 @@ def distil(
     )
     recent = []
     for step, batch in zip(range(budget.steps), _batches(texts, budget.batch), strict=False):
-        set_strength(student, RECIPE.strength(step, budget.steps))
+        set_strength(student, strength_at(RECIPE, step, budget.steps))
         with torch.no_grad():
             theirs = teacher(teacher.embed_tokens(batch))
         ours = student(student.embed_tokens(batch))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from flows.commands.see import read_image
+from flows.commands.see import read_image, trained_square
 from flows.runs import RunRecord, recorded
 from storage.assets import Asset, AssetStore
 from storage.lineage import best, made_from, short_name
@@ -59,7 +59,8 @@ def ask_about(
                 f"{question!r} is too long: of a question, {short_name(asset)} reads the last "
                 f"{release.asking.longest_question} tokens, so it would not see {lost!r}; ask in fewer words"
             )
-    pixels = read_image(image, eyes.network.encoder.square)
+    square = trained_square(store, encoder, eyes.network.encoder.square)
+    pixels = read_image(image, square)
     features = latents_of(eyes.network, pixels[None]).expand(len(questions), -1, -1)
     network, language = release.network, release.network.language
     depth = steps or (language.depth if isinstance(language, TrmLM) else 1)

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +14,6 @@ from rich.markup import escape
 from flows.runs import RunRecord, recorded
 from flows.wildfire import cache_of, visible_archive
 from storage.assets import Asset, AssetStore
-from storage.fire_split import FireSplit
 from storage.lineage import best, made_from, short_name
 from storage.raw import FoundFiles
 from storage.token_cache import TokenCache
@@ -24,8 +23,17 @@ from tasks.progress import Terminal
 from tasks.session import Session
 from tasks.units import Workers
 
+if TYPE_CHECKING:
+    from tasks.fire.released import FireRelease
+
 KIND = "fire_model"
-PARTS = {"train": "trained on", "validation": "chosen by", "test": "never shown"}
+MET: dict[str | None, str] = {
+    "train": "which was trained on this fire",
+    "validation": "which was chosen by this fire",
+    "test": "which was never shown this fire",
+    None: "whose split leaves this fire out",
+}
+"""What became of a fire in a model's split, by its part."""
 
 
 def predict_sequence(
@@ -40,7 +48,6 @@ def predict_sequence(
     output: Path,
 ) -> None:
     """Predict frames of one fire and write GeoTIFF, PNG and scores; the archive is decoded once and then cached."""
-    from tasks.fire.other_archives import require_same_pixels
     from tasks.fire.predict import predict_fire, write_predictions
     from tasks.fire.released import FireRelease
 
@@ -51,16 +58,18 @@ def predict_sequence(
         session.hold(asset)
         asset.fetch()
         release = FireRelease.from_release(asset.folder)
-        if archive is None:
-            cache = _cache_of(store, asset)
-            session.hold(cache)
-            cache.fetch()
-        else:
-            cache = cache_of(_files_of(archive), release.decoding, release.spec.patch)
-        require_same_pixels(cache.folder, release.spec.cell_metres)
+        own = _own(store, asset, "fire_cache")
+        if own is not None:
+            session.hold(own)
+        cache = own if archive is None else _other_cache(archive, release, own)
+        if cache is None:
+            raise ValueError(
+                f"the data that {short_name(asset)} was trained on is gone; name an archive with --archive"
+            )
         samples = release.samples(cache.folder)
         fire = _find(store, cache, samples.cache, sequence)
-        told = f"model {short_name(asset)} ({release.recipe.model.kind}){_acquaintance(store, asset, cache, fire)}"
+        met = _acquaintance(cache, fire, own, _own(store, asset, "fire_split"))
+        told = f"model {short_name(asset)} ({release.recipe.model.kind}), {met}"
         console.print(escape(told), highlight=False, soft_wrap=True)
         place, predictions = predict_fire(
             release.predict,
@@ -70,7 +79,8 @@ def predict_sequence(
             ahead=ahead,
             threshold=release.threshold,
         )
-    scores = write_predictions(predictions, place, output)
+    made_by = {"model": asset.name, "threshold": release.threshold}
+    scores = write_predictions(predictions, place, output, made_by=made_by)
     for facts in json.loads(scores.read_text()):
         console.print(describe(facts), highlight=False, soft_wrap=True)
     told = f"{len(predictions)} GeoTIFF and PNG files, and {scores.name}, in {output}"
@@ -106,17 +116,25 @@ def _find(store: AssetStore, cache: Asset, fires: TokenCache, sequence: str) -> 
         raise
 
 
-def _acquaintance(store: AssetStore, model: Asset, cache: Asset, fire: int) -> str:
-    """Return, where it is known, whether the model has met the fire before: then its scores say little."""
-    read = {record.kind: record.key for record in model.manifest.inputs}
-    if read.get("fire_cache") != cache.key:
-        return ""
-    split = store.asset("fire_split", read["fire_split"])
-    if not store.published(split):
-        return ""
-    split.fetch()
-    entry = FireSplit.load(split.folder).fires[fire]
-    return f", which was {PARTS[entry.part]} this fire" if entry.part else ", whose split leaves this fire out"
+def _acquaintance(cache: Asset, fire: int, own: Asset | None, split: Asset | None) -> str:
+    """Return whether a model has met the fire before: then its scores say little."""
+    from tasks.fire.other_archives import met_before
+
+    if own is None or split is None:
+        return "of which it is not known whether it was trained on this fire: its data or its split is gone"
+    entry = met_before(cache.folder, fire, own.folder, split.folder)
+    return MET[entry.part] if entry else "whose data have no such fire"
+
+
+def _other_cache(archive: str, release: FireRelease, own: Asset | None) -> Asset:
+    """Return the token cache of an archive, made as a model's own was."""
+    from tasks.fire.other_archives import require_pixels_as_told, require_same_pixels
+
+    cache: Asset = cache_of(_files_of(archive), release.decoding, release.spec.patch)
+    cache.fetch()
+    require_pixels_as_told(cache.folder, own.folder if own else None)
+    require_same_pixels(cache.folder, release.spec.cell_metres)
+    return cache
 
 
 def _files_of(archive: str) -> FoundFiles:
@@ -129,11 +147,11 @@ def _files_of(archive: str) -> FoundFiles:
     return visible_archive(archive)
 
 
-def _cache_of(store: AssetStore, model: Asset) -> Asset:
-    """Return the token cache that a model was trained on."""
+def _own(store: AssetStore, model: Asset, kind: str) -> Asset | None:
+    """Return what a model was trained on, its files at hand; None where it is gone."""
     found = None
     with contextlib.suppress(ValueError):
-        found = made_from(store, model, "fire_cache")
-    if found is None:
-        raise ValueError(f"the data that {short_name(model)} was trained on is gone; name an archive with --archive")
+        found = made_from(store, model, kind)
+    if found is not None:
+        found.fetch()
     return found

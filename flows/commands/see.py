@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,4 +148,15 @@ def opened(console: Console, session: Session, asset: Asset) -> VlmRelease:
             session.hold(part)
             part.fetch()
     console.print(f"model {short_name(asset)}", highlight=False)
-    return VlmRelease.from_release(asset.folder)
+    release = VlmRelease.from_release(asset.folder)
+    release.network.vision.square = trained_square(session.store, asset, release.network.vision.square)
+    return release
+
+
+def trained_square(store: AssetStore, asset: Asset, square: Square) -> Square:
+    """Return what a model is to be shown of any image: its middle, where the images of its shards are their middles."""
+    with suppress(ValueError):  # shards that are gone, from which a model was made that stayed
+        shards = made_from(store, asset, "image_text_shards")
+        if shards is not None and shards.manifest.config["image"]["crop"] == "center":
+            return square._replace(fit="crop")
+    return square

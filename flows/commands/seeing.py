@@ -18,7 +18,14 @@ Model = Annotated[
     typer.Option(help="Asset or folder; the best that was trained when absent.", show_default=False),
 ]
 Longest = Annotated[int, typer.Option(help="Most tokens of a text.", min=1)]
-Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        help="0 takes the likeliest token each time; above, one is drawn from the likeliest, which together have a "
+        "probability of 0.9.",
+        min=0,
+    ),
+]
 Engine = Annotated[
     Literal["torch", "edge"],
     typer.Option(
@@ -125,7 +132,8 @@ def _choices(max_new_tokens: int, temperature: float, seed: int) -> list[str]:
 def _writing(max_new_tokens: int, temperature: float, seed: int) -> Writing:
     import torch
 
+    from tasks.edge.drawing import DRAWN_FROM
     from tasks.vision_language.describe import Writing
 
     generator = torch.Generator().manual_seed(seed) if temperature else None
-    return Writing(max_new_tokens, temperature, 0.9 if temperature else 1.0, generator)
+    return Writing(max_new_tokens, temperature, DRAWN_FROM if temperature else 1.0, generator)

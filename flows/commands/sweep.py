@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,9 +24,12 @@ from flows.pipelines import Pipeline, find_pipeline
 from flows.runner import plan, run
 from flows.runs import RunRecord
 from storage.assets import Asset, AssetStore
+from storage.hashing import digest
 from storage.stores import open_store
-from tasks.progress import Terminal
-from tasks.session import Outcome
+from tasks.code import Code
+from tasks.keys import named
+from tasks.progress import Silent, Terminal
+from tasks.session import Outcome, Session
 from tasks.training.launch import TrainingError
 from tasks.training.sweep import (
     StudyResult,
@@ -75,6 +81,49 @@ class Target:
                 values.pop(name, None)
         return {"pipeline": self.pipeline.name, "config": _as_json(values)}
 
+    def first(self, sweep: Sweep) -> Config:
+        """Return the configuration with the first value of each parameter."""
+        first = {name: entry.get("values", [entry.get("min")])[0] for name, entry in sweep.space.items()}
+        return self.config({**sweep.fixed, **self.fixed, **first})
+
+    def made_of(self, sweep: Sweep) -> dict[str, str]:
+        """Return digests of what trainings would be made of now: raw files, where a plan knows them, and the code."""
+        raws: dict[str, list[str]] = defaultdict(list)
+        session = Session(
+            open_store(self.root), Silent(), planning=True, on_raw=lambda raw: raws[raw.name].append(raw.fingerprint)
+        )
+        session.code = code = StageCode(self.root / ".code.json")
+        with session.active():
+            self.pipeline.wire(self.first(sweep))
+        last = max((n for n, outcome in enumerate(session.outcomes, 1) if outcome.trains), default=0)
+        stages = session.outcomes[:last]
+        names = {name for outcome in stages for name in outcome.trains} | self._builds(sweep)
+        modules = {*code.of_stages[:last], *(name.partition(":")[0] for name in names)}
+        return {name: digest(sorted(found)) for name, found in raws.items()} | {"code": code.digest(*modules)}
+
+    def _builds(self, sweep: Sweep) -> set[str]:
+        """Return the classes that any value of a parameter names, beside the first ones of the others."""
+        common = {**sweep.fixed, **self.fixed}
+        found = set(named(self.first(sweep)))
+        for name, entry in sweep.space.items():
+            for value in entry.get("values", ()):
+                with suppress(ValueError):  # a combination that its trial will refuse
+                    found |= set(named(self.config({**common, name: value})))
+        return found
+
+
+class StageCode(Code):
+    """Remembers the module of each stage of a plan."""
+
+    def __init__(self, memory: Path) -> None:
+        super().__init__(memory)
+        self.of_stages: list[str] = []
+
+    def digest(self, *modules: str) -> str:
+        """Return the digest; stages name their own module first."""
+        self.of_stages.append(modules[0])
+        return super().digest(*modules)
+
 
 class TrialTerminal(Terminal):
     """Shows what a trial works at, and not what it finds in the cache."""
@@ -109,10 +158,10 @@ def search(
     storage = root / ".sweeps" / f"{study or path.stem}.sqlite"
     storage.parent.mkdir(parents=True, exist_ok=True)
     given = _parse_overrides(sweep, [*command.overrides, *overrides])
-    fixed = _best_of_phases(console, path, phase, from_best, storage) | given
-    chosen = find_pipeline(pipeline)
-    target = Target(chosen, profile_path(pipeline, profile), root, workers, fixed)
-    _check(target, sweep)
+    plain = Target(find_pipeline(pipeline), profile_path(pipeline, profile), root, workers, given)
+    fixed = _best_of_phases(console, path, phase, from_best, storage, plain) | given
+    target = replace(plain, fixed=fixed)
+    plan(target.pipeline, target.first(sweep), root)  # refuses what no trial could cure, e.g. data that is not there
     try:
         result = run_study(
             sweep,
@@ -123,6 +172,7 @@ def search(
             lambda text: console.print(escape(text), style="bold", highlight=False, soft_wrap=True),
             target.basis(sweep),
             target.idle,
+            partial(target.made_of, sweep),
         )
     except SweepError as stopped:
         raise stopped.args[0] from None
@@ -168,7 +218,7 @@ def _as_json(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _best_of_phases(
-    console: Console, path: Path, phase: str | None, from_best: Sequence[str] | None, storage: Path
+    console: Console, path: Path, phase: str | None, from_best: Sequence[str] | None, storage: Path, plain: Target
 ) -> dict[str, Any]:
     """Return the best parameters of other phases: those named, or all earlier ones that have a result."""
     known = phases(path)
@@ -176,24 +226,23 @@ def _best_of_phases(
     fixed: dict[str, Any] = {}
     for other in earlier if from_best is None else from_best:
         sweep = read_sweep(path, other)
+        target = replace(plain, fixed={**fixed, **plain.fixed})
         try:
-            best = best_parameters(sweep, storage)
+            best = best_parameters(sweep, storage, partial(target.made_of, sweep))
         except ValueError as error:
             if from_best is not None:
                 raise ValueError(f"--from-best {other}: {error}") from None
-            console.print(f"phase {other} has no result yet; the profile's settings stay", highlight=False)
+            console.print(
+                escape(f"phase {other} has no result: {error}; the profile's settings stay"),
+                highlight=False,
+                soft_wrap=True,
+            )
             continue
         fixed |= best
         console.print(
             escape(f"fixed by phase {other}: {' '.join(as_overrides(best))}"), highlight=False, soft_wrap=True
         )
     return fixed
-
-
-def _check(target: Target, sweep: Sweep) -> None:
-    """Refuse what no trial could cure, before the first one: settings that do not exist, data that is not there."""
-    first = {name: entry.get("values", [entry.get("min")])[0] for name, entry in sweep.space.items()}
-    plan(target.pipeline, target.config({**sweep.fixed, **target.fixed, **first}), target.root)
 
 
 def _try(console: Console, target: Target, sweep: Sweep, parameters: Mapping[str, Any]) -> dict[str, float]:

@@ -51,6 +51,17 @@ class Place(NamedTuple):
     """What was read before."""
 
 
+def steps_at(config: TrmConfig, progress: float) -> int:
+    """Return how many steps a sequence stays when a share of the training is done.
+
+    >>> [steps_at(TrmConfig(supervision_steps=4), share) for share in (0, 0.3, 0.5, 1)]
+    [1, 1, 3, 4]
+    """
+    begin, end = config.ramp
+    risen = (progress - begin) / (end - begin) if end > begin else float(progress >= end)
+    return 1 + int((config.supervision_steps - 1) * min(1.0, max(0.0, risen)) + 1e-9)
+
+
 class Trm(nn.Module):
     """x, the embedded sequence, stays; z <- net(x + y + z) n times, then y <- net(y + z): that is a round.
 

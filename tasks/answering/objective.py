@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from configs.answering import AnswererDesign
 from configs.recursive import TrmConfig
-from models.language.trm import TrmCarry
+from models.language.trm import TrmCarry, steps_at
 from models.language.trm_lm import TrmLM
 from models.vision_language.answerer import AnswerBatch, Answerer
 from storage.question_set import QuestionSet
@@ -128,7 +128,7 @@ class AnswerObjective(Objective):
     def _most_steps(self) -> int:
         """Return after how many steps a question makes place now."""
         assert isinstance(self.design.decoder, TrmConfig)
-        return self.design.decoder.steps_at(self.moment.step / max(self.moment.steps, 1))
+        return steps_at(self.design.decoder, self.moment.step / max(self.moment.steps, 1))
 
     def _explored(self, like: Tensor) -> Tensor:
         """Return (B,) which sequences go on though their answer seems right; drawn by the moment's seed."""

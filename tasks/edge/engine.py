@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from tasks.edge.drawing import choose
 from tasks.edge.language import Language
 from tasks.edge.memory import EpisodicMemory
 from tasks.edge.onnx import Floats, OnnxFile
@@ -187,14 +187,6 @@ class _Recall:
         (query,) = self._question(embeddings, attended, np.array(self.memory.seen - looking))
         tokens, scope = self._answer(query, self.memory.complete(query).astype(np.float32))
         return [tokens] if scope > 0 else []
-
-
-def choose(logits: NDArray[np.float32], temperature: float, random: np.random.Generator) -> int:
-    """Return the likeliest token, or one that is drawn where the temperature is above 0."""
-    if temperature <= 0:
-        return int(logits.argmax())
-    noise = random.gumbel(size=len(logits))  # the largest of logits with Gumbel noise is a draw from their softmax
-    return int((logits / temperature + noise).argmax())
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,22 +93,31 @@ def _next(samples: FireDataset, fire: int, where: dict[int, int], batch: FireBat
     return advance(batch, burnt, wind, known, patch=samples.spec.patch, history=samples.history, target=target)
 
 
-def write_predictions(predictions: Sequence[Prediction], place: Place, folder: Path) -> Path:
-    """Write a GeoTIFF and a PNG per prediction and one JSON of scores; return the path of the JSON."""
+def write_predictions(
+    predictions: Sequence[Prediction], place: Place, folder: Path, *, made_by: Mapping[str, Any]
+) -> Path:
+    """Write a GeoTIFF and a PNG per prediction and one JSON of scores; return the path of the JSON.
+
+    They take the place of all files of an earlier run of the same fire and start. Tags and JSON say what they are
+    `made_by`.
+    """
     from tasks.figures import save_figure
     from tasks.fire.figures_overlay import draw_overlay
 
+    run = predictions[0].run
+    for ending in (".json", "_to_*.tif", "_to_*.png"):
+        for earlier in folder.glob(run + ending):
+            earlier.unlink()
     for prediction in predictions:
-        write_geotiff(prediction, place, folder / f"{prediction.name}.tif")
+        write_geotiff(prediction, place, folder / f"{prediction.name}.tif", made_by)
         save_figure(draw_overlay(prediction, place), folder / f"{prediction.name}.png")
-    first = predictions[0]
-    path = folder / f"{first.fire}_from_{first.start:03d}.json"
-    facts = [prediction_facts(prediction, place) for prediction in predictions]
+    path = folder / f"{run}.json"
+    facts = [{**made_by, **prediction_facts(prediction, place)} for prediction in predictions]
     write_atomic(path, json.dumps(facts, indent=1, allow_nan=False) + "\n")
     return path
 
 
-def write_geotiff(prediction: Prediction, place: Place, path: Path) -> None:
+def write_geotiff(prediction: Prediction, place: Place, path: Path, made_by: Mapping[str, Any]) -> None:
     """Write probability, predicted state and the known state before as float32 bands, nodata outside the domain."""
     import warnings
 
@@ -130,7 +139,7 @@ def write_geotiff(prediction: Prediction, place: Place, path: Path) -> None:
         for index, (band, name) in enumerate(zip(bands, BANDS, strict=True), 1):
             file.write(np.where(prediction.domain, band, NODATA).astype(np.float32), index)
             file.set_band_description(index, name)
-        file.update_tags(fire=prediction.fire, start=prediction.start, frame=prediction.frame)
+        file.update_tags(**made_by, fire=prediction.fire, start=prediction.start, frame=prediction.frame)
 
 
 def prediction_facts(prediction: Prediction, place: Place) -> dict[str, Any]:

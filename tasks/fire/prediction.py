@@ -76,6 +76,11 @@ class Prediction:
     """None beyond the record."""
 
     @property
+    def run(self) -> str:
+        """What the names of all files with the same fire and start begin with."""
+        return f"{self.fire}_from_{self.start:03d}"
+
+    @property
     def name(self) -> str:
         """Name of its files, without a suffix."""
-        return f"{self.fire}_from_{self.start:03d}_to_{self.frame:03d}"
+        return f"{self.run}_to_{self.frame:03d}"

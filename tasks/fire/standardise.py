@@ -34,7 +34,7 @@ class StandardInputs:
         self._mean = np.array([band.mean for band in statistics.bands], np.float32)
         self._scale = np.array([1 / b.std if b.std > 0 else 0.0 for b in statistics.bands], np.float32)
         self._wind_scale = statistics.wind.mean, statistics.wind.std if statistics.wind.std > 0 else 1.0
-        self._seen = _seen_columns(cache, statistics)
+        self._seen = _columns_of_codes(cache, statistics)
         classes = cache.array("landscape/classes")
         self.domain = classes[cache.fuel] > 0
         """(H, W)"""
@@ -99,7 +99,8 @@ class StandardInputs:
         valid = tokens.domain_share > 0
         mean = (tokens.mean - self._mean) * self._scale * (tokens.share > 0)
         reverse = -mean[:, list(self._slopes)]
-        parts = [mean, reverse, tokens.share, tokens.class_share, tokens.histogram[:, self._seen]]
+        histogram = np.pad(tokens.histogram, ((0, 0), (0, 1)))[:, self._seen]
+        parts = [mean, reverse, tokens.share, tokens.class_share, histogram]
         return np.concatenate(parts, axis=1, dtype=np.float32).T * valid, valid
 
     def _turned_bands(self, turn: Turn) -> tuple[list[int], list[int]]:
@@ -124,14 +125,13 @@ def _by_number(cache: TokenCache, statistics: Statistics, classes: NDArray[np.ui
     return np.stack([table[band] for table, band in zip(tables, classes, strict=True)])
 
 
-def _seen_columns(cache: TokenCache, statistics: Statistics) -> NDArray[np.intp]:
-    """Return which columns of the class histograms are about classes that the statistics know."""
-    codes = [
-        code in seen.codes
-        for (_, codes), seen in zip(cache.categorical, statistics.classes, strict=True)
-        for code in codes
-    ]
-    return np.flatnonzero(np.array(codes, bool))
+def _columns_of_codes(cache: TokenCache, statistics: Statistics) -> NDArray[np.intp]:
+    """Return the column of the class histograms of every code that the statistics know; one behind them where the
+    cache lacks it.
+    """
+    there = [(name, code) for name, codes in cache.categorical for code in codes]
+    columns = {class_: column for column, class_ in enumerate(there)}
+    return np.array([columns.get((c.name, code), len(there)) for c in statistics.classes for code in c.codes], np.intp)
 
 
 def fires_in_memory(cache: TokenCache) -> int:

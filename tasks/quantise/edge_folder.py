@@ -21,7 +21,7 @@ from storage.files import write_atomic
 
 ENGINE = Path(__file__).parent.parent / "edge"
 TEXTS = ("run.py", "requirements.txt", "README.md")
-PACKAGE = ("__init__.py", "engine.py", "language.py", "memory.py", "onnx.py", "picture.py", "rows.py")
+PACKAGE = ("__init__.py", "drawing.py", "engine.py", "language.py", "memory.py", "onnx.py", "picture.py", "rows.py")
 FORMAT = 3
 
 

@@ -31,6 +31,7 @@ from tasks.training.transfer import Ahead, MicroBatch
 SHOWN = 4  # metrics in the line that an evaluation prints; the history has all
 CURVES_AFTER = 60.0  # seconds between two drawings of the curves; the end has one anyway
 BUILD, STEP, EVALUATION = 1, 2, 3  # what random numbers are for; keeps their keys apart
+MOST_KEPT = 0.05  # of the initial weights in a moving average at the end
 
 
 @dataclass
@@ -121,8 +122,9 @@ class Trainer:
         """Train from the newest whole checkpoint, or the beginning, to the end."""
         self.resume()
         cursor = self.cursor
+        if self.average is not None and not cursor.step:
+            self._say_what_average_keeps(self.config.ema_decay or 0.0)
         batches = self.batches(cursor.step, self.steps)
-        self.model.train()
         while cursor.step < self.steps and not cursor.stopped:
             started = time.monotonic()
             due = self.step(next(batches))
@@ -135,6 +137,14 @@ class Trainer:
                 self.evaluate()
             if due or evaluate:
                 self.save()
+
+    def _say_what_average_keeps(self, decay: float) -> None:
+        """An average begins with the initial weights; say so where the end would still hold much of them."""
+        if (kept := decay**self.steps) > MOST_KEPT:
+            self._say(
+                f"after {self.steps} steps the moving average still holds {kept:.0%} of the initial weights; an "
+                f"ema_decay of {MOST_KEPT ** (1 / self.steps):.4g} would hold {MOST_KEPT:.0%}"
+            )
 
     def batches(self, first: int, stop: int) -> Ahead:
         """Return this rank's micro-batches of the steps from `first` to before `stop`, on its device."""
@@ -157,7 +167,8 @@ class Trainer:
         step = self.cursor.step
         epoch = step // self.steps_per_epoch
         weights, due = self._denominators(micro_batches)
-        self.optimiser.begin(epoch)
+        if self.optimiser.begin(epoch):
+            self.model.train()  # what is frozen may have no dropout
         losses = torch.stack([self._backward(k, micro, weights, epoch) for k, micro in enumerate(micro_batches)])
         norm = self.optimiser.reduce(self.share)
         self.optimiser.step(step)

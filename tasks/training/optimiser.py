@@ -145,14 +145,16 @@ class Optimiser:
         """Return the groups that are frozen in an epoch."""
         return frozenset(group for group, epochs in self._config.freeze.items() if epoch < epochs)
 
-    def begin(self, epoch: int) -> None:
-        """Make ready for a step: freeze and thaw, and set all gradients to zero."""
-        if (frozen := self.frozen(epoch)) != self._frozen:
+    def begin(self, epoch: int) -> bool:
+        """Make ready for a step: freeze and thaw, and clear all gradients; say whether other weights train now."""
+        frozen = self.frozen(epoch)
+        if changed := frozen != self._frozen:
             self._frozen = frozen
             for name, parameter in self._parameters.named.items():
                 parameter.requires_grad_(self._parameters.group_of[name] not in frozen)
             self._lay_out()
         self._gradients.zero_()
+        return changed
 
     def _lay_out(self) -> None:
         """Let the gradients of all parameters that train be views of one flat buffer."""

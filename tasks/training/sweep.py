@@ -32,12 +32,15 @@ IN_KEY = False
 
 PARAMETER_FILE = "WANDB_SWEEP_PARAM_PATH"
 BASIS = "basis"  # study attribute: what all its trials have in common
+MADE_OF = "made_of"  # study attribute: digests of the data and the code that its trials are made of
 FAILURE = "failure"  # trial attribute: why a combination was refused, so that it is not tried again
 DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "q_uniform", "log_uniform_values")
 
 TrialFunction = Callable[[Mapping[str, Any]], Mapping[str, float]]
 Idle = Callable[[Mapping[str, Any]], Collection[str]]
 """From the parameters chosen so far, those that change nothing beside them."""
+MadeOf = Callable[[], Mapping[str, str]]
+"""Names and digests of the data and the code that trials are made of, so far as they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +123,14 @@ def read_sweep(path: Path, phase: str | None = None) -> Sweep:
 
 
 def _parse(content: Mapping[str, Any], name: str) -> Sweep:
-    method, goal = content["method"], content["metric"].get("goal", "minimize")
+    method, metric, goal = content["method"], content["metric"]["name"], content["metric"].get("goal")
     if method not in ("grid", "random", "bayes"):
         raise ValueError(f"method {method!r} is not known; choose grid, random or bayes")
+    if goal is None:
+        raise ValueError(
+            f"metric.goal is missing; write `goal: maximize` where a larger {metric} is better, or `goal: minimize` "
+            "where a smaller one is (W&B would minimise)"
+        )
     if goal not in ("maximize", "minimize"):
         raise ValueError(f"metric.goal {goal!r} is not known; choose maximize or minimize")
     fixed: dict[str, Any] = {}
@@ -137,7 +145,7 @@ def _parse(content: Mapping[str, Any], name: str) -> Sweep:
     return Sweep(
         name=content.get("name", name),
         method=method,
-        metric=content["metric"]["name"],
+        metric=metric,
         maximise=goal == "maximize",
         fixed=fixed,
         space=space,
@@ -155,8 +163,8 @@ def _distribution(name: str, entry: Mapping[str, Any]) -> str:
         if entry.get("probabilities"):
             raise ValueError(f"{name}: probabilities are not supported; repeat no value and leave them out")
     else:
-        kind = entry.get("distribution") or ("int_uniform" if isinstance(entry["min"], int) else "uniform")
         numbers = [entry["min"], entry["max"], entry.get("q", 1.0)]
+        kind = entry.get("distribution") or ("int_uniform" if _are_whole(*numbers[:2]) else "uniform")
     if kind not in DISTRIBUTIONS:
         raise ValueError(f"{name}: distribution {kind!r} is not supported; choose one of {', '.join(DISTRIBUTIONS)}")
     for number in [*numbers, *entry.get("values", ())]:
@@ -164,7 +172,18 @@ def _distribution(name: str, entry: Mapping[str, Any]) -> str:
             raise ValueError(f"{name}: YAML reads {number} as text; write it with a point, e.g. 1.0e-4")
         if not isinstance(number, str | int | float | bool | None):
             raise ValueError(f"{name}: {number!r} is neither a number, a text, a truth value nor null")
+    if odd := [n for n in numbers if isinstance(n, bool) or not isinstance(n, int | float)]:
+        raise ValueError(f"{name}: a range goes from a number to a number, not {odd[0]!r}; or list `values`")
+    if kind == "int_uniform" and not _are_whole(*numbers[:2]):
+        raise ValueError(
+            f"{name}: int_uniform draws whole numbers between whole bounds, not {numbers[0]} and {numbers[1]}; write "
+            "`distribution: uniform` for fractions"
+        )
     return kind
+
+
+def _are_whole(*numbers: Any) -> bool:
+    return all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
 
 
 def _is_number(text: str) -> bool:
@@ -225,6 +244,7 @@ def run_study(
     say: Callable[[str], None] = lambda text: None,
     basis: Mapping[str, Any] | None = None,
     idle: Idle = lambda parameters: (),
+    made_of: MadeOf = dict,
 ) -> StudyResult:
     """Search with Optuna until so many trials (default: the file's `run_cap`, or the whole grid) are finished.
 
@@ -234,7 +254,8 @@ def run_study(
     `early_terminate` is W&B's alone. Parameters that are `idle` beside those before them in the file are not searched,
     so a grid tries each distinct combination once. What is drawn is a function of the file and of the trials that are
     finished. A study is continued only on the `basis` on which it was begun: the whole
-    configuration behind the trials, as JSON, or by default the fixed parameters.
+    configuration behind the trials, as JSON, or by default the fixed parameters. Where what trials are `made_of` is no
+    longer what the finished ones were made of, another study begins, which draws from the start.
     """
     limit = trials or sweep.run_cap or math.inf
     if sweep.method != "grid" and limit == math.inf:
@@ -244,52 +265,114 @@ def run_study(
         raise ValueError(f"process {lock.holder()} is at work on the studies in {storage}; wait for it or stop it")
     with lock:
         constants = {**sweep.fixed, **{n: v for n, v in (fixed or {}).items() if n not in sweep.space}}
-        study = _open_study(sweep, storage, constants if basis is None else basis)
+        study = _open_study(sweep, storage, constants if basis is None else basis, made_of(), say)
         _fail_killed(study, sweep, say)
         if sweep.method == "grid":
             limit = min(limit, _enqueue_grid(study, sweep, constants, idle))
         while len(_finished(study)) < limit:
-            _run_trial(study, sweep, constants, trial_function, say, idle)
+            _run_trial(study, sweep, constants, trial_function, say, idle, made_of)
         return _result(study, sweep, constants)
 
 
-def best_parameters(sweep: Sweep, storage: Path) -> dict[str, Any]:
+def best_parameters(sweep: Sweep, storage: Path, made_of: MadeOf = dict) -> dict[str, Any]:
     """Return the searched parameters of a study's best trial, to be fixed in the phases after it."""
+    studies = _studies(sweep, storage)
+    now = made_of() if studies else {}
+    try:
+        return dict(_unchanged(studies, now).best_params)
+    except (LookupError, ValueError):
+        old = f" (older ones: {_how_to_list(studies[-1], storage)})" if studies else ""
+        raise ValueError(
+            f"{storage} holds no finished trial of {sweep.name} with data and code as they are now{old}; run that "
+            "sweep first"
+        ) from None
+
+
+def _study_name(sweep: Sweep, number: int = 1) -> str:
+    """Return a name that changes with the search space: an edited file begins a new study."""
+    name = f"{sweep.name}-{digest([sweep.method, sweep.metric, sweep.maximise, sweep.space, sweep.fixed])[:8]}"
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _studies(sweep: Sweep, storage: Path) -> list[Study]:
+    """Return the studies of a sweep, the oldest first; one begins whenever data or code are others."""
     import optuna
 
-    try:
-        return dict(optuna.load_study(study_name=_study_name(sweep), storage=_url(storage)).best_params)
-    except (KeyError, ValueError):
-        raise ValueError(f"{storage} holds no finished trial of {sweep.name}; run that sweep first") from None
+    if not storage.exists():
+        return []
+    known = set(optuna.get_all_study_names(_url(storage)))
+    names = itertools.takewhile(known.__contains__, (_study_name(sweep, number) for number in itertools.count(1)))
+    return [optuna.load_study(study_name=name, storage=_url(storage)) for name in names]
 
 
-def _study_name(sweep: Sweep) -> str:
-    """Return a name that changes with the search space: an edited file begins a new study."""
-    return f"{sweep.name}-{digest([sweep.method, sweep.metric, sweep.maximise, sweep.space, sweep.fixed])[:8]}"
+def _unchanged(studies: Sequence[Study], made_of: Mapping[str, str]) -> Study:
+    """Return the newest study whose trials are made of just this; `LookupError` where there is none."""
+    for study in reversed(studies):
+        if not _changes(study, made_of):
+            return study
+    raise LookupError
+
+
+def _changes(study: Study, made_of: Mapping[str, str]) -> list[str]:
+    """Return the names of what a study's trials are made of that is another now, or not known to be the same."""
+    noted = study.user_attrs.get(MADE_OF)
+    if noted is None:
+        return ["data or code (nobody noted which)"] if _finished(study) else []
+    return sorted(name for name, value in noted.items() if made_of.get(name) != value)
+
+
+def _how_to_list(study: Study, storage: Path) -> str:
+    return f"optuna trials --storage {_url(storage)} --study-name {study.study_name}"
 
 
 def _url(storage: Path) -> str:
     return f"sqlite:///{storage.absolute()}"
 
 
-def _open_study(sweep: Sweep, storage: Path, basis: Mapping[str, Any]) -> Study:
+def _open_study(
+    sweep: Sweep, storage: Path, basis: Mapping[str, Any], made_of: Mapping[str, str], say: Callable[[str], None]
+) -> Study:
+    """Return the study to go on with, or a new one where there is none or data or code have changed."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=_url(storage),
-        study_name=_study_name(sweep),
-        direction="maximize" if sweep.maximise else "minimize",
-        load_if_exists=True,
-    )
+    studies = _studies(sweep, storage)
+    for study in studies:
+        _require_basis(study, sweep, storage, basis)
+    try:
+        study = _unchanged(studies, made_of)
+    except LookupError:
+        study = optuna.create_study(
+            storage=_url(storage),
+            study_name=_study_name(sweep, len(studies) + 1),
+            direction="maximize" if sweep.maximise else "minimize",
+        )
+        if studies:
+            say(
+                f"a new study begins, {study.study_name}: the trials of the last one were made of other "
+                f"{', '.join(_changes(studies[-1], made_of))}; look at them with {_how_to_list(studies[-1], storage)}"
+            )
+    study.set_user_attr(BASIS, dict(basis))
+    return study
+
+
+def _require_basis(study: Study, sweep: Sweep, storage: Path, basis: Mapping[str, Any]) -> None:
     new, old = leaves(basis), leaves(study.user_attrs.get(BASIS, dict(basis)))
     if changed := [f"{n} {old.get(n)} -> {new.get(n)}" for n in sorted(old | new) if old.get(n) != new.get(n)]:
         raise ValueError(
             f"sweep {sweep.name} was begun in {storage} with other fixed parameters ({'; '.join(changed[:3])}); keep "
             "to those, or give the study another name to begin anew"
         )
-    study.set_user_attr(BASIS, dict(basis))
-    return study
+
+
+def _note_made_of(study: Study, sweep: Sweep, made_of: Mapping[str, str]) -> None:
+    """Note what a trial was made of, before its value is; refuse one that does not belong with those before it."""
+    if study.user_attrs.get(MADE_OF) is not None and (changes := _changes(study, made_of)):
+        raise ValueError(
+            f"sweep {sweep.name}: {', '.join(changes)} changed while the trials ran, so the last one is not counted; "
+            "run the sweep again when nothing changes any more, and a new study begins"
+        )
+    study.set_user_attr(MADE_OF, dict(made_of))
 
 
 def _run_trial(
@@ -299,6 +382,7 @@ def _run_trial(
     trial_function: TrialFunction,
     say: Callable[[str], None],
     idle: Idle,
+    made_of: MadeOf,
 ) -> None:
     from optuna.trial import TrialState
 
@@ -311,10 +395,12 @@ def _run_trial(
     try:
         metrics = trial_function({**constants, **trial.params})
     except ValueError as error:
+        _note_made_of(study, sweep, made_of())
         trial.set_user_attr(FAILURE, str(error))
         study.tell(trial, state=TrialState.FAIL)
         say(f"trial {trial.number} is refused: {error}")
         return
+    _note_made_of(study, sweep, made_of())
     name = sweep.metric.removeprefix("val/")
     if name not in metrics:
         raise ValueError(f"sweep {sweep.name} wants {name!r}; the trial reports {', '.join(sorted(metrics))}")

@@ -17,7 +17,7 @@ from configs.microvlm import ALWAYS, VlmDesign, VlmStage
 from configs.vision_language import Square
 from models.language.adaptation import adapt
 from models.language.transformers_lm import TransformersLM
-from models.ternary import quantise, set_strength
+from models.ternary import quantise, set_strength, strength_at
 from models.vision_language.alignment import cap_temperature
 from models.vision_language.batch import VlmBatch
 from models.vision_language.microvlm import MicroVLM, Outcome, TextLogits
@@ -162,7 +162,7 @@ class VlmObjective(Objective):
         """Return the sums of all terms, in nats."""
         assert isinstance(model, MicroVLM)
         if self.settings.quantise:
-            set_strength(model, self.settings.quantise.strength(self.moment.step, self.moment.steps))
+            set_strength(model, strength_at(self.settings.quantise, self.moment.step, self.moment.steps))
         cap_temperature(model.alignment.log_scale)
         with self._states(model) as states:
             found: Outcome = model(batch, gather_with_gradient)

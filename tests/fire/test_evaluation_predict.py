@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import zarr
+from rasterio.crs import CRS
 from torch import Tensor
 
 from flows.unseen import KNOWN
@@ -19,8 +23,9 @@ from storage.token_cache import TokenCache
 from tasks.fire import other_archives
 from tasks.fire.dataset import FireDataset
 from tasks.fire.evaluation import load_batch
-from tasks.fire.other_archives import require_same_pixels, require_unknown_fires
+from tasks.fire.other_archives import require_pixels_as_told, require_same_pixels, require_unknown_fires
 from tasks.fire.predict import NODATA, predict_fire, write_predictions
+from tasks.fire.prediction import Place, Prediction
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,10 @@ def grow(batch: FireBatch) -> Tensor:
     return torch.where(batch.burnt, 1.0, 0.1 + 0.6 * near)
 
 
+def write(predictions: list[Prediction], place: Place, folder: Path, model: str = "fire_model/a") -> Path:
+    return write_predictions(predictions, place, folder, made_by={"model": model, "threshold": 0.5})
+
+
 @pytest.fixture(scope="module")
 def longest(samples: FireDataset) -> int:
     return max(samples.fires, key=lambda fire: samples.cache.steps[fire])
@@ -45,7 +54,7 @@ def test_a_pixel_lies_where_the_landscape_has_it(
     archive = next(fires[0].parents[1].glob("fire_sample/*/archive/landscape/Input_Geotiff.tif"))
     for fire in samples.fires[:3]:
         place, predictions = predict_fire(grow, samples, fire, start=0, ahead=1, threshold=0.5)
-        write_predictions(predictions, place, tmp_path)
+        write(predictions, place, tmp_path)
         crop = TokenCache.open(fires[0]).crops[fire]
         with rasterio.open(archive) as landscape, rasterio.open(tmp_path / f"{predictions[0].name}.tif") as file:
             assert file.crs == landscape.crs
@@ -64,7 +73,7 @@ def test_bands_hold_the_prediction(samples: FireDataset, longest: int, tmp_path:
     index = samples.samples.index((longest, 1))
     batch = load_batch(samples, [index])
     place, predictions = predict_fire(grow, samples, longest, start=1, ahead=1, threshold=0.5)
-    write_predictions(predictions, place, tmp_path)
+    write(predictions, place, tmp_path)
     inside = batch.domain[0].numpy()[: place.height, : place.width]
     with rasterio.open(tmp_path / f"{predictions[0].name}.tif") as file:
         probability, burnt, before = file.read()
@@ -74,14 +83,14 @@ def test_bands_hold_the_prediction(samples: FireDataset, longest: int, tmp_path:
     assert np.array_equal(before[inside] == 1, batch.burnt[0].numpy()[: place.height, : place.width][inside])
     picture = (tmp_path / f"{predictions[0].name}.png").read_bytes()
     assert picture[1:4] == b"PNG"
-    write_predictions(predictions, place, tmp_path)
+    write(predictions, place, tmp_path)
     assert (tmp_path / f"{predictions[0].name}.png").read_bytes() == picture
 
 
 def test_scores_appear_where_the_truth_is_known(samples: FireDataset, longest: int, tmp_path: Path) -> None:
     last = samples.cache.steps[longest] - 1
     place, predictions = predict_fire(grow, samples, longest, start=last - 2, ahead=4, threshold=0.5)
-    facts = json.loads(write_predictions(predictions, place, tmp_path).read_text())
+    facts = json.loads(write(predictions, place, tmp_path).read_text())
     assert [f["frame"] for f in facts] == [last - 1, last, last + 1, last + 2]
     assert [f["scores"] is not None for f in facts] == [True, True, False, False]
     assert [f["wind"] == "measured" for f in facts] == [True, True, False, False]
@@ -96,6 +105,24 @@ def test_scores_appear_where_the_truth_is_known(samples: FireDataset, longest: i
     own[predictions[0].burnt] = True
     ring = torch.nn.functional.max_pool2d(torch.from_numpy(own).float()[None, None], 3, 1, 1)[0, 0].numpy() > 0
     assert np.array_equal(predicted, ring & domain), "the second frame builds on the first prediction"
+
+
+def test_files_name_their_model_and_those_of_an_earlier_run_go(
+    samples: FireDataset, longest: int, tmp_path: Path
+) -> None:
+    place, predictions = predict_fire(grow, samples, longest, start=0, ahead=3, threshold=0.5)
+    _, later = predict_fire(grow, samples, longest, start=1, ahead=1, threshold=0.5)
+    write(predictions, place, tmp_path)
+    write(later, place, tmp_path)
+    (tmp_path / "notes.txt").write_text("of mine")
+    facts = json.loads(write(predictions[:1], place, tmp_path, model="fire_model_int8/b").read_text())
+    assert [(fact["frame"], fact["model"], fact["threshold"]) for fact in facts] == [(1, "fire_model_int8/b", 0.5)]
+    runs = ((predictions[0], "fire_model_int8/b"), (later[0], "fire_model/a"))
+    kept = [f"{p.name}.{kind}" for p, _ in runs for kind in ("tif", "png")] + [f"{p.run}.json" for p, _ in runs]
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *kept}
+    for prediction, model in runs:
+        with rasterio.open(tmp_path / f"{prediction.name}.tif") as file:
+            assert (file.tags()["model"], file.tags()["threshold"]) == (model, "0.5")
 
 
 def test_forecasts_begin_at_the_last_frame(samples: FireDataset, longest: int) -> None:
@@ -157,3 +184,38 @@ def test_archives_with_other_pixels_or_known_fires_are_refused(
     monkeypatch.setattr(other_archives, "SHOWN", len(names))
     with pytest.raises(ValueError, match=rf"{begins}{', '.join(names)}; "):
         require_unknown_fires(cache, cache, split)
+
+
+LOCAL = 'LOCAL_CS["site",UNIT["metre",1]]'
+UTM = CRS.from_epsg(25831).to_wkt()
+
+
+def told_60_metres(cache: Path, folder: Path, crs: str, transform: tuple[float, ...]) -> Path:
+    """Return a copy of a cache, as if `decoding.cell_metres` had been 60, on a raster that lies elsewhere."""
+    shutil.copytree(cache, folder)
+    attributes = zarr.open_group(folder, mode="r+").attrs
+    decoding = attributes["decoding"] | {"cell_metres": 60.0}
+    attributes.update({"decoding": decoding, "cell_metres": 60.0, "crs": crs, "transform": list(transform)})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "refusal"),
+    [
+        ("", (1, 0, 0, 0, 1, 0), None),
+        (LOCAL, (20, 0, 0, 0, -20, 900), None),
+        (UTM, (58, 0, 300_000, 0, -58, 4_600_000), None),
+        (UTM, (20, 0, 300_000, 0, -20, 4_600_000), "pixels are 20 m wide, but the model was trained on 60 m"),
+        (CRS.from_epsg(3413).to_wkt(), (60, 0, 1_100_000, 0, -60, -1_100_000), "north is .* away from up"),
+    ],
+    ids=["no georeference", "a system of its own", "as told", "other pixels", "turned"],
+)  # fmt: skip
+def test_a_georeference_is_held_against_the_pixels_that_a_model_was_told(
+    fires: tuple[Path, Path], tmp_path: Path, crs: str, transform: tuple[float, ...], refusal: str | None
+) -> None:
+    archive = told_60_metres(fires[0], tmp_path / "archive", crs, transform)
+    for own in (None, fires[0]):
+        with pytest.raises(ValueError, match=refusal) if refusal else nullcontext():
+            require_pixels_as_told(archive, own)
+    require_pixels_as_told(archive, archive)
+    require_pixels_as_told(fires[0], None)

@@ -259,6 +259,25 @@ def test_statistics_are_of_training_fires_and_unseen_codes_become_class_zero(bui
     assert sample.classes.max() <= len(seen)
 
 
+def test_an_archive_without_a_code_of_the_training_has_none_of_it(built, tmp_path):
+    raw, cache, split = built
+    for name, code in (("fewer", 102), ("more", 33)):
+        fuels = np.where(raw.bands["fuels"] == 101, np.float32(code), raw.bands["fuels"])
+        write_archive(tmp_path / name, FIRES, raw.bands | {"fuels": fuels})
+    statistics = Statistics.load(split)
+    own = FireDataset(cache, statistics, "all", history=4)
+    lost = own.spec.static - len(statistics.classes[0].codes) + statistics.classes[0].codes.index(101)
+    for name in ("fewer", "more"):
+        other = cache_of(AssetStore(tmp_path / "assets"), tmp_path / name, patch=8)
+        found = FireDataset(other.folder, statistics, "all", history=4)
+        assert found.spec == own.spec
+        theirs, ours = (data.sample(0, 0).static for data in (found, own))
+        assert ours[:, lost].any()
+        assert not theirs[:, lost].any()
+        changed = [lost, lost + 1] if name == "fewer" else [lost]
+        np.testing.assert_array_equal(*(np.delete(static, changed, axis=1) for static in (theirs, ours)))
+
+
 def test_workers_give_what_the_main_process_gives(built):
     data = dataset(built, augment=True, window_tokens=4)
 

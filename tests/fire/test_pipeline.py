@@ -22,7 +22,7 @@ import yaml
 from flows.commands.predict_fire import best_model, describe
 from flows.runs import load_runs
 from storage.assets import AssetStore
-from storage.fire_split import FireSplit
+from storage.fire_split import FireSplit, Statistics
 from storage.manifest import InputRecord, sealed
 from storage.token_cache import TokenCache
 from tests import warm
@@ -51,7 +51,7 @@ PROFILE: dict[str, Any] = {
                 "steps_per_epoch": 8,
                 "batch_size": 4,
                 "learning_rates": {"temporal": 3.0e-3, "spatial": 3.0e-3},
-                "best": {"metric": "growth_f1"},
+                "best": {"metric": "growth_f1", "mode": "max"},
             },
         }
     },
@@ -293,9 +293,68 @@ def test_a_prediction_lies_where_the_fire_is_and_an_archive_gives_the_same(finis
         probability, burnt, before = (written.read(band, masked=True) for band in (1, 2, 3))
         assert (probability.min() >= 0) & (probability.max() <= 1)
         assert np.all(burnt >= before), "nothing un-burns"
+        assert written.tags()["model"] == only(finished, "fire_model").name
     facts = json.loads((own / "sequence_001_from_000.json").read_text())
     assert [entry["frame"] for entry in facts] == [1, 2]
     assert all(0 <= entry["scores"]["iou"] <= 1 for entry in facts)
+
+
+def changed_archive(finished: Path, folder: Path, fuels: dict[int, int], **profile: Any) -> Path:
+    """Return a copy of the archive with some fuels in place of others, and another profile of its raster."""
+    shutil.copytree(archive_of(finished), folder)
+    path = folder / "landscape" / "Input_Geotiff.tif"
+    path.chmod(0o644)
+    with rasterio.open(path) as file:
+        settings, bands, names = file.profile | profile, file.read(), file.descriptions
+    band = bands[names.index("fuels")]
+    for old, new in fuels.items():
+        band[band == old] = new
+    with rasterio.open(path, "w", **settings) as file:
+        file.write(bands)
+        file.descriptions = names
+    return folder
+
+
+@pytest.mark.input_shape(format="GeoTIFF", shape="an archive without a fuel of the training data", outcome="read")
+def test_an_archive_that_changed_is_predicted_and_the_model_knows_its_fires_again(finished, tmp_path):
+    root = copy_of(finished, tmp_path / "root")
+    split = only(root, "fire_split").folder
+    gone, other = [code for code in Statistics.load(split).classes[0].codes if code > 100][:2]
+    archive = changed_archive(finished, tmp_path / "archive", {gone: other})
+    parts = FireSplit.load(split)
+    known = parts.part("train")[0].name
+    longest = max(parts.part("test"), key=lambda fire: len([*(archive / "isochrones" / fire.name).iterdir()])).name
+    for kind in ("fire_frames", "isochrones"):
+        max((archive / kind / longest).iterdir()).unlink()
+
+    def told(fire: str) -> str:
+        asked = ("predict-fire", fire, "--archive", str(archive), "-o", str(tmp_path / "out"))
+        result = millrace(*asked, root=root)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "which was trained on this fire" in told(known)
+    assert "whose data have no such fire" in told(longest)
+    shutil.rmtree(split)
+    assert "it is not known whether it was trained on this fire" in told(known)
+
+
+def test_pixels_of_another_size_are_refused_where_the_model_was_told_its_own(finished, tmp_path, monkeypatch, capsys):
+    root = copy_of(finished, tmp_path / "root")
+    path = only(root, "fire_model").folder / "config.json"
+    config = json.loads(path.read_text())
+    config["model"]["decoding"]["cell_metres"] = config["model"]["spec"]["cell_metres"] = 60.0
+    path.chmod(0o644)
+    path.write_text(json.dumps(config))
+    moved = rasterio.Affine(20, 0, 300_000, 0, -20, 4_600_000)
+    archive = changed_archive(finished, tmp_path / "archive", {}, transform=moved)
+    out = ("-o", str(tmp_path / "out"))
+    for asked in (
+        ("predict-fire", FIRE, "--archive", str(archive), *out),
+        ("evaluate", "fire_model", "--on", str(archive)),
+    ):
+        said = refused(monkeypatch, capsys, root, *asked)
+        assert "the archive's pixels are 20 m wide, but the model was trained on 60 m" in said
 
 
 def test_a_fire_that_stands_still_has_no_growth_score(finished):

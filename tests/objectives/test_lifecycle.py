@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -72,6 +73,33 @@ def test_a_killed_training_ends_where_an_undisturbed_one_does(name, precision, d
             assert torch.equal(killed[n], weight), n
         else:  # a GPU adds up in no fixed order
             torch.testing.assert_close(killed[n], weight, rtol=0.05, atol=0.02)
+
+
+def test_what_is_thawed_has_its_dropout_from_the_first_step_on_and_after_a_kill(data, tmp_path):
+    """Frozen parts of language models have none; when a training last changed modes must make no difference."""
+    case = CASES["narrator: last block"]
+    rates = {"adapter": 1e-3, "language": 1e-3}
+    settings = case.settings(epochs=2, steps_per_epoch=2, learning_rates=rates, freeze={"language": 1})
+
+    def fit(killed_at: int, folder: Path, found: dict[int, bool]) -> None:
+        def count(step: int, steps: int, loss: float | None) -> None:
+            found[step] = one.model.language.hf.model.layers[-1].training
+            if step == killed_at:
+                raise Killed
+
+        one = Trainer(
+            case.objective(data), settings, Execution(checkpoint_steps=1), Share(), folder / "scratch", on_step=count
+        )
+        with pytest.raises(Killed) if killed_at else contextlib.nullcontext():
+            one.fit()
+
+    def modes(*kills: int) -> list[bool]:
+        found: dict[int, bool] = {}
+        for killed_at in (*kills, 0):
+            fit(killed_at, tmp_path / "".join(map(str, kills)), found)
+        return list(found.values())
+
+    assert modes() == modes(2) == modes(3) == [False, False, True, True]
 
 
 @pytest.mark.long

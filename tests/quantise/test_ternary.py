@@ -21,6 +21,7 @@ from models.ternary import (
     quantise,
     quantise_linears,
     set_strength,
+    strength_at,
 )
 from tasks.training.optimiser import inner_matrices
 from tests.quantise.tiny import decoder, ids, logits
@@ -238,8 +239,8 @@ def test_a_pattern_without_a_match_names_candidates():
 
 def test_a_recipe_tells_its_strength_and_its_entry_for_config_json():
     recipe = QuantiseRecipe(warm_up=0.5, kept=("lm_head",))
-    assert [recipe.strength(step, 8) for step in (0, 1, 4, 8)] == [0, 0.25, 1, 1]
-    assert QuantiseRecipe(warm_up=0).strength(0, 8) == 1
+    assert [strength_at(recipe, step, 8) for step in (0, 1, 4, 8)] == [0, 0.25, 1, 1]
+    assert strength_at(QuantiseRecipe(warm_up=0), 0, 8) == 1
     told = recipe.quantization_config()
     assert (told["layout"], told["modules_to_not_convert"]) == ("trits5", ["lm_head"])
     with pytest.raises(ValidationError, match="nothing would be quantised"):
@@ -256,7 +257,7 @@ def test_training_quantised_reaches_what_rounding_a_trained_model_does_not():
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1, 0.02, steps)
         for step in range(steps):
             if warm_up:
-                set_strength(model, warm_up.strength(step, steps))
+                set_strength(model, strength_at(warm_up, step, steps))
             optimiser.zero_grad()
             F.mse_loss(model(x), y).backward()
             optimiser.step()

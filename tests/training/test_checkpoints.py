@@ -26,7 +26,7 @@ LONG = {
     "history_every": 4,
     "accumulation": 2,
     "ema_decay": 0.9,
-    "best": {"metric": "accuracy"},
+    "best": {"metric": "accuracy", "mode": "max"},
     "freeze": {"head": 1},
 }
 

@@ -40,7 +40,7 @@ KILLED = {
     "history_every": 1,
     "ema_decay": 0.9,
     "freeze": {"head": 1},
-    "best": {"metric": "accuracy"},
+    "best": {"metric": "accuracy", "mode": "max"},
 }
 STEPS = 24
 

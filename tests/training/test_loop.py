@@ -280,7 +280,8 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_changes_nothing(tmp_path):
 def test_the_best_weights_are_released_or_the_last(tmp_path):
     scores = [0.1, 0.5, 0.3, float("nan")]
     folders = {}
-    for name, best in (("max", {"metric": "score"}), ("min", {"metric": "score", "mode": "min"}), ("last", None)):
+    goals = {mode: {"metric": "score", "mode": mode} for mode in ("max", "min")}
+    for name, best in {**goals, "last": None}.items():
         one = trainer(tmp_path / name / "s", Scripted({"scores": scores}), epochs=4, best=best)
         one.fit()
         publish(one, tmp_path / name)
@@ -298,19 +299,20 @@ def test_the_best_weights_are_released_or_the_last(tmp_path):
 
 def test_a_training_ends_early_when_its_metric_stands_still(tmp_path):
     scores = [0.1, 0.3, 0.2, 0.3, 0.9]
-    one = trainer(tmp_path, Scripted({"scores": scores}), epochs=5, early_stop={"metric": "score", "patience": 2})
+    stop = {"metric": "score", "mode": "max", "patience": 2}
+    one = trainer(tmp_path, Scripted({"scores": scores}), epochs=5, early_stop=stop)
     one.fit()
     assert one.cursor.stopped
     assert one.cursor.step == 4 * 6
     assert any("score has not become better for 2 evaluations" in said for said in one.said)
     assert len(one.history.rows("evaluation")) == 4
-    again = trainer(tmp_path, Scripted({"scores": scores}), epochs=5, early_stop={"metric": "score", "patience": 2})
+    again = trainer(tmp_path, Scripted({"scores": scores}), epochs=5, early_stop=stop)
     again.fit()
     assert again.cursor.step == 4 * 6, "resumed, it stays ended"
 
 
 def test_a_metric_that_nobody_reports_is_one_sentence(tmp_path):
-    one = trainer(tmp_path, best={"metric": "f1"})
+    one = trainer(tmp_path, best={"metric": "f1", "mode": "max"})
     with pytest.raises(ValueError, match="reports no metric 'f1'; it reports accuracy, calls"):
         one.fit()
 
@@ -401,3 +403,14 @@ def test_batches_of_any_kind_move_to_the_device():
     moved = move(batch, torch.device("meta"))
     assert moved["x"].device.type == moved["rest"][0].device.type == moved["pair"][0].device.type == "meta"
     assert moved["rest"][1:] == ["text", 3]
+
+
+@pytest.mark.parametrize(("decay", "said"), [(0.9, True), (0.5, False)])
+def test_an_average_that_would_hold_much_of_the_initial_weights_is_told(tmp_path, decay, said):
+    one = trainer(tmp_path, epochs=1, steps_per_epoch=5, ema_decay=decay)
+    one.fit()
+    told = "after 5 steps the moving average still holds 59% of the initial weights; an ema_decay of 0.5493"
+    assert any(told in line for line in one.said) == said
+    again = trainer(tmp_path, epochs=1, steps_per_epoch=5, ema_decay=decay)
+    again.fit()
+    assert not any(told in line for line in again.said), "once"

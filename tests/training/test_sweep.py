@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ from configs.load import load_config, profile_path
 from configs.wildfire import WildfireConfig
 from flows.commands.sweep import Target
 from flows.pipelines import find_pipeline
+from storage.hashing import digest
+from tasks.code import Code, Facts
 from tasks.training.sweep import (
     as_overrides,
     best_parameters,
@@ -30,6 +33,7 @@ from tasks.training.sweep import (
 )
 from tests import warm
 from tests.conftest import REPOSITORY
+from tests.fire.archives import some_fires, write_archive
 from tests.training.wandb_files import wandb_records
 from tests.training.wandb_server import SweepServer
 
@@ -86,11 +90,18 @@ def test_faults_of_a_sweep_file_are_one_sentence(tmp_path):
         ("grid", "{lr: {min: 0.1, max: 1.0}}", "a grid needs `values` for lr"),
         ("bayes", "{lr: {distribution: beta, min: 0.1, max: 1.0}}", "distribution 'beta' is not supported"),
         ("simplex", "{lr: {values: [1]}}", "method 'simplex' is not known"),
+        ("bayes", "{n: {distribution: int_uniform, min: 0, max: 0.3}}", "n: int_uniform .* not 0 and 0.3; write `dist"),
+        ("bayes", "{n: {min: false, max: true}}", "n: a range goes from a number to a number, not False"),
         ("bayes", "{model: {parameters: {lr: {values: [1]}}}}", "is no sweep"),
     ):
         write(path, method, parameters)
         with pytest.raises(ValueError, match=rf"s\.yaml.*{words}"):
             read_sweep(path)
+    write(path, "grid", "{lr: {values: [1]}}", metric={"name": "val/nll"})
+    with pytest.raises(
+        ValueError, match=r"s\.yaml: metric\.goal is missing; write `goal: maximize` where a larger val/nll"
+    ):
+        read_sweep(path)
     with pytest.raises(ValueError, match="has no phase 'nothing'; it has 1_architecture"):
         read_sweep(EMBERFORMER, "nothing")
     with pytest.raises(ValueError, match="there is no file"):
@@ -143,6 +154,14 @@ def test_a_search_stays_in_its_space_and_finds_what_is_good(tmp_path, method):
     assert result.parameters["k"] == "b"
 
 
+@pytest.mark.parametrize(("low", "high", "whole"), [("0", "0.3", False), ("0.0", "1", False), ("0", "3", True)])
+def test_a_range_is_of_whole_numbers_where_both_its_bounds_are(tmp_path, low, high, whole):
+    sweep = read_sweep(write(tmp_path / "s.yaml", "random", f"{{x: {{min: {low}, max: {high}}}}}", run_cap=6))
+    drawn = {trial.parameters["x"] for trial in run_study(sweep, lambda p: {"f1": 0.0}, tmp_path / "study.db").trials}
+    assert all(isinstance(x, int) == whole for x in drawn)
+    assert whole or len(drawn) == 6
+
+
 @pytest.mark.parametrize("method", ["bayes", "random"])
 def test_a_search_draws_the_same_again_also_when_it_was_interrupted(tmp_path, method):
     space = "{lr: {distribution: log_uniform_values, min: 1.0e-4, max: 1.0}, k: {values: [a, b]}}"
@@ -175,6 +194,97 @@ def test_what_changes_nothing_is_not_searched(tmp_path, method):
         assert len(tried) == len(set(tried)) == 2 + 6
         again = run_study(sweep, lambda p: {"f1": 0.0}, tmp_path / "study.db", idle=idle)
         assert again.trials == result.trials
+
+
+def test_another_study_begins_where_data_or_code_are_others(tmp_path):
+    sweep = read_sweep(write(tmp_path / "s.yaml", "random", "{lr: {min: 0.0, max: 1.0}}", run_cap=3))
+    made_of: dict[str, str] = {"code": "1"}  # the raw files are hashed by the first trial
+    tried: list[float] = []
+    said: list[str] = []
+
+    def trial(parameters):
+        made_of.setdefault("fires", "a")
+        tried.append(parameters["lr"])
+        return {"f1": parameters["lr"] * (1 if made_of["fires"] == "a" else -1)}
+
+    def search(trials: int | None = None):
+        return run_study(sweep, trial, tmp_path / "study.db", trials, say=said.append, made_of=lambda: made_of)
+
+    search(2)
+    first = search()
+    assert len(tried) == 3, "the same goes on"
+    made_of["fires"] = "b"
+    with pytest.raises(
+        ValueError, match=r"no finished trial of s with data and code as they are now \(older ones: opt"
+    ):
+        best_parameters(sweep, tmp_path / "study.db", lambda: made_of)
+    said.clear()
+    second = search()
+    assert re.match(r"a new study begins, s-\w+-2: .* made of other fires; .* --study-name s-\w+$", said[0])
+    assert tried[3:] == tried[:3], "drawn from the start, so that what is as it was is cached"
+    assert second.value == -min(tried)
+    assert best_parameters(sweep, tmp_path / "study.db", lambda: made_of) == {"lr": min(tried)}
+    made_of["fires"] = "a"
+    assert search() == first, "what is as it was once goes on from there"
+    assert len(tried) == 6
+    del made_of["fires"]  # new files that are not hashed yet
+    with pytest.raises(ValueError, match="no finished trial"):
+        best_parameters(sweep, tmp_path / "study.db", lambda: made_of)
+
+
+def test_a_trial_on_changed_data_is_not_counted(tmp_path):
+    sweep = read_sweep(write(tmp_path / "s.yaml", "grid", "{n: {values: [1, 2]}}"))
+    made_of = {"fires": "a"}
+
+    def trial(parameters):
+        made_of["fires"] = "ab"[len(said)]
+        return {"f1": 0.0}
+
+    said: list[str] = []
+    with pytest.raises(ValueError, match="fires changed while the trials ran, so the last one is not counted"):
+        run_study(sweep, trial, tmp_path / "study.db", say=said.append, made_of=lambda: made_of)
+    made_of["fires"] = "a"
+    said.clear()
+    assert run_study(sweep, lambda p: {"f1": 1.0}, tmp_path / "study.db", made_of=lambda: made_of).finished == 2
+
+
+def test_a_study_of_which_nobody_noted_what_it_is_made_of_is_not_gone_on_with(tmp_path):
+    import optuna
+
+    sweep = read_sweep(write(tmp_path / "s.yaml", "grid", "{n: {values: [1]}}"))
+    name = f"{sweep.name}-{digest([sweep.method, sweep.metric, sweep.maximise, sweep.space, sweep.fixed])[:8]}"
+    old = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name=name, direction="maximize")
+    old.enqueue_trial({"n": 1})
+    old.optimize(lambda trial: float(trial.suggest_categorical("n", [1])), n_trials=1)
+    said: list[str] = []
+    assert run_study(sweep, lambda p: {"f1": 5.0}, tmp_path / "study.db", say=said.append).value == 5
+    assert "nobody noted which" in said[0]
+
+
+def test_what_trials_are_made_of_is_the_raw_files_and_the_code_up_to_the_training(tmp_path, monkeypatch):
+    raw = write_archive(tmp_path / "fires", some_fires(2))
+    source = {"source": {"kind": "archive", "path": str(raw.root)}}
+    target = Target(find_pipeline("wildfire"), profile_path("wildfire", "tune"), tmp_path / "root", "inline", source)
+    sweep = read_sweep(EMBERFORMER)
+    before = target.made_of(sweep)
+    assert before.keys() == {"fire_archive", "code"}
+    assert target.made_of(sweep) == before
+
+    facts = Code._module
+
+    def edited(*modules: str) -> dict[str, str]:
+        def other(self: Code, name: str) -> Facts:
+            found = facts(self, name)
+            return found._replace(digest="other") if name in modules else found
+
+        monkeypatch.setattr(Code, "_module", other)
+        return target.made_of(sweep)
+
+    for part in ("tasks.fire.records", "tasks.fire.training", "tasks.fire.objective", "models.fire.resnet_decoder"):
+        assert edited(part) == before | {"code": edited(part)["code"]} != before, part
+    assert edited("tasks.fire.evaluate") == before
+    raw.image(1, 0).write_bytes(b"repaired")
+    assert edited() == before | {"fire_archive": edited()["fire_archive"]} != before
 
 
 @pytest.mark.parametrize(("decoder", "trials"), [("{kind: unet}", 3), ("{kind: segformer, pretrained: a/b}", 18)])

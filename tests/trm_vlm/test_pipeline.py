@@ -326,6 +326,7 @@ def test_ablations_vary_a_decoder_and_may_have_seeds_of_their_own(tmp_path):
     assert recipes["longer"].training == recipes["plain"].training.model_copy(update={"epochs": 7})
     for wrong, why in (
         ({"set": {"design.vision": True}}, "ablation longer sets what plain has already"),
+        ({"set": {"training.seed": 7}}, "longer: seeds takes the place of training.seed; write 7 there"),
         ({"set": {"training.epochs.x": 1}}, "ablation longer: training.epochs.x: epochs is a value"),
     ):
         with pytest.raises(ValueError, match=why):

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,10 +17,12 @@ from safetensors import safe_open
 from configs.load import load_config, profile_path
 from configs.microvlm import MicroVlmConfig
 from configs.quantise import QuantiseRecipe
-from flows.commands.see import chat
+from configs.vision_language import Square
+from flows.commands.see import chat, trained_square
 from flows.microvlm import PIPELINE
 from flows.runner import run
 from storage.assets import AssetStore
+from storage.lineage import made_from
 from tasks.progress import Silent
 from tasks.training.objective import Moment
 from tasks.training.release import CONFIG, WEIGHTS, write_packed_release
@@ -107,6 +110,16 @@ def test_a_packed_release_stands_alone_and_holds_no_exact_weight(vlm, tmp_path):
     (folder / WEIGHTS).write_bytes(data)
     with pytest.raises(ValueError, match="are not those that were written"):
         VlmRelease.from_release(folder)
+
+
+def test_models_of_middles_are_shown_the_middle_of_any_image(vlm, monkeypatch):
+    asset, square = of_stage(vlm, "few_bits"), Square(32, "pad")
+    assert trained_square(vlm, asset, square) == square
+    config = made_from(vlm, asset, "image_text_shards").manifest.config
+    monkeypatch.setitem(config["image"], "crop", "center")
+    shards = SimpleNamespace(manifest=SimpleNamespace(config=config))
+    monkeypatch.setattr("flows.commands.see.made_from", lambda *asked: shards)
+    assert trained_square(vlm, asset, square) == Square(32, "crop")
 
 
 def test_a_model_whose_head_is_its_quantised_embedding_is_packed(vlm, tmp_path):
