@@ -15,9 +15,6 @@ another episode at the same steps, with its own in which the image and another o
 What is published is the gap to whichever control is likeliest, its peer. Intervals (95 %) come from resampling images,
 and episodes where a memory is asked.
 
-The recorded figures are older: their gaps are those to another image and to another episode's memory, which in a
-fifth of the episodes did not hold the step that is asked.
-
 This takes an hour or more, so it runs only when named. It resumes in the same folder, `bench-work/scenes/assets`, or
 where MILLRACE_BENCH_SCENES_ROOT says, which may be the root of an earlier `millrace run`.
 """
