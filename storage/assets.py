@@ -516,12 +516,12 @@ def made_at(asset: Asset) -> datetime:
 
 
 def written_at(folder: Path) -> datetime:
-    """Return when something in a folder was last written."""
+    """Return when something in a folder was last written, to the second, as `now` is told."""
     try:
         latest = max(path.stat().st_mtime for path in [folder, *(folder / name for name in walk_files(folder))])
     except FileNotFoundError:  # somebody works there
         return now()
-    return datetime.fromtimestamp(latest, UTC)
+    return datetime.fromtimestamp(int(latest), UTC)
 
 
 def _remove_empty_folders(folder: Path) -> None:

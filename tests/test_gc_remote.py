@@ -99,5 +99,5 @@ def test_a_copy_of_what_another_machine_removed_goes(url, monkeypatch, tmp_path)
     gc(url, "--age", "0")
     monkeypatch.setenv("MILLRACE_CACHE", str(tmp_path / "one"))
     assert old.exists()
-    gc(url, "--age", "0")
-    assert not old.exists()
+    said = gc(url, "--age", "0")
+    assert not old.exists(), said
