@@ -7,9 +7,6 @@ computing as TRM (three times the steps, as TRM calls its net three times in eac
 On questions about test scenes, which no training saw: exact match, against the blind decoder, the majority's answer and
 other images, and TRM against the plain decoder. Intervals (95 %) come from resampling images.
 
-The recorded notes are older: which shape is at a place counts as a relation there, looks as other, and kinds
-stand beside the blind decoder alone, without the numbers of their questions.
-
 This takes hours, so it runs only when named. It resumes in the same folder, `bench-work/answers/assets`, or
 where MILLRACE_BENCH_ANSWERS_ROOT says, which may be the root of an earlier `millrace run`.
 """
