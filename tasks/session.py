@@ -38,6 +38,8 @@ class Outcome:
     done: int = 0
     total: int | None = None
     seconds: float = 0.0
+    module: str = ""
+    """In a plan: where the stage's code is."""
     trains: tuple[str, ...] = ()
     """In a plan: what its training will import, as `module:Class`, the objective first; empty where it is none."""
 

@@ -233,21 +233,23 @@ class Stage(Generic[P]):
             self._code(session, _built(arguments))  # is read and parsed now, and not by several threads of the run
             reasons = "; ".join(dict.fromkeys(value.reason for value in pending))
             reason = f"{reasons}; cached if that changes nothing"
-            session.add(Outcome(self.title(arguments), "RUN", reason, trains=self._trains(arguments)))
+            session.add(self._planned(Outcome(self.title(arguments), "RUN", reason), arguments))
             return Pending(f"after {self.name}")
         request = self.request(session, arguments)
         asset = session.store.asset(self.kind, request.key)
         deep = session.deep or session.store.marked(asset)
         outcome = self._look(session, request, asset, self.title(arguments), deep)
-        outcome.trains = self._trains(arguments)
-        session.add(outcome)
+        session.add(self._planned(outcome, arguments))
         if outcome.status == "HIT":
             assert outcome.asset is not None
             return outcome.asset
         return Pending(f"after {self.name}")
 
-    def _trains(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        return (self.objective, *sorted(_built(arguments))) if self.objective else ()
+    def _planned(self, outcome: Outcome, arguments: Mapping[str, Any]) -> Outcome:
+        """Add what code the stage would run."""
+        outcome.module = self.function.__module__
+        outcome.trains = (self.objective, *sorted(_built(arguments))) if self.objective else ()
+        return outcome
 
     def _look(self, session: Session, request: Request, asset: Asset, title: str, deep: bool) -> Outcome:
         """Say what has to be done for an asset, and why, without doing it."""

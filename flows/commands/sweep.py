@@ -26,7 +26,6 @@ from flows.runs import RunRecord
 from storage.assets import Asset, AssetStore
 from storage.hashing import digest
 from storage.stores import open_store
-from tasks.code import Code
 from tasks.keys import named
 from tasks.progress import Silent, Terminal
 from tasks.session import Outcome, Session
@@ -92,14 +91,13 @@ class Target:
         session = Session(
             open_store(self.root), Silent(), planning=True, on_raw=lambda raw: raws[raw.name].append(raw.fingerprint)
         )
-        session.code = code = StageCode(self.root / ".code.json")
         with session.active():
             self.pipeline.wire(self.first(sweep))
         last = max((n for n, outcome in enumerate(session.outcomes, 1) if outcome.trains), default=0)
         stages = session.outcomes[:last]
         names = {name for outcome in stages for name in outcome.trains} | self._builds(sweep)
-        modules = {*code.of_stages[:last], *(name.partition(":")[0] for name in names)}
-        return {name: digest(sorted(found)) for name, found in raws.items()} | {"code": code.digest(*modules)}
+        modules = {stage.module for stage in stages} | {name.partition(":")[0] for name in names}
+        return {name: digest(sorted(found)) for name, found in raws.items()} | {"code": session.code.digest(*modules)}
 
     def _builds(self, sweep: Sweep) -> set[str]:
         """Return the classes that any value of a parameter names, beside the first ones of the others."""
@@ -110,19 +108,6 @@ class Target:
                 with suppress(ValueError):  # a combination that its trial will refuse
                     found |= set(named(self.config({**common, name: value})))
         return found
-
-
-class StageCode(Code):
-    """Remembers the module of each stage of a plan."""
-
-    def __init__(self, memory: Path) -> None:
-        super().__init__(memory)
-        self.of_stages: list[str] = []
-
-    def digest(self, *modules: str) -> str:
-        """Return the digest; stages name their own module first."""
-        self.of_stages.append(modules[0])
-        return super().digest(*modules)
 
 
 class TrialTerminal(Terminal):
